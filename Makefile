@@ -1,0 +1,66 @@
+# Everything runs in .venv (or VENV=…), which is made when missing and brought up to date when pyproject.toml changes.
+
+.DEFAULT_GOAL := help
+SHELL := /bin/sh
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.asynctaskd-installed
+
+.PHONY: help demo test check format bench build clean
+
+help: ## List these targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: $(STAMP) ## See two workers index Python's standard library, on a PostgreSQL of its own (under a minute)
+	@$(BIN)/asynctaskd demo
+
+test: $(STAMP) ## Run the tests on an embedded PostgreSQL, or on the one in ASYNCTASKD_TEST_DSN; ARGS="-k name"
+	@$(BIN)/python -m pytest $(ARGS)
+
+check: $(STAMP) ## Check style, types (mypy and pyright) and the import floors
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/pyright --pythonpath $(BIN)/python
+	@$(BIN)/lint-imports
+
+format: $(STAMP) ## Format the code and mend what ruff can mend
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+bench: $(STAMP) ## Measure how fast a queue of 50,000 tasks drains
+	@$(BIN)/python benchmarks/drain.py $(ARGS)
+
+build: $(STAMP) ## Build the wheel and the sdist into dist/
+	@if command -v uv >/dev/null 2>&1; then uv build; \
+	else $(BIN)/python -m pip install --quiet build && $(BIN)/python -m build; fi
+
+clean: ## Remove .venv and everything else that was made here
+	@rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# A name may be a version manager's shim, so each Python is asked for its version. PYTHON=… is asked first.
+$(STAMP): pyproject.toml
+	@set -e; \
+	suits() { "$$1" -c 'import sys, venv; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; }; \
+	if ! suits $(BIN)/python; then \
+		python=; \
+		for name in $(PYTHON) python3 python3.14 python3.13 python3.12 python3.11 python; do \
+			if suits "$$name"; then python=$$name; break; fi; \
+		done; \
+		if [ -z "$$python" ]; then \
+			echo "asynctaskd needs Python 3.11 or newer, and none was found; name one: make PYTHON=/path/to/python3" >&2; \
+			exit 1; \
+		fi; \
+		echo "making $(VENV) with $$("$$python" -V)"; \
+		rm -rf "$(VENV)"; \
+		if command -v uv >/dev/null 2>&1; then \
+			uv venv --quiet --python "$$("$$python" -c 'import sys; print(sys.executable)')" "$(VENV)"; \
+		elif ! "$$python" -m venv "$(VENV)"; then \
+			rm -rf "$(VENV)"; echo "no virtual environment; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; \
+		fi; \
+	fi; \
+	echo "installing asynctaskd and its tools into $(VENV) (once)"; \
+	if command -v uv >/dev/null 2>&1; then uv pip install --quiet --python $(BIN)/python --editable '.[dev]'; \
+	else $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'; fi; \
+	touch $@

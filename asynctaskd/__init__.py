@@ -1,0 +1,66 @@
+"""asynctaskd: a task daemon over PostgreSQL.
+
+Everything an application needs is here; the rest of the package is private.
+"""
+
+from asynctaskd.client import Client
+from asynctaskd.definitions.context import TaskContext
+from asynctaskd.definitions.definition import Definition
+from asynctaskd.definitions.registry import App
+from asynctaskd.definitions.request import TaskRequest
+from asynctaskd.errors import (
+    AsynctaskdError,
+    ConfigError,
+    DatabaseRefusedError,
+    DatabaseUnavailableError,
+    FatalTaskError,
+    InvalidDefinitionError,
+    InvalidInputError,
+    InvalidPayloadError,
+    LeaseLostError,
+    RetryQuietlyError,
+    SchemaVersionError,
+    SnoozeTask,
+    TaskAlreadyExistsError,
+    TaskCancelledError,
+    TaskError,
+    TaskExpiredError,
+    TaskFailedError,
+    TaskNotFoundError,
+    UnknownTaskError,
+)
+from asynctaskd.scheduling.retry import RetryPolicy
+from asynctaskd.task import Task, TaskFailure, TaskStatus
+from asynctaskd.version import VERSION as __version__
+
+__all__ = [
+    "App",
+    "AsynctaskdError",
+    "Client",
+    "ConfigError",
+    "DatabaseRefusedError",
+    "DatabaseUnavailableError",
+    "Definition",
+    "FatalTaskError",
+    "InvalidDefinitionError",
+    "InvalidInputError",
+    "InvalidPayloadError",
+    "LeaseLostError",
+    "RetryPolicy",
+    "RetryQuietlyError",
+    "SchemaVersionError",
+    "SnoozeTask",
+    "Task",
+    "TaskAlreadyExistsError",
+    "TaskCancelledError",
+    "TaskContext",
+    "TaskError",
+    "TaskExpiredError",
+    "TaskFailedError",
+    "TaskFailure",
+    "TaskNotFoundError",
+    "TaskRequest",
+    "TaskStatus",
+    "UnknownTaskError",
+    "__version__",
+]

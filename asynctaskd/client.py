@@ -1,0 +1,356 @@
+"""Enqueue from any application, in the caller's transaction; ask what became of it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Self, Unpack
+
+import asyncpg
+
+from asynctaskd.definitions.definition import Definition
+from asynctaskd.definitions.options import NO_OPTIONS
+from asynctaskd.definitions.payload import dump_payload
+from asynctaskd.definitions.request import TaskRequest
+from asynctaskd.durations import parse_duration
+from asynctaskd.errors import (
+    InvalidInputError,
+    TaskCancelledError,
+    TaskExpiredError,
+    TaskFailedError,
+    TaskNotFoundError,
+)
+from asynctaskd.postgres import embedded
+from asynctaskd.postgres.driver import open_pool, query, translated
+from asynctaskd.postgres.records import task_of
+from asynctaskd.task import Task, TaskStatus
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterable, Sequence
+    from datetime import datetime
+
+    from asynctaskd.definitions.options import RequestOptions, TaskOptions
+    from asynctaskd.definitions.registry import App
+
+_SHORTEST_LOOK = 0.02
+_LONGEST_LOOK = 0.5
+
+
+class Client:
+    """The thin side of asynctaskd: it enqueues and asks, and runs nothing.
+
+    Args:
+        database: an asyncpg pool or connection of the caller's, or a URL for a pool of the client's own,
+            opened when first needed.
+        app: with an App, unknown names and payloads that don't fit are refused before anything is sent;
+            without one, an unknown name is accepted and waits until a worker knows it.
+        schema: where asynctaskd's tables are.
+    """
+
+    def __init__(
+        self,
+        database: asyncpg.Pool | asyncpg.Connection | str,
+        app: App | None = None,
+        *,
+        schema: str = "asynctaskd",
+    ) -> None:
+        self._database = database
+        self._app = app
+        self._schema = schema
+        self._own_pool: asyncpg.Pool | None = None
+        self._opening = asyncio.Lock()
+        self._watch = _Watch(self)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the client's own pool, if it has one. A pool or connection of the caller's stays open."""
+        if self._own_pool is not None:
+            await self._own_pool.close()
+            self._own_pool = None
+
+    async def enqueue(
+        self,
+        task: str | Definition[..., Any] | TaskRequest,
+        payload: object = None,
+        *,
+        connection: asyncpg.Connection | None = None,
+        **options: Unpack[RequestOptions],
+    ) -> int:
+        """Enqueue one task and return its id.
+
+        Args:
+            task: a name, a definition, or a request (`add.request(2, b=3)`), whose options are overridden
+                by those given here.
+            payload: what the handler gets: a mapping or a model. Not with a request, which has its own.
+            connection: enqueue on this connection, so in its transaction: both or neither.
+            options: see TaskOptions.
+
+        Raises:
+            InvalidInputError: name, payload or an option breaks a rule; nothing was written.
+            TaskAlreadyExistsError: the unique tag is taken, and `on_conflict="raise"`.
+            DatabaseUnavailableError: the database can't be reached; without a transaction of the caller's
+                the task may have been enqueued all the same.
+        """
+        definition, request = self._request(task, payload, options)
+        arguments = _arguments(request, _dumped(definition, request))
+        task_id: int = await self._value("enqueue", *arguments, connection=connection)
+        return task_id
+
+    async def enqueue_many(
+        self, requests: Iterable[TaskRequest], *, connection: asyncpg.Connection | None = None
+    ) -> list[int]:
+        """Enqueue tasks in one round trip, all or none; returns their ids in the order given.
+
+        Raises: like `enqueue`.
+        """
+        known = [self._request(request, None, {}) for request in requests]
+        payloads = [_dumped(definition, request) for definition, request in known]
+        columns = _columns([request for _, request in known], payloads)
+        ids: list[int] = await self._value("enqueue_many", *columns, connection=connection)
+        return ids
+
+    async def get_task(self, task_id: int, *, connection: asyncpg.Connection | None = None) -> Task:
+        """The task's record.
+
+        Raises:
+            TaskNotFoundError: there is none, or it was already forgotten.
+        """
+        rows = await self._fetch("get_tasks", [task_id], connection=connection)
+        if not rows:
+            raise _not_found(task_id)
+        return task_of(rows[0])
+
+    async def list_tasks(
+        self,
+        *,
+        name: str | None = None,
+        status: str | None = None,
+        labels: Iterable[str] | None = None,
+        limit: int = 100,
+    ) -> list[Task]:
+        """The newest tasks with that name, that status and all of those labels; None leaves a condition out."""
+        chosen = None if labels is None else list(labels)
+        rows = await self._fetch("list_tasks", name, _status(status), chosen, limit)
+        return [task_of(row) for row in rows]
+
+    async def list_workers(self) -> list[dict[str, Any]]:
+        """The workers the database knows, newest first: a dict of columns each."""
+        return [dict(row) for row in await self._fetch("list_workers")]
+
+    async def wait(self, task_id: int, timeout: str | timedelta | None = None) -> Task:
+        """Wait until a task has completed, and return its record. However many wait, one query asks for all.
+
+        Args:
+            timeout: how long to wait at most; None is for ever. A paused task isn't at its end.
+
+        Raises:
+            TaskFailedError: it failed; TaskExpiredError: it wasn't started before its deadline.
+            TaskCancelledError: it was cancelled.
+            TaskNotFoundError: there is no such task, or its record was forgotten.
+            TimeoutError: the time is up.
+        """
+        async with asyncio.timeout(None if timeout is None else parse_duration(timeout).total_seconds()):
+            await self._watch.wait(task_id)
+        return _completed(await self.get_task(task_id))
+
+    async def statuses(self, ids: Iterable[int]) -> dict[int, TaskStatus]:
+        """Where some tasks stand, by id; those without a record are left out."""
+        return {row[0]: TaskStatus(row[1]) for row in await self._fetch("statuses", list(ids))}
+
+    def _request(
+        self, task: str | Definition[..., Any] | TaskRequest, payload: object, options: RequestOptions
+    ) -> tuple[Definition[..., Any] | None, TaskRequest]:
+        if isinstance(task, TaskRequest):
+            if payload is not None:
+                raise InvalidInputError("a request has its own payload; leave the second one out")
+            request = task.with_options(**options) if options else task
+        else:
+            request = TaskRequest(task.name if isinstance(task, Definition) else task, payload, **options)
+        if isinstance(task, Definition):
+            return task, request
+        return (None if self._app is None else self._app[request.name]), request
+
+    async def _value(self, name: str, *arguments: Any, connection: asyncpg.Connection | None) -> Any:
+        rows = await self._fetch(name, *arguments, connection=connection)
+        return rows[0][0]
+
+    async def _fetch(
+        self, name: str, *arguments: Any, connection: asyncpg.Connection | None = None
+    ) -> list[asyncpg.Record]:
+        executor = connection or await self._executor()
+        with translated():
+            return await executor.fetch(query(name, self._schema), *arguments)
+
+    async def _executor(self) -> asyncpg.Pool | asyncpg.Connection:
+        if not isinstance(self._database, str):
+            return self._database
+        async with self._opening:
+            if self._own_pool is None:
+                dsn = await asyncio.to_thread(embedded.start, self._database)
+                self._own_pool = await open_pool(dsn, size=10)
+        return self._own_pool
+
+
+class _Watch:
+    """Everyone who waits for a task to end, asked for in one query that a single loop repeats."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._waiting: dict[int, list[asyncio.Future[None]]] = {}
+        self._looking: asyncio.Task[None] | None = None
+
+    async def wait(self, task_id: int) -> None:
+        """Until the task is at its end, or has no record."""
+        ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.setdefault(task_id, []).append(ended)
+        if self._looking is None or self._looking.done():
+            self._looking = asyncio.create_task(self._look())
+        try:
+            await ended
+        finally:
+            self._leave(task_id, ended)
+
+    async def _look(self) -> None:
+        try:
+            async for _ in _growing_pauses():
+                await self._settle()
+                if not self._waiting:
+                    return
+        except Exception as error:  # noqa: BLE001  (it belongs to those who wait)
+            for ended in self._everyone():
+                ended.set_exception(error)
+
+    async def _settle(self) -> None:
+        asked = set(self._waiting)
+        statuses = await self._client.statuses(asked)
+        for task_id in asked:
+            status = statuses.get(task_id)
+            if status is None or status.is_terminal:
+                for ended in self._waiting.pop(task_id, ()):
+                    if not ended.done():
+                        ended.set_result(None)
+
+    def _everyone(self) -> list[asyncio.Future[None]]:
+        everyone = [ended for waiting in self._waiting.values() for ended in waiting if not ended.done()]
+        self._waiting.clear()
+        return everyone
+
+    def _leave(self, task_id: int, ended: asyncio.Future[None]) -> None:
+        waiting = self._waiting.get(task_id, [])
+        if ended in waiting:
+            waiting.remove(ended)
+        if not waiting:
+            self._waiting.pop(task_id, None)
+        if not self._waiting and self._looking is not None:
+            self._looking.cancel()
+
+
+async def _growing_pauses() -> AsyncIterator[None]:
+    pause = _SHORTEST_LOOK
+    while True:
+        yield
+        await asyncio.sleep(pause)
+        pause = min(pause * 1.5, _LONGEST_LOOK)
+
+
+def _dumped(definition: Definition[..., Any] | None, request: TaskRequest) -> str:
+    return dump_payload(request.payload) if definition is None else definition.dump(request.payload)
+
+
+def _arguments(request: TaskRequest, payload: str) -> list[Any]:
+    """The parameters of `enqueue.sql`, in order."""
+    given = request.options
+    instant, after = _deadline(given)
+    return [
+        request.name, payload, given.priority, given.weight, given.labels, given.tags, given.unique_tag,
+        given.unique_until, given.on_conflict or "return", given.serial_key, given.serial_id, given.parent_id,
+        given.delay, given.run_at, instant, after, given.timeout, given.retry and given.retry.spec,
+        given.retry and given.retry.max_attempts, given.keep, given.metadata,
+    ]  # fmt: skip  (in the order of the statement's parameters)
+
+
+def _columns(requests: Sequence[TaskRequest], payloads: list[str]) -> list[list[Any] | None]:
+    """The parameters of `enqueue_many.sql`, in order; a column that nobody gives is None."""
+    given = [request.options for request in requests]
+    return [
+        [request.name for request in requests],
+        payloads,
+        _column([options.priority for options in given]),
+        _column([options.weight for options in given]),
+        _column([None if options.labels is None else ",".join(options.labels) for options in given]),
+        _column([_other_options(options) for options in given]),
+    ]
+
+
+def _column(values: list[Any]) -> list[Any] | None:
+    return None if all(value is None for value in values) else values
+
+
+def _other_options(given: TaskOptions) -> str | None:
+    """The options that have no array of their own, as a JSON object."""
+    if given is NO_OPTIONS:
+        return None
+    instant, after = _deadline(given)
+    others = {
+        "tags": given.tags,
+        "unique_tag": given.unique_tag,
+        "unique_until": given.unique_until,
+        "on_conflict": given.on_conflict,
+        "serial_key": given.serial_key,
+        "serial_id": given.serial_id,
+        "parent_id": given.parent_id,
+        "delay": _seconds(given.delay),
+        "run_at": given.run_at and given.run_at.isoformat(),
+        "deadline": instant and instant.isoformat(),
+        "deadline_after": _seconds(after),
+        "timeout": _seconds(given.timeout),
+        "retry": given.retry and given.retry.spec,
+        "max_attempts": given.retry and given.retry.max_attempts,
+        "keep": _seconds(given.keep),
+        "metadata": given.metadata and json.loads(given.metadata),
+    }
+    named = {name: value for name, value in others.items() if value is not None}
+    return json.dumps(named) if named else None
+
+
+def _deadline(given: TaskOptions) -> tuple[datetime | None, timedelta | None]:
+    """The deadline as an instant, or as a duration that the database adds to its own clock."""
+    return (None, given.deadline) if isinstance(given.deadline, timedelta) else (given.deadline, None)
+
+
+def _seconds(duration: timedelta | None) -> str | None:
+    return None if duration is None else f"{duration.total_seconds():f}s"
+
+
+def _status(word: str | None) -> str | None:
+    if word is not None and word not in set(TaskStatus):
+        raise InvalidInputError(f"status must be one of {', '.join(TaskStatus)}, got {word!r}")
+    return word
+
+
+def _not_found(task_id: int) -> TaskNotFoundError:
+    return TaskNotFoundError(
+        f"there is no task {task_id}: it never existed, or its record was forgotten", task_id=task_id
+    )
+
+
+def _completed(task: Task) -> Task:
+    match task.status:
+        case TaskStatus.CANCELLED:
+            raise TaskCancelledError(f"task {task.name!r} ({task.id}) was cancelled: {task.reason}", task_id=task.id)
+        case TaskStatus.FAILED | TaskStatus.EXPIRED:
+            kind = TaskFailedError if task.status is TaskStatus.FAILED else TaskExpiredError
+            raise kind(
+                task_id=task.id,
+                name=task.name,
+                attempts=task.attempts,
+                max_attempts=task.max_attempts,
+                last_error=task.last_error,
+            )
+    return task

@@ -1,0 +1,217 @@
+"""Claim: as many tasks at once as there are free slots, chosen by the lanes.
+
+A notice only says where to look; the one-second poll looks everywhere. What is known between two looks is a
+set of label sets believed to hold something. A set leaves it when a claim found less there than it asked for,
+and comes back with a notice, a promotion or the next poll.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from asynctaskd.daemon.loops import OUTAGE, Backoff
+from asynctaskd.postgres.store import Share
+from asynctaskd.scheduling.lanes import DEFAULT_GROUP, LaneState, group_of, settle, share, standings, strict_cap
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from uuid import UUID
+
+    from asynctaskd.daemon.commands import Steering
+    from asynctaskd.daemon.lease import Lease
+    from asynctaskd.daemon.slots import Slots
+    from asynctaskd.postgres.store import Store
+    from asynctaskd.task import ClaimedTask
+
+EVERYWHERE = "*"
+"""The payload of a notice that names no label set."""
+
+# How long all slots have to be taken before enqueuers are told to stop notifying: an idle flag that flips
+# with every task would cost more than the notices it saves.
+_BUSY_AFTER = 0.1
+
+
+class Claimer:
+    """The claim loop. It alone takes slots, and it alone knows which label sets hold something."""
+
+    def __init__(
+        self,
+        store: Store,
+        lease: Lease,
+        steering: Steering,
+        slots: Slots,
+        *,
+        start: Callable[[ClaimedTask], None],
+        poll_interval: float,
+    ) -> None:
+        self._store = store
+        self._lease = lease
+        self._steering = steering
+        self._slots = slots
+        self._start = start
+        self._poll_interval = poll_interval
+        self._wake = asyncio.Event()
+        self._stopping = False
+        self._look_everywhere = True
+        self._announced: set[str] = set()
+        self._ready: set[str] = set()
+        self._lanes = LaneState()
+        self._idle_as: UUID | None = None
+        self._blocked = True
+        self._next_poll = 0.0
+        self._last_hungry = 0.0
+
+    def wake(self) -> None:
+        """A slot was freed. That changes nothing where the last claim had room to spare."""
+        if self._blocked:
+            self._wake.set()
+
+    def look(self, label_set: str = EVERYWHERE) -> None:
+        """Something may have become ready: under this label set, or anywhere."""
+        if label_set == EVERYWHERE:
+            self._look_everywhere = True
+        else:
+            self._announced.add(label_set)
+        self._wake.set()
+
+    def stop(self) -> None:
+        """Stop claiming. A claim in flight is never cancelled: what it leased would have nobody to run it."""
+        self._stopping = True
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Claim until stopped."""
+        backoff = Backoff("claim")
+        while not self._stopping:
+            try:
+                await self._step()
+            except OUTAGE as error:
+                await backoff.wait(error)
+            else:
+                backoff.reset()
+
+    async def run_due(self) -> bool:
+        """Claim once everywhere; False if there was nothing."""
+        self._look_everywhere = True
+        return bool(await self._claim()) if self._slots.free else True
+
+    async def _step(self) -> None:
+        self._wake.clear()
+        if not self._lease.is_held or not self._slots.free:
+            await self._rest(_BUSY_AFTER)
+        elif await self._claim():
+            return
+        elif self._is_idle:
+            await self._rest(max(self._next_poll - self._now(), 0.0))
+        else:
+            # Say so first and look once more: whoever commits from now on speaks.
+            await self._say_idle(True)
+            self._look_everywhere = True
+
+    async def _rest(self, longest: float) -> None:
+        """Until woken, but not longer than that."""
+        if self._is_idle and not self._slots.free and self._now() - self._last_hungry > _BUSY_AFTER:
+            await self._say_idle(False)
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._wake.wait(), longest)
+
+    @property
+    def _is_idle(self) -> bool:
+        return self._idle_as == self._lease.worker_id
+
+    async def _say_idle(self, idle: bool) -> None:
+        worker_id = self._lease.worker_id
+        await self._store.set_idle(worker_id, idle)
+        self._idle_as = worker_id if idle else None
+
+    async def _claim(self) -> bool:
+        """Claim what the lanes plan; True if there may be more where that came from."""
+        await self._find_ready()
+        groups = self._groups()
+        slots = self._slots.free
+        shares = self._shares(groups, slots)
+        claimed = await self._store.claim(
+            self._lease.worker_id,
+            self._lease.labels,
+            strict=min(slots, max(self._strict_cap() - self._slots.strict, 0)),
+            slots=slots,
+            shares=shares,
+        )
+        for task in sorted(claimed, key=_strict_first):
+            self._start(task)
+        return self._settle(shares, groups, claimed, slots)
+
+    async def _find_ready(self) -> None:
+        if self._look_everywhere or self._now() >= self._next_poll:
+            self._look_everywhere = False
+            self._announced.clear()
+            self._next_poll = self._now() + self._poll_interval
+            self._ready = set(await self._store.ready_sets(self._lease.labels))
+        self._ready |= {label_set for label_set in self._announced if self._may_run(label_set)}
+        self._announced.clear()
+
+    def _groups(self) -> dict[str, list[str]]:
+        """Group → its label sets, of those believed to hold something."""
+        weights = self._steering.config.weights
+        groups: dict[str, list[str]] = {}
+        for label_set in sorted(self._ready):
+            groups.setdefault(group_of(label_set.split(","), weights) if weights else DEFAULT_GROUP, []).append(
+                label_set
+            )
+        return groups
+
+    def _shares(self, groups: dict[str, list[str]], slots: int) -> list[Share]:
+        weights = self._weights()
+        quotas = share(self._lanes, weights, groups.keys(), slots)
+        behind = standings(self._lanes, weights, groups.keys())
+        return [
+            Share(label_set, group, quota, _row_limit(quota, len(groups[group])), weights[group], behind[group])
+            for group, quota in quotas.items()
+            for label_set in groups[group]
+        ]
+
+    def _settle(
+        self, shares: list[Share], groups: dict[str, list[str]], claimed: list[ClaimedTask], slots: int
+    ) -> bool:
+        group_by_set = {s.label_set: s.group for s in shares}
+        found = Counter(task.label_set for task in claimed if not task.strict)
+        taken: Counter[str] = Counter()
+        for label_set, count in found.items():
+            taken[group_by_set[label_set]] += count
+        if len(claimed) < slots:
+            self._last_hungry = self._now()
+            self._ready -= {
+                s.label_set for s in shares if taken[s.group] < s.quota and found[s.label_set] < s.row_limit
+            }
+        backlog = [group for group, sets in groups.items() if not self._ready.isdisjoint(sets)]
+        self._lanes = settle(self._lanes, self._weights(), taken, backlog)
+        self._blocked = not self._slots.free or self._slots.strict >= self._strict_cap()
+        return bool(self._ready) or len(claimed) == slots
+
+    def _weights(self) -> dict[str, int]:
+        config = self._steering.config
+        return {**config.weights, DEFAULT_GROUP: config.default_weight}
+
+    def _strict_cap(self) -> int:
+        return strict_cap(self._slots.concurrency, self._steering.max_strict_percentage)
+
+    def _may_run(self, label_set: str) -> bool:
+        return not label_set or set(label_set.split(",")) <= set(self._lease.labels)
+
+    @staticmethod
+    def _now() -> float:
+        return asyncio.get_running_loop().time()
+
+
+def _row_limit(quota: int, sets: int) -> int:
+    # A group's first tasks may all be in one of its label sets. Looking at the whole quota in each of many
+    # sets would lock far more rows than are taken; four times its even part is enough unless one set has
+    # most of the group's first tasks, and then the next claim takes them.
+    return quota if sets == 1 else min(quota, max(8, -(-4 * quota // sets)))
+
+
+def _strict_first(task: ClaimedTask) -> tuple[bool, int]:
+    return not task.strict, task.id

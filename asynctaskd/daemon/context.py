@@ -1,0 +1,99 @@
+"""What a handler sees of its own execution."""
+
+from __future__ import annotations
+
+import json
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import structlog
+
+from asynctaskd.definitions.context import TaskContext
+from asynctaskd.durations import parse_duration
+from asynctaskd.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from datetime import datetime, timedelta
+
+    import asyncpg
+
+    from asynctaskd.client import Client
+    from asynctaskd.daemon.execute import Execution
+    from asynctaskd.daemon.transactions import Transactions
+
+
+class ExecutionContext(TaskContext):
+    """The TaskContext of one execution."""
+
+    __slots__ = ("_client", "_connection", "_execution", "_log", "_result", "_transactions")
+
+    def __init__(self, execution: Execution, transactions: Transactions, client: Client) -> None:
+        self._execution = execution
+        self._transactions = transactions
+        self._client = client
+        self._connection: asyncpg.Connection | None = None  # while a transaction() is open
+        self._result: Any = None
+        self._log: Any = None
+
+    @property
+    def task_id(self) -> int:
+        return self._execution.task.id
+
+    @property
+    def name(self) -> str:
+        return self._execution.task.name
+
+    @property
+    def attempt(self) -> int:
+        return self._execution.task.attempts
+
+    @property
+    def deadline(self) -> datetime:
+        return self._execution.deadline
+
+    def remaining(self) -> timedelta:
+        left = self._execution.deadline - self._execution.now()
+        return max(left, left * 0)
+
+    @property
+    def result(self) -> Any:
+        return self._result
+
+    @result.setter
+    def result(self, value: Any) -> None:
+        self._result = value
+
+    @property
+    def log(self) -> Any:
+        if self._log is None:
+            self._log = structlog.get_logger("asynctaskd.task").bind(
+                task_id=self.task_id, task=self.name, attempt=self.attempt
+            )
+        return self._log
+
+    @property
+    def cancelled(self) -> bool:
+        return self._execution.interruption is not None
+
+    async def enqueue(self, task: Any, payload: object = None, **options: Any) -> int:
+        options.setdefault("parent_id", self.task_id)
+        return await self._client.enqueue(task, payload, connection=self._connection, **options)
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[asyncpg.Connection]:
+        async with self._transactions.completing(self._execution, lambda: self._result) as connection:
+            self._connection = connection
+            try:
+                yield connection
+            finally:
+                self._connection = None
+
+    async def progress(self, percent: float, message: str = "") -> None:
+        if not 0 <= percent <= 100:
+            raise InvalidInputError(f"percent must be from 0 to 100, got {percent!r}")
+        text = json.dumps({"percent": percent, "message": message})
+        await self._transactions.note_progress(self._execution, text)
+
+    async def extend(self, duration: str | timedelta) -> None:
+        self._execution.extend(parse_duration(duration))

@@ -1,0 +1,252 @@
+"""Execute: run a claimed task's handler under its timeout, and turn what happens into an Outcome."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timedelta
+from enum import Enum
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+from asynctaskd.daemon.context import ExecutionContext
+from asynctaskd.definitions.text import describe_error
+from asynctaskd.durations import format_duration
+from asynctaskd.errors import FatalTaskError, InvalidPayloadError, RetryQuietlyError, SnoozeTask
+from asynctaskd.scheduling.retry import NO_RETRY, RetryPolicy
+from asynctaskd.task import Completed, Failed, Overdue, Released, Snoozed, Unroutable
+from asynctaskd.telemetry.events import emit
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from asynctaskd.client import Client
+    from asynctaskd.daemon.slots import Slots
+    from asynctaskd.daemon.transactions import Transactions
+    from asynctaskd.definitions.definition import Definition
+    from asynctaskd.definitions.registry import App
+    from asynctaskd.task import ClaimedTask, Outcome
+
+DEFAULT_TIMEOUT = timedelta(hours=1)
+
+# How long a handler may go on after it was told to stop before it is named.
+_STUCK_AFTER = 5.0
+
+
+class Interruption(Enum):
+    """Why an execution was told to stop."""
+
+    TIMEOUT = "timeout"
+    SHUTDOWN = "shutdown"
+    LEASE_LOST = "lease_lost"
+
+
+class Execution:
+    """One attempt at a task. Owned by its runner, except for `interruption`, which whoever stops it sets."""
+
+    __slots__ = (
+        "_started",
+        "context",
+        "definition",
+        "interruption",
+        "outcome",
+        "runner",
+        "stored",
+        "task",
+        "timeout",
+        "timer",
+    )
+
+    def __init__(self, task: ClaimedTask, definition: Definition[..., Any] | None, started: float) -> None:
+        self.task = task
+        self.definition = definition
+        self.timeout = task.timeout or (definition and definition.options.timeout) or DEFAULT_TIMEOUT
+        self.interruption: Interruption | None = None
+        self.outcome: Outcome | None = None
+        self.runner: asyncio.Task[None] | None = None
+        self.timer: asyncio.TimerHandle | None = None
+        self.context: ExecutionContext | None = None
+        self.stored = False  # ctx.transaction() has committed what became of it
+        self._started = started
+
+    @property
+    def keep(self) -> timedelta | None:
+        """How long the definition keeps its records."""
+        return self.definition.options.keep if self.definition else None
+
+    @property
+    def policy(self) -> RetryPolicy:
+        """The task's own retry policy, else its definition's."""
+        if self.task.retry is not None:
+            return _parsed(self.task.retry)
+        return (self.definition and self.definition.retry) or NO_RETRY
+
+    @property
+    def deadline(self) -> datetime:
+        """When this attempt times out, by the database's clock."""
+        return self.task.claimed_at + self.timeout
+
+    def now(self) -> datetime:
+        """The present by the database's clock, as far as it is known here."""
+        return self.task.claimed_at + timedelta(seconds=asyncio.get_running_loop().time() - self._started)
+
+    def interrupt(self, why: Interruption) -> None:
+        """Tell the handler to stop; the first reason counts."""
+        if self.interruption is None and self.runner is not None:
+            self.interruption = why
+            self.runner.cancel()
+            asyncio.get_running_loop().call_later(_STUCK_AFTER, self._report_stuck)
+
+    def extend(self, duration: timedelta) -> None:
+        """Give the handler more time."""
+        self.timeout += duration
+        self.start_timer()
+
+    def start_timer(self) -> None:
+        """(Re)start the timeout from what is left of it."""
+        if self.timer is not None:
+            self.timer.cancel()
+        loop = asyncio.get_running_loop()
+        ends = self._started + self.timeout.total_seconds()
+        self.timer = loop.call_at(ends, self.interrupt, Interruption.TIMEOUT)
+
+    def _report_stuck(self) -> None:
+        if self.runner is not None and not self.runner.done() and self.interruption is not None:
+            emit("handler.stuck", task_id=self.task.id, task=self.task.name, why=self.interruption.value)
+
+
+@lru_cache(maxsize=1024)
+def _parsed(spec: str) -> RetryPolicy:
+    return RetryPolicy.parse(spec)
+
+
+class Executor:
+    """Starts executions; `finish(execution, outcome)` is called once for each, whatever happens to it."""
+
+    def __init__(
+        self,
+        app: App,
+        slots: Slots,
+        transactions: Transactions,
+        client: Client,
+        *,
+        finish: Callable[[Execution, Outcome], None],
+    ) -> None:
+        self._app = app
+        self._slots = slots
+        self._transactions = transactions
+        self._client = client
+        self._finish = finish
+        self._threads = ThreadPoolExecutor(slots.concurrency, thread_name_prefix="asynctaskd-handler")
+
+    def start(self, task: ClaimedTask) -> None:
+        """Begin an execution; it takes a slot at once."""
+        loop = asyncio.get_running_loop()
+        execution = Execution(task, self._app.get(task.name), loop.time())
+        self._slots.take(execution)
+        obstacle = _obstacle(execution)
+        if obstacle is not None:
+            self._finish(execution, obstacle)
+            return
+        execution.start_timer()
+        execution.runner = loop.create_task(self._run(execution))
+        execution.runner.add_done_callback(lambda _: self._end(execution))
+
+    def close(self) -> None:
+        """Start no more threads; those that run can't be stopped."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    def _end(self, execution: Execution) -> None:
+        # Here, not in the runner: a task cancelled before its first step runs none of its body.
+        if execution.timer is not None:
+            execution.timer.cancel()
+        self._finish(execution, execution.outcome or Released())
+
+    async def _run(self, execution: Execution) -> None:
+        try:
+            outcome: Outcome = await self._attempt(execution)
+        except BaseException as error:  # noqa: BLE001  (SystemExit too is the task's failure, not the daemon's)
+            outcome = _outcome_of(error)
+        execution.outcome = _interrupted(execution, outcome) if execution.interruption else outcome
+
+    async def _attempt(self, execution: Execution) -> Outcome:
+        definition = execution.definition
+        assert definition is not None  # noqa: S101  (an obstacle otherwise)
+        try:
+            bound = definition.bind(execution.task.payload)
+        except InvalidPayloadError as error:
+            return Failed(str(error), reason="invalid_payload", fatal=True)
+        context = self._context(execution) if definition.wants_context else None
+        if definition.is_sync:
+            value = await self._in_thread(definition.call, bound, context)
+        else:
+            value = await definition.call(bound, context)
+        if value is None and context is not None:
+            value = context.result
+        return _completed(definition, value)
+
+    async def _in_thread(self, call: Callable[..., Any], *arguments: Any) -> Any:
+        """Run a synchronous handler. A thread can't be stopped: a cancellation is noted, and it is waited for."""
+        loop = asyncio.get_running_loop()
+        running = loop.run_in_executor(self._threads, contextvars.copy_context().run, call, *arguments)
+        while True:
+            try:
+                return await asyncio.shield(running)
+            except asyncio.CancelledError:
+                if running.done():
+                    raise
+
+    def _context(self, execution: Execution) -> ExecutionContext:
+        execution.context = ExecutionContext(execution, self._transactions, self._client)
+        return execution.context
+
+
+def _obstacle(execution: Execution) -> Outcome | None:
+    """Why the handler isn't even called, if it isn't."""
+    task = execution.task
+    if execution.definition is None:
+        emit("task.unknown_name", task_id=task.id, task=task.name)
+        return Unroutable()
+    if task.reason == "quarantined":
+        lost = f"its worker was lost {task.losses} times in a row while it ran"
+        return Failed(lost, reason="quarantined", fatal=True)
+    if task.deadline is not None and task.claimed_at > task.deadline:
+        return Overdue()
+    return None
+
+
+def _completed(definition: Definition[..., Any], value: object) -> Outcome:
+    try:
+        return Completed(definition.dump_result(value))
+    except InvalidPayloadError as error:
+        return Failed(str(error), reason="invalid_result")
+
+
+def _outcome_of(error: BaseException) -> Outcome:
+    signal = _signal_in(error)
+    if isinstance(signal, SnoozeTask):
+        return Snoozed(signal.delay)
+    if isinstance(signal, FatalTaskError):
+        return Failed(describe_error(error), reason="terminated", fatal=True)
+    return Failed(describe_error(error), quiet=isinstance(signal, RetryQuietlyError))
+
+
+def _signal_in(error: BaseException) -> BaseException | None:
+    """The first of our three signals along `raise … from`."""
+    seen: set[int] = set()
+    current: BaseException | None = error
+    while current is not None and id(current) not in seen:
+        if isinstance(current, FatalTaskError | RetryQuietlyError | SnoozeTask):
+            return current
+        seen.add(id(current))
+        current = current.__cause__
+    return None
+
+
+def _interrupted(execution: Execution, outcome: Outcome) -> Outcome:
+    """What an execution that was told to stop comes to."""
+    if execution.interruption is Interruption.TIMEOUT:
+        return Failed(f"timed out after {format_duration(execution.timeout)}", reason="timeout")
+    # It may have finished all the same, or been asked to come back.
+    return outcome if isinstance(outcome, Completed | Snoozed) else Released()

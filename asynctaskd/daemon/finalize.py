@@ -1,0 +1,167 @@
+"""Finalize: write all outcomes that have gathered since the last round trip, in one statement."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from typing import TYPE_CHECKING
+
+from asynctaskd.daemon.loops import OUTAGE, Backoff
+from asynctaskd.errors import InvalidInputError
+from asynctaskd.postgres.driver import StatementRefusedError
+from asynctaskd.postgres.store import Ended
+from asynctaskd.scheduling.retry import decide
+from asynctaskd.task import Completed, EventKind, Failed, TaskStatus, Transition
+from asynctaskd.telemetry.events import emit
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from asynctaskd.daemon.execute import Execution
+    from asynctaskd.daemon.hooks import FailureHooks
+    from asynctaskd.daemon.slots import Slots
+    from asynctaskd.postgres.store import Store
+    from asynctaskd.task import Outcome
+
+Gathered = list[tuple["Execution", Transition]]
+
+_DONE = Transition(TaskStatus.COMPLETED)
+
+
+class Finalizer:
+    """Takes outcomes, writes transitions, and gives the slots back when they are written."""
+
+    def __init__(
+        self, store: Store, slots: Slots, hooks: FailureHooks, *, promoted: Callable[[], None]
+    ) -> None:
+        self._store = store
+        self._slots = slots
+        self._hooks = hooks
+        self._promoted = promoted
+        self._gathered: Gathered = []
+        self._something = asyncio.Event()
+        self._hooked: set[asyncio.Task[None]] = set()
+
+    def put(self, execution: Execution, outcome: Outcome) -> None:
+        """Take what an execution came to."""
+        transition = _decide(execution, outcome)
+        if execution.stored:
+            self._note_after_commit(execution, outcome)
+            transition = _DONE
+        elif self._hooks.concern(execution, transition):
+            writing = asyncio.create_task(self._write_with_hooks(execution, transition))
+            self._hooked.add(writing)
+            writing.add_done_callback(self._forget)
+            return
+        self._gathered.append((execution, transition))
+        self._something.set()
+
+    async def run(self) -> None:
+        """Write what gathers until cancelled."""
+        while True:
+            await self._something.wait()
+            self._something.clear()
+            batch, self._gathered = self._gathered, []
+            await self._finish(batch)
+
+    async def _finish(self, batch: Gathered) -> None:
+        unwritten = [(execution, transition) for execution, transition in batch if not execution.stored]
+        written = await self._write(unwritten) if unwritten else set()
+        for execution, transition in unwritten:
+            _tell(execution, transition, stale=execution.task.id not in written)
+        await self._promote_keys(batch)
+        for execution, _ in batch:
+            self._slots.give_back(execution)
+
+    async def _write(self, batch: Gathered) -> set[int]:
+        """Write until it is known to be written; returns the ids whose claims still stood."""
+        ended = [_ended(execution, transition) for execution, transition in batch]
+        backoff = Backoff("finalize")
+        known: set[int] = set()
+        while True:
+            try:
+                return known | await self._store.finalize(ended)
+            except StatementRefusedError as error:
+                return known | await self._write_apart(batch, error)
+            except OUTAGE as error:
+                await backoff.wait(error)
+            # The answer may have got lost after the commit: what is settled must not be written twice.
+            known |= await self._settled(ended, backoff)
+            ended = [one for one in ended if one.task_id not in known]
+
+    async def _settled(self, ended: list[Ended], backoff: Backoff) -> set[int]:
+        while True:
+            try:
+                return await self._store.settled(ended)
+            except OUTAGE as error:
+                await backoff.wait(error)
+
+    async def _write_apart(self, batch: Gathered, error: StatementRefusedError) -> set[int]:
+        """The database refused a batch: find the one it means, and let that one fail without its result."""
+        if len(batch) > 1:
+            parts = [await self._write([one]) for one in batch]
+            return set().union(*parts)
+        [(execution, transition)] = batch
+        if transition.result is None:
+            raise error
+        failed = _decide(execution, Failed(f"the database can't store its result: {error}", reason="invalid_result"))
+        return await self._write([(execution, failed)])
+
+    async def _promote_keys(self, batch: Gathered) -> None:
+        keys = {execution.task.serial_key for execution, _ in batch if execution.task.serial_key is not None}
+        if not keys:
+            return
+        try:
+            promoted = await self._store.promote_serial(sorted(keys))
+        except OUTAGE:
+            return  # the poll will find them
+        if promoted:
+            self._promoted()
+
+    async def _write_with_hooks(self, execution: Execution, transition: Transition) -> None:
+        written = await self._hooks.finalize(execution, transition)
+        _tell(execution, transition, stale=not written)
+        await self._promote_keys([(execution, transition)])
+        self._slots.give_back(execution)
+
+    def _forget(self, writing: asyncio.Task[None]) -> None:
+        self._hooked.discard(writing)
+        if not writing.cancelled() and writing.exception() is not None:
+            # The task stays running and keeps its slot: its lease ends with this worker, and it runs again.
+            emit("loop.crashed", loop="finalize", error=repr(writing.exception()))
+
+    @staticmethod
+    def _note_after_commit(execution: Execution, outcome: Outcome) -> None:
+        if not isinstance(outcome, Completed):
+            emit("task.after_commit", task_id=execution.task.id, task=execution.task.name, outcome=outcome)
+
+
+def _decide(execution: Execution, outcome: Outcome) -> Transition:
+    if isinstance(outcome, Completed):
+        return _DONE if outcome.result is None else Transition(TaskStatus.COMPLETED, result=outcome.result)
+    try:
+        policy = execution.policy
+    except InvalidInputError as error:  # written by SQL, and wrong in a way that only shows here
+        return Transition(
+            TaskStatus.FAILED, error=str(error), reason="error", failed_execution=True, event=EventKind.FAILED
+        )
+    return decide(outcome, execution.task, policy, execution.now(), random.random)
+
+
+def _ended(execution: Execution, transition: Transition) -> Ended:
+    return Ended(execution.task.id, execution.task.claim_token, transition, execution.keep)
+
+
+def _tell(execution: Execution, transition: Transition, *, stale: bool) -> None:
+    if transition.event is None and not stale:
+        return
+    kind = EventKind.STALE_RESULT if stale else transition.event
+    emit(
+        f"task.{kind}",
+        task_id=execution.task.id,
+        task=execution.task.name,
+        attempt=execution.task.attempts,
+        error=transition.error,
+        reason=transition.reason,
+        delay=transition.delay,
+    )

@@ -1,0 +1,126 @@
+"""Failure hooks: user code in the transaction that writes a final failure, inside a savepoint."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import TYPE_CHECKING, Any
+
+from asynctaskd.daemon.loops import OUTAGE, Backoff
+from asynctaskd.definitions.text import describe_error
+from asynctaskd.errors import DatabaseUnavailableError, InvalidPayloadError, LeaseLostError
+from asynctaskd.postgres.driver import translated
+from asynctaskd.task import TaskFailure, TaskStatus
+from asynctaskd.telemetry.events import emit
+
+if TYPE_CHECKING:
+    import asyncpg
+
+    from asynctaskd.daemon.execute import Execution
+    from asynctaskd.daemon.transactions import Transactions
+    from asynctaskd.definitions.registry import App
+    from asynctaskd.postgres.store import Store
+    from asynctaskd.task import Transition
+
+_TRIES = 3
+_TIMEOUT = 10.0
+_FIRST_PAUSE = 0.2
+
+
+class HookFailedError(Exception):
+    """A failure hook raised or took too long; its savepoint was rolled back."""
+
+
+class FailureHooks:
+    """Finalizes failures that have a hook, one by one."""
+
+    def __init__(self, app: App, transactions: Transactions, store: Store) -> None:
+        self._app = app
+        self._transactions = transactions
+        self._store = store
+
+    def concern(self, execution: Execution, transition: Transition) -> bool:
+        """Whether somebody wants to be told of this end."""
+        if transition.status is not TaskStatus.FAILED:
+            return False
+        own = execution.definition is not None and execution.definition.failure_hook is not None
+        return own or bool(self._app.failure_hooks)
+
+    async def finalize(self, execution: Execution, transition: Transition) -> bool:
+        """Write the failure with its hooks; after three failed tries without them. False: the claim is stale."""
+        backoff = Backoff("finalize")
+        errors: list[str] = []
+        while True:
+            try:
+                return await self._write(execution, transition, errors)
+            except HookFailedError as error:
+                errors.append(str(error))
+                self._report(execution, errors)
+                await asyncio.sleep(_FIRST_PAUSE * 2 ** len(errors))
+            except OUTAGE as error:
+                await backoff.wait(error)
+
+    async def _write(self, execution: Execution, transition: Transition, errors: list[str]) -> bool:
+        try:
+            with translated():
+                async with self._transactions.ending(execution) as (connection, end):
+                    await end(transition)
+                    if len(errors) < _TRIES:
+                        await self._call(execution, transition, connection)
+                    else:
+                        await self._store.note_hook_failed(connection, execution.task, errors[-1])
+        except LeaseLostError:
+            return False
+        return True
+
+    async def _call(self, execution: Execution, transition: Transition, connection: asyncpg.Connection) -> None:
+        # Rolling back to the savepoint leaves the transaction good, whatever the hook did to it.
+        try:
+            async with asyncio.timeout(_TIMEOUT), connection.transaction():
+                await self._tell(execution, transition, connection)
+        except Exception as error:
+            if connection.is_closed():
+                raise DatabaseUnavailableError("the connection broke while a failure hook ran") from error
+            raise HookFailedError(describe_error(error)) from error
+
+    async def _tell(self, execution: Execution, transition: Transition, connection: asyncpg.Connection) -> None:
+        failure = _failure(execution, transition)
+        definition = execution.definition
+        if definition is not None and definition.failure_hook is not None:
+            await definition.failure_hook(_parameters(execution), failure, connection)
+        for hook in self._app.failure_hooks:
+            await hook(failure, connection)
+
+    @staticmethod
+    def _report(execution: Execution, errors: list[str]) -> None:
+        task = execution.task
+        emit("hook.failed", task_id=task.id, task=task.name, tries=len(errors), error=errors[-1])
+
+
+def _failure(execution: Execution, transition: Transition) -> TaskFailure:
+    task = execution.task
+    limit = execution.policy.max_attempts if task.max_attempts is None else task.max_attempts
+    return TaskFailure(
+        task_id=task.id,
+        name=task.name,
+        attempts=task.attempts,
+        max_attempts=limit,
+        error=transition.error or "",
+        reason=transition.reason or "",
+        payload=_decoded(task.payload),
+    )
+
+
+def _parameters(execution: Execution) -> Any:
+    try:
+        return execution.definition and execution.definition.bind(execution.task.payload)
+    except InvalidPayloadError:
+        return None
+
+
+def _decoded(payload: str) -> Any:
+    # What the database takes may be more than Python can read: thousands of levels, or of digits.
+    try:
+        return json.loads(payload)
+    except (ValueError, RecursionError):
+        return None

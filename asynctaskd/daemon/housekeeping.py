@@ -1,0 +1,63 @@
+"""What keeps the queue moving beside the claims: due tasks, deadlines, lost workers, serial lines, partitions."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from asynctaskd.telemetry.events import emit
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from asynctaskd.postgres.store import Store
+
+_UPKEEP_INTERVAL = 3600.0
+_BATCH = 1000
+
+
+class Housekeeper:
+    """Run by every worker; rows that another one has in hand are skipped, so that they don't wait for each other."""
+
+    def __init__(self, store: Store, *, look: Callable[[], None], poll_interval: float) -> None:
+        self._store = store
+        self._look = look
+        self._poll_interval = poll_interval
+        self._next_upkeep = 0.0
+        self._next_round = 0.0
+
+    async def step(self) -> float:
+        """Promote what is due; once a poll interval also look for the rest. Returns the pause, in seconds."""
+        next_due = await self.promote_due()
+        if self._now() >= self._next_round:
+            self._next_round = self._now() + self._poll_interval
+            await self.tidy()
+        until_round = max(self._next_round - self._now(), 0.0)
+        return until_round if next_due is None else min(until_round, next_due)
+
+    async def promote_due(self) -> float | None:
+        """Make all due tasks claimable; returns the seconds until the next one, or None."""
+        while True:
+            promoted, next_due = await self._store.promote_due(_BATCH)
+            if promoted:
+                self._look()
+            if promoted < _BATCH:
+                return next_due
+
+    async def tidy(self) -> None:
+        """Expire, recover, and promote what a notice or a finalize has missed."""
+        while await self._store.expire(_BATCH) == _BATCH:
+            continue
+        lost = await self._store.recover()
+        if lost:
+            emit("workers.lost", workers=sorted({str(row["holder"]) for row in lost}), tasks=len(lost))
+        if lost or await self._store.promote_serial():
+            self._look()
+        if self._now() >= self._next_upkeep:
+            self._next_upkeep = self._now() + _UPKEEP_INTERVAL
+            await self._store.ensure_partitions()
+            await self._store.forget_workers()
+
+    @staticmethod
+    def _now() -> float:
+        return asyncio.get_running_loop().time()

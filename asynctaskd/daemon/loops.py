@@ -1,0 +1,51 @@
+"""The one way to run something every so often: survive an outage, say so once, stop when cancelled."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from typing import TYPE_CHECKING
+
+from asynctaskd.errors import DatabaseRefusedError, DatabaseUnavailableError
+from asynctaskd.telemetry.events import emit
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+OUTAGE = (DatabaseUnavailableError, DatabaseRefusedError)
+_FIRST_PAUSE = 0.1
+_LONGEST_PAUSE = 2.0
+
+
+class Backoff:
+    """Pauses that grow to 2 s, jitter included, while the database is away."""
+
+    def __init__(self, station: str) -> None:
+        self._station = station
+        self._pause = 0.0
+
+    async def wait(self, error: Exception) -> None:
+        """Pause after a failed call; the first of a row is reported."""
+        if not self._pause:
+            emit("database.lost", station=self._station, error=str(error))
+        self._pause = min(self._pause * 2 or _FIRST_PAUSE, _LONGEST_PAUSE)
+        await asyncio.sleep(self._pause * random.uniform(0.5, 1.0))  # noqa: S311  (jitter, not a secret)
+
+    def reset(self) -> None:
+        """A call went through again."""
+        if self._pause:
+            emit("database.restored", station=self._station)
+        self._pause = 0.0
+
+
+async def repeat(station: str, step: Callable[[], Awaitable[float]]) -> None:
+    """Run `step` again and again until cancelled; it returns how many seconds to wait before the next one."""
+    backoff = Backoff(station)
+    while True:
+        try:
+            pause = await step()
+        except OUTAGE as error:
+            await backoff.wait(error)
+        else:
+            backoff.reset()
+            await asyncio.sleep(pause)

@@ -1,0 +1,266 @@
+"""The Daemon: builds the stations, starts their loops, and stops them in order.
+
+Stop in two words: stop claiming, then stop working. Leaving the inner part of `run` drains; a loop that crashes
+ends the daemon with its error and leaves no task behind.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import socket
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+from asynctaskd.client import Client
+from asynctaskd.daemon.claim import Claimer
+from asynctaskd.daemon.commands import Steering
+from asynctaskd.daemon.execute import DEFAULT_TIMEOUT, Executor, Interruption
+from asynctaskd.daemon.finalize import Finalizer
+from asynctaskd.daemon.hooks import FailureHooks
+from asynctaskd.daemon.housekeeping import Housekeeper
+from asynctaskd.daemon.lease import Lease
+from asynctaskd.daemon.loops import OUTAGE, Backoff, repeat
+from asynctaskd.daemon.slots import Slots
+from asynctaskd.daemon.transactions import Transactions
+from asynctaskd.errors import DatabaseUnavailableError
+from asynctaskd.postgres.driver import connect, open_pool
+from asynctaskd.postgres.listener import Listener
+from asynctaskd.postgres.migrate import require_version
+from asynctaskd.postgres.store import DefinitionRow, Ended, Store, WorkerRow
+from asynctaskd.scheduling.retry import NO_RETRY
+from asynctaskd.task import EventKind, TaskStatus, Transition
+from asynctaskd.telemetry.events import emit
+from asynctaskd.version import VERSION
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+    from typing import Any
+    from uuid import UUID
+
+    from asynctaskd.config import DaemonConfig
+    from asynctaskd.definitions.definition import Definition
+    from asynctaskd.definitions.registry import App
+
+# After the grace period: how long executions that were told to stop may take, and the last statements.
+_LAST_WORDS = 1.5
+
+_GIVEN_BACK = Transition(TaskStatus.PENDING, attempt_spent=False, event=EventKind.RELEASED)
+
+
+class Daemon:
+    """One worker: it claims, executes and finalizes until it is told to stop.
+
+    Args:
+        app: the tasks it knows.
+        dsn: a PostgreSQL URL (the private server's too, once it was started).
+        config: what this worker is.
+    """
+
+    def __init__(self, app: App, dsn: str, config: DaemonConfig) -> None:
+        self._app = app
+        self._dsn = dsn
+        self._config = config
+        self._stopping = asyncio.Event()
+        self._hurry = asyncio.Event()
+        self._poll_interval = config.worker.poll_interval.total_seconds()
+        self._loops: list[asyncio.Task[None]] = []
+        self.ready = asyncio.Event()
+
+    def stop(self) -> None:
+        """Stop claiming and drain; said again, give up the running executions at once."""
+        if self._stopping.is_set():
+            self._hurry.set()
+        self._stopping.set()
+
+    @property
+    def worker_id(self) -> UUID:
+        """The identity that owns this worker's claims; there is one from `ready` on."""
+        return self._lease.worker_id
+
+    async def run(self, *, once: bool = False) -> None:
+        """Work until stopped; with `once`, until nothing is due.
+
+        Raises:
+            SchemaVersionError: the schema doesn't suit this version.
+            DatabaseRefusedError: the database refused at the start: password, name or rights.
+        """
+        async with AsyncExitStack() as stack:
+            await self._reach_database()
+            if self._stopping.is_set():
+                return
+            await self._build(stack)
+            async with asyncio.TaskGroup() as group:
+                self._start_loops(group)
+                emit("worker.started", worker_id=self.worker_id, labels=self._lease.labels, version=VERSION)
+                self.ready.set()
+                await (self._work_off() if once else self._stopping.wait())
+                await self._drain()
+                for loop in self._loops:
+                    loop.cancel()
+            await self._leave()
+
+    async def _reach_database(self) -> None:
+        """Wait for the database with backoff; what waiting doesn't mend is raised."""
+        backoff = Backoff("start")
+        while not self._stopping.is_set():
+            try:
+                async with connect(self._dsn) as connection:
+                    await require_version(connection, schema=self._config.database.schema_name)
+            except DatabaseUnavailableError as error:
+                await backoff.wait(error)
+            else:
+                backoff.reset()
+                return
+
+    async def _build(self, stack: AsyncExitStack) -> None:
+        config = self._config.worker
+        schema = self._config.database.schema_name
+        self._store = await Store.open(self._dsn, schema=schema)
+        stack.push_async_callback(self._store.close)
+        pool = await open_pool(self._dsn, size=self._config.database.pool_size, call_timeout=None)
+        stack.callback(pool.terminate)
+        transactions = Transactions(pool, self._store)
+        client = Client(pool, self._app, schema=schema)
+
+        self._slots = Slots(config.concurrency, freed=self._on_freed)
+        self._steering = Steering(self._store, own_strict_percentage=config.max_strict_percentage)
+        self._finalizer = Finalizer(
+            self._store, self._slots, FailureHooks(self._app, transactions, self._store), promoted=self._look
+        )
+        self._executor = Executor(self._app, self._slots, transactions, client, finish=self._finalizer.put)
+        stack.callback(self._executor.close)
+        self._lease = Lease(
+            self._store,
+            self._worker_row(),
+            self._steering,
+            self._slots,
+            renew_interval=config.renew_interval.total_seconds(),
+            lost=lambda: self._interrupt(Interruption.LEASE_LOST),
+        )
+        self._claimer = Claimer(
+            self._store,
+            self._lease,
+            self._steering,
+            self._slots,
+            start=self._executor.start,
+            poll_interval=self._poll_interval,
+        )
+        self._housekeeper = Housekeeper(self._store, look=self._look, poll_interval=self._poll_interval)
+        await self._register()
+
+    async def _register(self) -> None:
+        await self._store.ensure_partitions()
+        await self._store.register_definitions([_definition_row(one) for one in self._app.definitions.values()])
+        await self._steering.load()
+        await self._lease.acquire()
+
+    def _worker_row(self) -> WorkerRow:
+        config = self._config.worker
+        name = config.id or uuid4()
+        return WorkerRow(
+            id=uuid4(),
+            name=name,
+            hostname=socket.gethostname(),
+            pid=os.getpid(),
+            version=VERSION,
+            labels=[*config.labels, f"worker:{name}"],
+            names=list(self._app.definitions),
+            concurrency=config.concurrency,
+            lease=config.lease,
+        )
+
+    def _start_loops(self, group: asyncio.TaskGroup) -> None:
+        def start(name: str, loop: Coroutine[Any, Any, None]) -> None:
+            self._loops.append(group.create_task(loop, name=name))
+
+        start("finalize", self._finalizer.run())
+        start("lease", self._lease.run())
+        start("housekeeping", repeat("housekeeping", self._housekeeper.step))
+        if self._config.database.listen != "off":
+            start("listen", self._listener().run())
+        self._claiming = group.create_task(self._claim_until_stopped(), name="claim")
+
+    async def _claim_until_stopped(self) -> None:
+        if self._config.worker.enabled:
+            await self._claimer.run()
+
+    def _listener(self) -> Listener:
+        database = self._config.database
+        return Listener(
+            database.listen_url.get_secret_value() if database.listen_url else self._dsn,
+            [f"{database.schema_name}_ready"],
+            hear=lambda _, label_set: self._claimer.look(label_set),
+            wake=self._look,
+        )
+
+    async def _work_off(self) -> None:
+        """Until nothing is due and nothing runs."""
+        while not self._stopping.is_set():
+            await self._housekeeper.promote_due()
+            if not await self._store.has_work(self.worker_id, self._lease.labels):
+                return
+            self._look()
+            await _first_of(self._slots.wait_empty(), self._stopping.wait(), timeout=self._poll_interval)
+
+    async def _drain(self) -> None:
+        """Stop claiming, let executions finish for the grace period, then give them back."""
+        emit("worker.stopping", worker_id=self.worker_id, running=self._slots.taken)
+        self._claimer.stop()
+        await self._claiming
+        grace = self._config.worker.grace.total_seconds()
+        await _first_of(self._slots.wait_empty(), self._hurry.wait(), timeout=grace)
+        if self._slots.taken:
+            self._interrupt(Interruption.SHUTDOWN)
+            await _first_of(self._slots.wait_empty(), timeout=_LAST_WORDS)
+
+    async def _leave(self) -> None:
+        """Give back what couldn't be stopped, in the last statements before the process ends."""
+        left = [Ended(execution.task.id, execution.task.claim_token, _GIVEN_BACK, None) for execution in self._slots]
+        try:
+            await self._store.finalize(left)
+            await self._store.stop_worker(self.worker_id)
+        except OUTAGE as error:
+            emit("database.lost", station="stop", error=str(error))
+        emit("worker.stopped", worker_id=self.worker_id, left_behind=len(left))
+
+    def _interrupt(self, why: Interruption) -> None:
+        for execution in self._slots:
+            execution.interrupt(why)
+
+    def _on_freed(self) -> None:
+        self._claimer.wake()
+
+    def _look(self) -> None:
+        self._claimer.look()
+
+
+async def _first_of(*waiting: Coroutine[Any, Any, Any], timeout: float) -> None:
+    """Until one of them is over, but not longer than that."""
+    tasks = [asyncio.create_task(one) for one in waiting]
+    await asyncio.wait(tasks, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+    for task in tasks:
+        task.cancel()
+
+
+def _definition_row(definition: Definition[..., Any]) -> DefinitionRow:
+    options, retry = definition.options, definition.retry or NO_RETRY
+    return DefinitionRow(
+        name=definition.name,
+        schema_hash=definition.schema_hash,
+        priority=options.priority,
+        weight=options.weight,
+        label_set=None if options.labels is None else ",".join(options.labels),
+        tags=None if options.tags is None else json.dumps(options.tags),
+        serial_key=options.serial_key,
+        unique_until=options.unique_until,
+        delay=options.delay,
+        deadline=options.deadline,
+        timeout=options.timeout or DEFAULT_TIMEOUT,
+        retry=retry.spec,
+        max_attempts=retry.max_attempts,
+        keep=options.keep,
+    )
+

@@ -1,0 +1,88 @@
+"""Transactions that user code writes in: ctx.transaction() and failure hooks, on a pool of their own."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+from asynctaskd.errors import InvalidInputError, LeaseLostError
+from asynctaskd.postgres.store import Ended
+from asynctaskd.task import TaskStatus, Transition
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    import asyncpg
+
+    from asynctaskd.daemon.execute import Execution
+    from asynctaskd.postgres.store import Store
+
+
+class Transactions:
+    """Hands out connections on which a task's end is committed together with what was written."""
+
+    def __init__(self, pool: asyncpg.Pool, store: Store) -> None:
+        self._pool = pool
+        self._store = store
+
+    @asynccontextmanager
+    async def completing(
+        self, execution: Execution, result: Callable[[], Any]
+    ) -> AsyncIterator[asyncpg.Connection]:
+        """A transaction whose commit completes the task with `result()`; once per attempt."""
+        if execution.stored:
+            raise InvalidInputError("ctx.transaction() completes the task, so it can be used once per attempt")
+        assert execution.definition is not None  # noqa: S101  (it has a handler: it is asking)
+        async with self.ending(execution) as (connection, end):
+            yield connection
+            written = execution.definition.dump_result(result())
+            await end(Transition(TaskStatus.COMPLETED, result=written))
+        execution.stored = True
+
+    @asynccontextmanager
+    async def ending(self, execution: Execution) -> AsyncIterator[tuple[asyncpg.Connection, Any]]:
+        """A transaction and a function that writes a transition in it.
+
+        Raises:
+            LeaseLostError: when the function is called and the claim no longer stands; all is rolled back.
+        """
+        task = execution.task
+        asked: list[Ended] = []
+
+        async with self._pool.acquire() as connection:
+
+            async def end(transition: Transition) -> None:
+                asked.append(Ended(task.id, task.claim_token, transition, execution.keep))
+                if not await self._store.finalize_on(connection, asked[-1]):
+                    raise LeaseLostError(f"task {task.id} is no longer this execution's: its lease was lost")
+
+            transaction = connection.transaction(isolation="read_committed")
+            await transaction.start()
+            try:
+                yield connection, end
+            except BaseException:
+                await _roll_back(connection, transaction)
+                raise
+            await self._commit(transaction, asked)
+
+    async def _commit(self, transaction: asyncpg.transaction.Transaction, asked: list[Ended]) -> None:
+        try:
+            await transaction.commit()
+        except BaseException:
+            # The answer to COMMIT may have got lost, or this task been cancelled while waiting for it.
+            if not asked or len(await self._store.settled(asked)) < len(asked):
+                raise
+
+    async def note_progress(self, execution: Execution, progress: str) -> None:
+        """Write down how far an execution is.
+
+        Raises:
+            LeaseLostError: it no longer owns its task.
+        """
+        if not await self._store.note_progress(execution.task, progress):
+            raise LeaseLostError(f"task {execution.task.id} is no longer this execution's: its lease was lost")
+
+
+async def _roll_back(connection: asyncpg.Connection, transaction: asyncpg.transaction.Transaction) -> None:
+    if not connection.is_closed():
+        await transaction.rollback()

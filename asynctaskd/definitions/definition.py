@@ -1,0 +1,144 @@
+"""A task that was declared: its handler, its parameters and its options."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Generic, ParamSpec, TypeVar
+
+from asynctaskd.definitions.options import TaskOptions
+from asynctaskd.definitions.parameters import Parameters
+from asynctaskd.definitions.payload import dump_payload
+from asynctaskd.definitions.request import TaskRequest
+from asynctaskd.definitions.signature import Call, Handler, caller, is_async, read_signature
+from asynctaskd.errors import InvalidDefinitionError, InvalidPayloadError
+from asynctaskd.scheduling.retry import RetryPolicy
+from asynctaskd.task import TaskFailure
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+FailureHook = Callable[[Any, TaskFailure, Any], Awaitable[None]]
+"""async (params, failure, tx: asyncpg.Connection) -> None"""
+
+Hook = TypeVar("Hook", bound=FailureHook)
+
+
+class Definition(Generic[P, R]):
+    """What `@app.task` makes of a function. Call it like the function itself, in unit tests for one.
+
+    Attributes:
+        name: the task's name.
+        handler: the function.
+        place: where that is, `module.function`.
+        options: what was declared.
+        retry: the declared policy, or the App's, or None: a failure is final.
+        is_sync: whether the handler is no coroutine function and runs in a thread.
+        wants_context: whether it takes a TaskContext.
+        schema: the JSON schema of its payload.
+        schema_hash: SHA-256 of that schema, in hexadecimal.
+        failure_hook: what `on_failed` registered, or None.
+        call: (bound parameters, context) → what the handler returns: a value, or a coroutine of one.
+            The context may be None where `wants_context` is False.
+    """
+
+    def __init__(
+        self, name: str, handler: Handler, options: TaskOptions, default_retry: RetryPolicy | None = None
+    ) -> None:
+        """Check the handler.
+
+        Raises:
+            InvalidDefinitionError: the handler can't be one; the message names task and parameter.
+        """
+        signature = read_signature(name, handler)
+        functools.update_wrapper(self, handler)
+        self.name = name
+        self.handler: Handler = handler
+        self.place = f"{handler.__module__}.{handler.__qualname__}"
+        self.options = options
+        self.retry = options.retry or default_retry
+        self.is_sync = not is_async(handler)
+        self.wants_context = signature.context is not None
+        self.failure_hook: FailureHook | None = None
+        self.call: Call = caller(handler, signature)
+        self._arguments = signature.arguments
+        self._whole = signature.whole
+        self._parameters = Parameters(name, signature)
+        # The parameters' own method: the path of every execution is one call shorter.
+        self.bind: Callable[[str], Any] = self._parameters.bind
+
+    @property
+    def schema(self) -> Mapping[str, Any]:
+        """The JSON schema of its payload."""
+        return self._parameters.schema
+
+    @property
+    def schema_hash(self) -> str:
+        """SHA-256 of the schema, in hexadecimal."""
+        return self._parameters.schema_hash
+
+    def __call__(self, *args: Any, **kwargs: Any) -> R:
+        """Call the handler itself; nothing is enqueued."""
+        result: R = self.handler(*args, **kwargs)
+        return result
+
+    def __repr__(self) -> str:
+        return f"<Definition {self.name!r} of {self.place}>"
+
+    def request(self, *args: P.args, **kwargs: P.kwargs) -> TaskRequest:
+        """A request to run the handler with these arguments, its context left out.
+
+        Raises:
+            InvalidPayloadError: wrong number or type of arguments; the message names the parameter.
+        """
+        try:
+            given = self._arguments.bind(*args, **kwargs).arguments
+        except TypeError as error:
+            raise InvalidPayloadError(f"task {self.name!r}: {error}") from None
+        payload = given if self._whole is None else given.get(self._whole.name)
+        request = TaskRequest(self.name, payload)
+        self.dump(request.payload)
+        return request
+
+    def dump(self, payload: object) -> str:
+        """Check a payload (a mapping by alias or name, or a model) and write it as JSON text by alias.
+
+        Raises:
+            InvalidPayloadError: it doesn't fit the parameters, or can't be stored; holds no values.
+        """
+        return self._parameters.dump({} if payload is None else payload)
+
+    def dump_result(self, value: object) -> str | None:
+        """Write what the handler returned as JSON text; None stays None.
+
+        Raises:
+            InvalidPayloadError: it can't be stored: no JSON, over 1 MiB, and so on.
+        """
+        return None if value is None else dump_payload(value, f"result of task {self.name!r}")
+
+    def on_failed(self, hook: Hook) -> Hook:
+        """Register what runs when a task fails for good: `async (params, failure, tx) -> None`.
+
+        `params` is what the handler got: its model or dict, a dict of its arguments by name, or None
+        where the payload couldn't be read.
+
+        Raises:
+            InvalidDefinitionError: the hook isn't async, doesn't take three arguments, or is the second.
+        """
+        if self.failure_hook is not None:
+            raise InvalidDefinitionError(f"task {self.name!r} has a failure hook already")
+        check_hook(f"task {self.name!r}", hook, "params, failure, tx")
+        self.failure_hook = hook
+        return hook
+
+
+def check_hook(owner: str, hook: object, parameters: str) -> None:
+    """Refuse a hook that isn't `async` or doesn't take these arguments by position."""
+    wanted = f"{owner}: its failure hook must be async ({parameters}) -> None"
+    if not callable(hook) or not is_async(hook):
+        raise InvalidDefinitionError(f"{wanted}, got {hook!r}")
+    try:
+        inspect.signature(hook).bind(*parameters.split(", "))
+    except TypeError as error:
+        raise InvalidDefinitionError(f"{wanted}: {error}") from None

@@ -1,0 +1,183 @@
+"""The options of a task: declared in its definition, overridden at enqueue; None means left out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, fields
+from datetime import datetime, timedelta
+from difflib import get_close_matches
+from typing import Any, Literal, TypedDict
+
+from asynctaskd.definitions import rules
+from asynctaskd.errors import InvalidInputError
+from asynctaskd.scheduling.retry import RetryPolicy
+
+
+class DeclaredOptions(TypedDict, total=False):
+    """What a definition may declare, as users write it. See `TaskOptions` for the meaning."""
+
+    priority: int | None
+    weight: int | None
+    labels: Iterable[str] | None
+    tags: Iterable[str] | None
+    unique_until: Literal["finished", "forgotten"] | None
+    serial_key: str | None
+    delay: str | timedelta | None
+    deadline: str | timedelta | None
+    timeout: str | timedelta | None
+    retry: RetryPolicy | str | None
+    keep: str | timedelta | Literal[0] | None
+
+
+class RequestOptions(TypedDict, total=False):
+    """What an enqueue may ask for, as users write it. See `TaskOptions` for the meaning."""
+
+    priority: int | None
+    weight: int | None
+    labels: Iterable[str] | None
+    tags: Iterable[str] | None
+    unique_tag: str | None
+    unique_until: Literal["finished", "forgotten"] | None
+    on_conflict: Literal["return", "raise"] | None
+    serial_key: str | None
+    serial_id: int | None
+    parent_id: int | None
+    delay: str | timedelta | None
+    run_at: datetime | None
+    deadline: str | timedelta | datetime | None
+    timeout: str | timedelta | None
+    retry: RetryPolicy | str | None
+    keep: str | timedelta | Literal[0] | None
+    metadata: Mapping[str, Any] | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class TaskOptions:
+    """Options that were checked and brought into one form; make them with `declared` or `requested`.
+
+    Attributes:
+        priority: 0 to 2147483647; above 0 is the strict lane.
+        weight: 1 to 2147483647; the order inside a group.
+        labels: at most 16, each once, sorted by bytes. An empty tuple is a value: no labels.
+        tags: each once, in the order given.
+        unique_tag: one task per tag.
+        unique_until: `finished` or `forgotten`.
+        on_conflict: `return` or `raise`, where the unique tag is taken.
+        serial_key: tasks of one key run one at a time.
+        serial_id: their order; needs a key, its own or the definition's.
+        parent_id: the id of the parent.
+        delay: from the enqueue on, at least 0; excludes `run_at`.
+        run_at: not before this instant (UTC).
+        deadline: not started after this instant (UTC), or after this duration from the enqueue on.
+        timeout: how long one execution may take, more than 0.
+        retry: the retry policy.
+        keep: how long the finished record is kept, at least 0.
+        metadata: a JSON object, as text.
+    """
+
+    priority: int | None = None
+    weight: int | None = None
+    labels: tuple[str, ...] | None = None
+    tags: tuple[str, ...] | None = None
+    unique_tag: str | None = None
+    unique_until: str | None = None
+    on_conflict: str | None = None
+    serial_key: str | None = None
+    serial_id: int | None = None
+    parent_id: int | None = None
+    delay: timedelta | None = None
+    run_at: datetime | None = None
+    deadline: datetime | timedelta | None = None
+    timeout: timedelta | None = None
+    retry: RetryPolicy | None = None
+    keep: timedelta | None = None
+    metadata: str | None = None
+
+    @classmethod
+    def declared(cls, given: Mapping[str, object]) -> TaskOptions:
+        """The options of a definition.
+
+        Raises:
+            InvalidInputError: an option is unknown, breaks its rule or belongs to a single enqueue only.
+        """
+        return cls(**_checked(given, _DECLARED))
+
+    @classmethod
+    def requested(cls, given: Mapping[str, object]) -> TaskOptions:
+        """The options of one enqueue.
+
+        Raises:
+            InvalidInputError: an option is unknown or breaks its rule.
+        """
+        if not given:
+            return NO_OPTIONS
+        values = _checked(given, _REQUESTED)
+        if "delay" in values and "run_at" in values:
+            raise InvalidInputError("delay and run_at exclude each other")
+        return cls(**values)
+
+    def given(self) -> dict[str, Any]:
+        """The options that were not left out, by name."""
+        values = ((name, getattr(self, name)) for name in _NAMES)
+        return {name: value for name, value in values if value is not None}
+
+    def __repr__(self) -> str:
+        return f"TaskOptions({', '.join(f'{name}={value!r}' for name, value in self.given().items())})"
+
+    def overridden_by(self, other: TaskOptions) -> TaskOptions:
+        """These options, save where `other` gives one; of delay and run_at the other's is kept."""
+        values = self.given() | other.given()
+        if other.run_at is not None:
+            values.pop("delay", None)
+        if other.delay is not None:
+            values.pop("run_at", None)
+        return TaskOptions(**values)
+
+
+NO_OPTIONS = TaskOptions()
+
+_Rule = Callable[[str, object], Any]
+
+_DECLARED: dict[str, _Rule] = {
+    "priority": rules.priority,
+    "weight": rules.weight,
+    "labels": rules.labels,
+    "tags": rules.tags,
+    "unique_until": rules.unique_until,
+    "serial_key": rules.text,
+    "delay": rules.duration,
+    "deadline": rules.positive_duration,
+    "timeout": rules.positive_duration,
+    "retry": rules.retry,
+    "keep": rules.keep,
+}
+_REQUESTED: dict[str, _Rule] = _DECLARED | {
+    "unique_tag": rules.text,
+    "on_conflict": rules.on_conflict,
+    "serial_id": rules.int64,
+    "parent_id": rules.task_id,
+    "run_at": rules.instant,
+    "deadline": rules.deadline,
+    "retry": rules.written_retry,
+    "metadata": rules.metadata,
+}
+_NAMES = tuple(field.name for field in fields(TaskOptions))
+
+
+def _checked(given: Mapping[str, object], known: dict[str, _Rule]) -> dict[str, Any]:
+    ruled = [(_rule(option, known), option, value) for option, value in given.items()]
+    return {option: rule(option, value) for rule, option, value in ruled if value is not None}
+
+
+def _rule(option: str, known: dict[str, _Rule]) -> _Rule:
+    try:
+        return known[option]
+    except KeyError:
+        raise InvalidInputError(_unknown(option, known)) from None
+
+
+def _unknown(option: str, known: dict[str, _Rule]) -> str:
+    if option in _REQUESTED:
+        return f"option {option!r} belongs to an enqueue, not to a definition"
+    nearest = get_close_matches(option, known, n=1, cutoff=0)
+    return f"unknown option {option!r}; the nearest known one is {nearest[0]!r}"

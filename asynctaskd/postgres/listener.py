@@ -1,0 +1,99 @@
+"""LISTEN, with reconnect and proof of life. A notice is a hint: losing one costs at most a poll interval."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+from asynctaskd.errors import AsynctaskdError, DatabaseUnavailableError
+from asynctaskd.postgres.driver import close, open_connection, translated
+from asynctaskd.telemetry.events import emit
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    import asyncpg
+
+PROBE_INTERVAL = 10.0
+PROBE_TIMEOUT = 2.0
+_LONGEST_PAUSE = 2.0
+
+
+class Listener:
+    """One connection that listens, replaced whenever it breaks or falls silent.
+
+    `hear(channel, payload)` is called for every notice, and `wake()` whenever listening has begun anew, since
+    notices may have been missed until then.
+    """
+
+    def __init__(
+        self, dsn: str, channels: Sequence[str], *, hear: Callable[[str, str], None], wake: Callable[[], None]
+    ) -> None:
+        self._dsn = dsn
+        self._channels = channels
+        self._hear = hear
+        self._wake = wake
+        self._probe_channel = f"asynctaskd_probe_{uuid4().hex}"
+        self._lost = asyncio.Event()
+        self._echo = asyncio.Event()
+        self.is_up = False
+
+    async def run(self) -> None:
+        """Connect, listen, and on loss wait and repeat, until cancelled."""
+        pause = 0.1
+        while True:
+            try:
+                await self._listen()
+            except AsynctaskdError as error:
+                emit("listener.lost", error=str(error), retry_in=pause)
+            else:
+                pause = 0.1
+            await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311  (jitter, not a secret)
+            pause = min(pause * 2, _LONGEST_PAUSE)
+
+    async def _listen(self) -> None:
+        connection = await open_connection(self._dsn)
+        try:
+            await self._subscribe(connection)
+            emit("listener.up", channels=list(self._channels))
+            self._wake()
+            await self._watch(connection)
+        finally:
+            self.is_up = False
+            await close(connection)
+
+    async def _subscribe(self, connection: asyncpg.Connection) -> None:
+        self._lost.clear()
+        connection.add_termination_listener(lambda _: self._lost.set())
+        with translated():
+            for channel in (*self._channels, self._probe_channel):
+                await connection.add_listener(channel, self._on_notice)
+        self.is_up = True
+
+    async def _watch(self, connection: asyncpg.Connection) -> None:
+        while True:
+            await self._probe(connection)
+            try:
+                await asyncio.wait_for(self._lost.wait(), PROBE_INTERVAL)
+            except TimeoutError:
+                continue
+            emit("listener.lost", error="the server closed the connection", retry_in=0.0)
+            return
+
+    async def _probe(self, connection: asyncpg.Connection) -> None:
+        # A frozen backend or a deaf proxy looks alive from here; only a notice that comes back proves it.
+        self._echo.clear()
+        with translated():
+            await connection.execute("SELECT pg_notify($1, '')", self._probe_channel, timeout=PROBE_TIMEOUT)
+        try:
+            await asyncio.wait_for(self._echo.wait(), PROBE_TIMEOUT)
+        except TimeoutError:
+            raise DatabaseUnavailableError(f"no notice came back within {PROBE_TIMEOUT:g} s") from None
+
+    def _on_notice(self, _: Any, __: int, channel: str, payload: object) -> None:
+        if channel == self._probe_channel:
+            self._echo.set()
+        else:
+            self._hear(channel, str(payload))

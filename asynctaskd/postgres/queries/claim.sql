@@ -1,0 +1,49 @@
+-- Claim up to $4 tasks for a worker whose lease holds: the strict lane first, then each group's share.
+-- $1 worker_id, $2 the worker's labels, $3 strict tasks at most, $4 tasks at most,
+-- $5 label sets of the normal lane, $6 their groups, $7 what each group may have, $8 rows at most of each set,
+-- $9 the groups' weights, $10 how many picks each group is behind its ideal share
+--
+-- Rows are locked where they are found, so that workers beside each other find different ones. Where a group has
+-- several label sets, more rows are locked than taken; their locks end with this statement.
+WITH RECURSIVE strict_sets (label_set) AS (
+    (SELECT label_set FROM asynctaskd.tasks
+     WHERE status = 'pending' AND priority > 0 ORDER BY label_set LIMIT 1)
+    UNION ALL
+    SELECT (SELECT t.label_set FROM asynctaskd.tasks AS t
+            WHERE t.status = 'pending' AND t.priority > 0 AND t.label_set > strict_sets.label_set
+            ORDER BY t.label_set LIMIT 1)
+    FROM strict_sets WHERE strict_sets.label_set IS NOT NULL
+), strict AS MATERIALIZED (
+    SELECT found.id
+    FROM strict_sets CROSS JOIN LATERAL (
+        SELECT t.id, -t.priority AS place FROM asynctaskd.tasks AS t
+        WHERE t.status = 'pending' AND t.priority > 0 AND t.label_set = strict_sets.label_set
+        ORDER BY -t.priority, t.id LIMIT $3 FOR UPDATE SKIP LOCKED
+    ) AS found
+    WHERE $3 > 0 AND string_to_array(strict_sets.label_set, ',') <@ $2::text[]
+    ORDER BY found.place, found.id LIMIT $3
+), normal AS (
+    SELECT ranked.id
+    FROM (
+        SELECT found.id, wanted.quota, wanted.weight, wanted.standing,
+               row_number() OVER (PARTITION BY wanted.lane_group ORDER BY found.place, found.id) AS nth
+        FROM unnest($5::text[], $6::text[], $7::integer[], $8::integer[], $9::integer[], $10::float8[])
+                 AS wanted(label_set, lane_group, quota, row_limit, weight, standing)
+             CROSS JOIN LATERAL (
+                 SELECT t.id, -t.weight AS place FROM asynctaskd.tasks AS t
+                 WHERE t.status = 'pending' AND t.priority = 0 AND t.label_set = wanted.label_set
+                 ORDER BY -t.weight, t.id LIMIT wanted.row_limit FOR UPDATE SKIP LOCKED
+             ) AS found
+    ) AS ranked
+    WHERE ranked.nth <= ranked.quota
+    ORDER BY (ranked.nth - ranked.standing) / ranked.weight, ranked.id
+    LIMIT $4 - (SELECT count(*) FROM strict)
+)
+UPDATE asynctaskd.tasks AS t
+SET status = 'running', worker_id = $1, claim_token = t.claim_token + 1, claimed_at = asynctaskd.clock(),
+    attempts = t.attempts + 1
+WHERE t.id = ANY (ARRAY(SELECT id FROM strict UNION ALL SELECT id FROM normal))
+  AND (SELECT asynctaskd.is_live(w) FROM asynctaskd.workers AS w WHERE w.id = $1)
+RETURNING t.id, t.claim_token, t.name, t.payload, t.label_set, t.priority > 0, t.attempts, t.failures, t.losses,
+          t.max_attempts, t.timeout, t.retry, t.keep, t.deadline, t.claimed_at, t.created_at, t.serial_key,
+          t.parent_id, t.reason

@@ -1,0 +1,34 @@
+-- Put back what is held by workers that aren't live; returns a row per task.
+-- A loss isn't a failure: it has an allowance of its own, and the third in a row marks the task as quarantined,
+-- to be claimed once more for its failure hook alone.
+WITH RECURSIVE holders (worker_id) AS (
+    (SELECT worker_id FROM asynctaskd.tasks WHERE worker_id IS NOT NULL ORDER BY worker_id LIMIT 1)
+    UNION ALL
+    SELECT (SELECT t.worker_id FROM asynctaskd.tasks AS t
+            WHERE t.worker_id IS NOT NULL AND t.worker_id > holders.worker_id ORDER BY t.worker_id LIMIT 1)
+    FROM holders WHERE holders.worker_id IS NOT NULL
+), declared AS (
+    -- Lost is final: from here on the worker can neither renew nor claim.
+    UPDATE asynctaskd.workers SET lost_at = asynctaskd.clock(), idle = false
+    WHERE stopped_at IS NULL AND lost_at IS NULL AND expires_at <= asynctaskd.clock()
+    RETURNING id
+), abandoned AS (
+    SELECT t.id, t.worker_id AS holder FROM asynctaskd.tasks AS t
+    WHERE t.worker_id = ANY (ARRAY(
+        SELECT worker_id FROM holders LEFT JOIN asynctaskd.workers AS w ON w.id = worker_id
+        WHERE worker_id IS NOT NULL AND asynctaskd.is_live(w) IS NOT TRUE))
+    ORDER BY t.id FOR UPDATE OF t SKIP LOCKED
+), recovered AS (
+    UPDATE asynctaskd.tasks AS t
+    SET status = 'pending', worker_id = NULL, losses = t.losses + 1,
+        reason = CASE WHEN t.losses + 1 >= 3 THEN 'quarantined' ELSE 'lease_lost' END
+    FROM abandoned WHERE t.id = abandoned.id
+    RETURNING t.id, t.name, t.claim_token, t.claimed_at, t.losses, t.label_set, abandoned.holder
+), told AS (
+    INSERT INTO asynctaskd.task_events (task_id, claim_token, claimed_at, kind, detail)
+    SELECT id, claim_token, claimed_at, 'lease_lost', jsonb_build_object('worker_id', holder, 'losses', losses)
+    FROM recovered
+), announced AS (
+    SELECT asynctaskd.announce(array_agg(DISTINCT label_set)) FROM recovered
+)
+SELECT id, name, holder, losses FROM recovered CROSS JOIN announced

@@ -1,0 +1,263 @@
+"""Where tasks are kept: one method per statement, thin.
+
+The statements themselves are in `queries/`; what they promise is written there. Methods raise
+`DatabaseUnavailableError` and the other errors of `driver.translate`; each call has a deadline.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import asyncpg
+
+from asynctaskd.postgres.driver import PINNED_PLANS, open_pool, query, translated
+from asynctaskd.task import ClaimedTask
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import timedelta
+    from uuid import UUID
+
+    from asynctaskd.task import Transition
+
+# One for each loop that talks to the database, so that none waits for another: claim, finalize, lease,
+# housekeeping.
+_CONNECTIONS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """What a claim may take from one label set of the normal lane.
+
+    `quota` is what the whole `group` may have, `row_limit` how many rows of this set are looked at. `weight` and
+    `standing` of the group decide whose picks are left out where strict tasks take some of the slots.
+    """
+
+    label_set: str
+    group: str
+    quota: int
+    row_limit: int
+    weight: int
+    standing: float
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """One transition on its way to the database: the claim it belongs to and what is to be written."""
+
+    task_id: int
+    claim_token: int
+    transition: Transition
+    keep: timedelta | None
+
+
+@dataclass(frozen=True, slots=True)
+class DefinitionRow:
+    """One row of `definitions`; None where the definition says nothing. Tags are given as a JSON array."""
+
+    name: str
+    schema_hash: str
+    priority: int | None
+    weight: int | None
+    label_set: str | None
+    tags: str | None
+    serial_key: str | None
+    unique_until: str | None
+    delay: timedelta | None
+    deadline: timedelta | None
+    timeout: timedelta | None
+    retry: str | None
+    max_attempts: int | None
+    keep: timedelta | None
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerRow:
+    """What a worker says of itself when it registers."""
+
+    id: UUID
+    name: UUID
+    hostname: str
+    pid: int
+    version: str
+    labels: list[str]
+    names: list[str]
+    concurrency: int
+    lease: timedelta
+
+
+async def _keep_session(_: asyncpg.Connection) -> None:
+    """The daemon's own statements leave nothing behind in a session: spare the round trip that cleans it."""
+
+
+class Store:
+    """The daemon's own connections and statements."""
+
+    def __init__(self, pool: asyncpg.Pool, schema: str) -> None:
+        self._pool = pool
+        self._schema = schema
+
+    @classmethod
+    async def open(cls, dsn: str, *, schema: str) -> Store:
+        """Connect. Raises DatabaseUnavailableError, DatabaseRefusedError or ConfigError."""
+        return cls(await open_pool(dsn, size=_CONNECTIONS, reset=_keep_session, settings=PINNED_PLANS), schema)
+
+    async def close(self) -> None:
+        """Close all connections, by force: nothing is under way any more, or nobody waits for it."""
+        self._pool.terminate()
+
+    async def _fetch(self, name: str, *arguments: Any) -> list[asyncpg.Record]:
+        with translated():
+            return await self._pool.fetch(query(name, self._schema), *arguments)
+
+    async def _value(self, name: str, *arguments: Any) -> Any:
+        rows = await self._fetch(name, *arguments)
+        return rows[0][0] if rows else None
+
+    async def claim(
+        self, worker_id: UUID, labels: Sequence[str], *, strict: int, slots: int, shares: Sequence[Share]
+    ) -> list[ClaimedTask]:
+        """Claim at most `slots` tasks, of them at most `strict` of the strict lane, and lease them."""
+        rows = await self._fetch(
+            "claim",
+            worker_id,
+            labels,
+            strict,
+            slots,
+            [share.label_set for share in shares],
+            [share.group for share in shares],
+            [share.quota for share in shares],
+            [share.row_limit for share in shares],
+            [share.weight for share in shares],
+            [share.standing for share in shares],
+        )
+        return [ClaimedTask(*row) for row in rows]
+
+    async def ready_sets(self, labels: Sequence[str]) -> list[str]:
+        """The label sets of the normal lane with something ready for a worker of these labels."""
+        return [row[0] for row in await self._fetch("ready_sets", labels)]
+
+    async def has_work(self, worker_id: UUID, labels: Sequence[str]) -> bool:
+        """Whether a worker holds anything, or anything is ready for it."""
+        return bool(await self._value("has_work", worker_id, labels))
+
+    async def finalize(self, batch: Sequence[Ended]) -> set[int]:
+        """Write what became of some executions; returns the ids of those whose claim still stood."""
+        with translated():
+            async with self._pool.acquire() as connection:
+                return await self._write(connection, batch)
+
+    async def _write(self, connection: asyncpg.Connection, batch: Sequence[Ended]) -> set[int]:
+        statement, columns = query("finalize", self._schema), _columns(batch)
+        if connection.is_in_transaction():
+            await self.ensure_partitions(batch)  # an error would spoil the caller's transaction
+        try:
+            return {row[0] for row in await connection.fetch(statement, *columns)}
+        except asyncpg.CheckViolationError:  # no partition for one of the days on which records are forgotten
+            await self.ensure_partitions(batch)
+            return {row[0] for row in await connection.fetch(statement, *columns)}
+
+    async def finalize_on(self, connection: asyncpg.Connection, ended: Ended) -> bool:
+        """Write what became of one execution in the caller's transaction; False if its claim is stale."""
+        return bool(await self._write(connection, [ended]))
+
+    async def note_hook_failed(self, connection: asyncpg.Connection, task: ClaimedTask, error: str) -> None:
+        """Record in the caller's transaction that a failure hook failed for good."""
+        detail = json.dumps({"error": error})
+        await connection.execute(query("note_hook_failed", self._schema), task.id, task.claim_token, detail)
+
+    async def note_progress(self, task: ClaimedTask, progress: str) -> bool:
+        """Write down how far an execution is (JSON); False if its claim is stale."""
+        return bool(await self._fetch("note_progress", task.id, task.claim_token, progress))
+
+    async def ensure_partitions(self, batch: Sequence[Ended] = ()) -> None:
+        """Make the partitions of finished tasks for the days ahead, and for those that a batch needs."""
+        keeps = [ended.keep for ended in batch]
+        ids = [ended.task_id for ended in batch]
+        await self._fetch("ensure_partitions", ids, keeps)
+
+    async def promote_due(self, limit: int = 1000) -> tuple[int, float | None]:
+        """Make due tasks claimable; returns how many, and in how many seconds the next one is due."""
+        [(promoted, next_in)] = await self._fetch("promote_due", limit)
+        return promoted, None if next_in is None else max(next_in.total_seconds(), 0.0)
+
+    async def promote_serial(self, keys: Sequence[str] | None = None) -> int:
+        """Let the first of each serial key's line go (all keys: None); returns how many went."""
+        return int(await self._value("promote_serial", keys))
+
+    async def expire(self, limit: int = 1000) -> int:
+        """End tasks past their deadline; returns how many."""
+        return int(await self._value("expire", limit))
+
+    async def recover(self) -> list[asyncpg.Record]:
+        """Put back the tasks of workers that aren't live: rows of id, name, holder, losses."""
+        return await self._fetch("recover")
+
+    async def register_worker(self, worker: WorkerRow) -> None:
+        """Write down a new worker and its lease."""
+        await self._fetch(
+            "register_worker",
+            worker.id,
+            worker.name,
+            worker.hostname,
+            worker.pid,
+            worker.version,
+            worker.labels,
+            worker.names,
+            worker.concurrency,
+            worker.lease,
+        )
+
+    async def renew_lease(self, worker_id: UUID, lease: timedelta, *, running: int, version: int) -> int | None:
+        """Renew a lease; returns the newest configuration's version, or None if the lease was lost."""
+        newest: int | None = await self._value("renew_lease", worker_id, lease, running, version)
+        return newest
+
+    async def set_idle(self, worker_id: UUID, idle: bool) -> None:
+        """Say whether a worker waits for work."""
+        await self._fetch("set_idle", worker_id, idle)
+
+    async def stop_worker(self, worker_id: UUID) -> None:
+        """Say that a worker is gone."""
+        await self._fetch("stop_worker", worker_id)
+
+    async def forget_workers(self) -> None:
+        """Forget workers that have long been gone."""
+        await self._fetch("forget_workers")
+
+    async def register_definitions(self, rows: Sequence[DefinitionRow]) -> None:
+        """Write down what this worker knows, so that SQL and Python enqueue alike."""
+        columns = [[getattr(row, field) for row in rows] for field in DefinitionRow.__slots__]
+        await self._fetch("register_definitions", *columns)
+
+    async def newest_config(self) -> dict[str, Any] | None:
+        """The newest runtime configuration, or None where none was ever written."""
+        rows = await self._fetch("newest_config")
+        if not rows:
+            return None
+        row = dict(rows[0])
+        return row | {name: json.loads(row[name]) for name in ("weights", "limits")}
+
+    async def settled(self, batch: Sequence[Ended]) -> set[int]:
+        """Of a batch whose COMMIT may have got lost: the ids of the tasks for which it happened."""
+        ids, tokens = [ended.task_id for ended in batch], [ended.claim_token for ended in batch]
+        return {row[0] for row in await self._fetch("settled", ids, tokens)}
+
+
+def _columns(batch: Sequence[Ended]) -> list[list[Any]]:
+    transitions = [ended.transition for ended in batch]
+    return [
+        [ended.task_id for ended in batch],
+        [ended.claim_token for ended in batch],
+        [transition.status for transition in transitions],
+        [transition.delay for transition in transitions],
+        [transition.result for transition in transitions],
+        [transition.error for transition in transitions],
+        [transition.reason for transition in transitions],
+        [transition.attempt_spent for transition in transitions],
+        [transition.failed_execution for transition in transitions],
+        [transition.event for transition in transitions],
+        [ended.keep for ended in batch],
+    ]
