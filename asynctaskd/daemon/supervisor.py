@@ -11,7 +11,7 @@ import json
 import os
 import socket
 from contextlib import AsyncExitStack
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 from uuid import uuid4
 
 from asynctaskd.client import Client
@@ -37,6 +37,7 @@ from asynctaskd.version import VERSION
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
+    from datetime import timedelta
     from typing import Any
     from uuid import UUID
 
@@ -257,7 +258,7 @@ def _definition_row(definition: Definition[..., Any]) -> DefinitionRow:
         serial_key=options.serial_key,
         unique_until=options.unique_until,
         delay=options.delay,
-        deadline=options.deadline,
+        deadline=cast("timedelta | None", options.deadline),  # an instant can't be declared
         timeout=options.timeout or DEFAULT_TIMEOUT,
         retry=retry.spec,
         max_attempts=retry.max_attempts,

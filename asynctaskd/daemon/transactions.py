@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from asynctaskd.errors import InvalidInputError, LeaseLostError
 from asynctaskd.postgres.store import Ended
@@ -49,7 +49,8 @@ class Transactions:
         task = execution.task
         asked: list[Ended] = []
 
-        async with self._pool.acquire() as connection:
+        async with self._pool.acquire() as pooled:
+            connection = cast("asyncpg.Connection", pooled)  # it behaves like one
 
             async def end(transition: Transition) -> None:
                 asked.append(Ended(task.id, task.claim_token, transition, execution.keep))

@@ -8,16 +8,18 @@ Messages never hold values of the payload: they end up in logs.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from decimal import Decimal, InvalidOperation
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import Secret, SecretBytes, SecretStr, TypeAdapter
 from pydantic_core import PydanticSerializationError, from_json, to_json
 
 from asynctaskd.definitions.text import describe_error
 from asynctaskd.errors import InvalidPayloadError
+
+T = TypeVar("T")
 
 MAX_BYTES = 1_048_576
 """The largest payload, in bytes (1 MiB). PostgreSQL counts its own spacing too and has the last word."""
@@ -57,11 +59,11 @@ def dump_payload(value: object, what: str = "payload") -> str:
     Raises:
         InvalidPayloadError: it can't be written, or breaks a rule.
     """
-    data = _written(value, what)
+    data = _attempt(_json, value, what)
     _check_limits(data, what)
     if b"null" in data and _lost_infinity(value, what):
         raise InvalidPayloadError(f"{what} holds NaN or Infinity, which JSON doesn't have")
-    if _SECRET in data and _lost_secret(value):
+    if _SECRET in data and _lost_secret(value, what):
         raise InvalidPayloadError(
             f"{what} holds a secret, which needs a serializer to be more than asterisks"
         )
@@ -87,9 +89,13 @@ _python = partial(_ANY.dump_python, by_alias=True, round_trip=True, warnings=Fal
 _json = partial(to_json, by_alias=True, round_trip=True)
 
 
-def _written(value: object, what: str, **how: Any) -> bytes:
+def _json_of_python(value: object) -> bytes:
+    return to_json(_python(value), bytes_mode="base64", serialize_unknown=True)
+
+
+def _attempt(write: Callable[[object], T], value: object, what: str) -> T:
     try:
-        return _json(value, **how)
+        return write(value)
     except Exception as error:  # noqa: BLE001  (a user's serializer may raise anything)
         raise InvalidPayloadError(f"{what} {_why_unwritable(error)}") from None
 
@@ -172,7 +178,7 @@ def _is_integral(number: Decimal) -> bool:
 
 def _lost_infinity(value: object, what: str) -> bool:
     """Whether there is a NaN or Infinity that was written as null, as it is inside models."""
-    data = _written(_python(value), what, bytes_mode="base64", serialize_unknown=True)
+    data = _attempt(_json_of_python, value, what)
     return _holds_infinity(data) and _holds_infinity(_STRING.sub(b"", data))
 
 
@@ -180,9 +186,9 @@ def _holds_infinity(data: bytes) -> bool:
     return b"NaN" in data or b"Infinity" in data
 
 
-def _lost_secret(value: object) -> bool:
+def _lost_secret(value: object, what: str) -> bool:
     """Whether there is a secret that was written as asterisks; a model's own serializer may write it out."""
-    rest = [_python(value)]
+    rest = [_attempt(_python, value, what)]
     while rest:
         match rest.pop():
             case Secret() | SecretStr() | SecretBytes():

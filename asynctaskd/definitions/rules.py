@@ -108,7 +108,7 @@ def duration(option: str, value: object) -> timedelta:
         raise InvalidInputError(f"{option} must be text such as '5s' or a timedelta, got {shown(value)}")
     try:
         return parse_duration(value)
-    except (ValueError, OverflowError) as error:
+    except ValueError as error:
         raise InvalidInputError(f"{option}: {error}") from None
 
 

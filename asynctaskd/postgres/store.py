@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import asyncpg
 
@@ -147,7 +147,7 @@ class Store:
         """Write what became of some executions; returns the ids of those whose claim still stood."""
         with translated():
             async with self._pool.acquire() as connection:
-                return await self._write(connection, batch)
+                return await self._write(cast("asyncpg.Connection", connection), batch)
 
     async def _write(self, connection: asyncpg.Connection, batch: Sequence[Ended]) -> set[int]:
         statement, columns = query("finalize", self._schema), _columns(batch)

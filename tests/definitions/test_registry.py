@@ -405,7 +405,7 @@ def test_aliases_are_written_and_names_are_taken_too(app: App):
         return params
 
     assert order.dump({"order_id": 1}) == order.dump({"orderId": 1}) == '{"orderId":1}'
-    assert order.dump(Camel(orderId=1)) == '{"orderId":1,"unitPrice":1.0}'  # type: ignore[call-arg]
+    assert order.dump(Camel(orderId=1)) == '{"orderId":1,"unitPrice":1.0}'
     assert order.bind('{"order_id": 1}') == order.bind('{"orderId": 1}')
 
 
@@ -578,7 +578,7 @@ def test_wrong_arguments_are_refused_by_name(app: App):
 def test_results_become_json_text(app: App):
     task = app.task(forms_of_mail)
     assert task.dump_result(None) is None
-    assert task.dump_result(Camel(orderId=1)) == '{"orderId":1,"unitPrice":1.0}'  # type: ignore[call-arg]
+    assert task.dump_result(Camel(orderId=1)) == '{"orderId":1,"unitPrice":1.0}'
     assert task.dump_result(5) == "5"
 
 
