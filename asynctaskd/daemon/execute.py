@@ -147,7 +147,7 @@ class Executor:
         self._slots.take(execution)
         obstacle = _obstacle(execution)
         if obstacle is not None:
-            self._finish(execution, obstacle)
+            self._hand_on(execution, obstacle)
             return
         execution.start_timer()
         execution.runner = loop.create_task(self._run(execution))
@@ -161,7 +161,11 @@ class Executor:
         # Here, not in the runner: a task cancelled before its first step runs none of its body.
         if execution.timer is not None:
             execution.timer.cancel()
-        self._finish(execution, execution.outcome or Released())
+        self._hand_on(execution, execution.outcome or Released())
+
+    def _hand_on(self, execution: Execution, outcome: Outcome) -> None:
+        self._slots.end(execution)
+        self._finish(execution, outcome)
 
     async def _run(self, execution: Execution) -> None:
         try:

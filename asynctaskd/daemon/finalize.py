@@ -29,7 +29,7 @@ _DONE = Transition(TaskStatus.COMPLETED)
 
 
 class Finalizer:
-    """Takes outcomes, writes transitions, and gives the slots back when they are written."""
+    """Takes outcomes, writes transitions, and lets go of the executions when they are written."""
 
     def __init__(
         self, store: Store, slots: Slots, hooks: FailureHooks, *, promoted: Callable[[], None]
@@ -71,7 +71,7 @@ class Finalizer:
             _tell(execution, transition, stale=execution.task.id not in written)
         await self._promote_keys(batch)
         for execution, _ in batch:
-            self._slots.give_back(execution)
+            self._slots.let_go(execution)
 
     async def _write(self, batch: Gathered) -> set[int]:
         """Write until it is known to be written; returns the ids whose claims still stood."""
@@ -122,7 +122,7 @@ class Finalizer:
         written = await self._hooks.finalize(execution, transition)
         _tell(execution, transition, stale=not written)
         await self._promote_keys([(execution, transition)])
-        self._slots.give_back(execution)
+        self._slots.let_go(execution)
 
     def _forget(self, writing: asyncio.Task[None]) -> None:
         self._hooked.discard(writing)

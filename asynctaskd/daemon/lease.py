@@ -80,7 +80,7 @@ class Lease:
     async def _renew(self) -> None:
         asked_at = self._now()
         newest = await self._store.renew_lease(
-            self.worker_id, self._worker.lease, running=self._slots.taken, version=self._steering.config.version
+            self.worker_id, self._worker.lease, running=self._slots.running, version=self._steering.config.version
         )
         if newest is None:
             self._fence("the database declared it lost")

@@ -12,50 +12,53 @@ if TYPE_CHECKING:
 
 
 class Slots:
-    """Taken by the claim loop, given back when an execution's outcome has been written."""
+    """Who is being executed, and whose end isn't written yet.
+
+    A slot is free again when its handler has ended, so that the next claim is under way while the last outcomes
+    are being written. What isn't written counts all the same: at most twice the concurrency is ever held.
+    """
 
     def __init__(self, concurrency: int, *, freed: Callable[[], None]) -> None:
-        self._concurrency = concurrency
+        self.concurrency = concurrency
+        self.running = 0
+        self.strict = 0
         self._freed = freed
-        self._taken: set[Execution] = set()
+        self._held: set[Execution] = set()
         self._empty = asyncio.Event()
         self._empty.set()
-        self.strict = 0
 
     def __iter__(self) -> Iterator[Execution]:
-        return iter(tuple(self._taken))
+        """Everything that is held, running or not yet written."""
+        return iter(tuple(self._held))
 
-    @property
-    def concurrency(self) -> int:
-        """How many there are."""
-        return self._concurrency
-
-    @property
-    def taken(self) -> int:
-        """How many are in use."""
-        return len(self._taken)
+    def __len__(self) -> int:
+        return len(self._held)
 
     @property
     def free(self) -> int:
-        """How many are not."""
-        return self._concurrency - len(self._taken)
+        """How many tasks may be claimed."""
+        return min(self.concurrency - self.running, 2 * self.concurrency - len(self._held))
 
     def take(self, execution: Execution) -> None:
-        """Give a slot to an execution that begins."""
-        self._taken.add(execution)
-        self.strict += execution.task.strict
+        """An execution begins."""
+        self._held.add(execution)
         self._empty.clear()
+        self.running += 1
+        self.strict += execution.task.strict
 
-    def give_back(self, execution: Execution) -> None:
-        """Take the slot back; an execution that has none is ignored, so that it may be said twice."""
-        if execution not in self._taken:
-            return
-        self._taken.remove(execution)
+    def end(self, execution: Execution) -> None:
+        """Its handler has ended; what it came to isn't written yet."""
+        self.running -= 1
         self.strict -= execution.task.strict
-        if not self._taken:
+        self._freed()
+
+    def let_go(self, execution: Execution) -> None:
+        """What it came to is written."""
+        self._held.discard(execution)
+        if not self._held:
             self._empty.set()
         self._freed()
 
     async def wait_empty(self) -> None:
-        """Until no slot is taken."""
+        """Until nothing is held."""
         await self._empty.wait()

@@ -208,12 +208,12 @@ class Daemon:
 
     async def _drain(self) -> None:
         """Stop claiming, let executions finish for the grace period, then give them back."""
-        emit("worker.stopping", worker_id=self.worker_id, running=self._slots.taken)
+        emit("worker.stopping", worker_id=self.worker_id, running=self._slots.running)
         self._claimer.stop()
         await self._claiming
         grace = self._config.worker.grace.total_seconds()
         await _first_of(self._slots.wait_empty(), self._hurry.wait(), timeout=grace)
-        if self._slots.taken:
+        if self._slots:
             self._interrupt(Interruption.SHUTDOWN)
             await _first_of(self._slots.wait_empty(), timeout=_LAST_WORDS)
 

@@ -44,6 +44,7 @@ PINNED_PLANS = {
     "enable_mergejoin": "off",
     "enable_bitmapscan": "off",
     "jit": "off",
+    "plan_cache_mode": "force_generic_plan",
     "timezone": "UTC",  # a day is 24 hours, whatever the server's zone
 }
 
