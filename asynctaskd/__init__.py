@@ -31,7 +31,7 @@ from asynctaskd.errors import (
 )
 from asynctaskd.scheduling.retry import RetryPolicy
 from asynctaskd.task import Task, TaskFailure, TaskStatus
-from asynctaskd.version import VERSION as __version__
+from asynctaskd.version import __version__
 
 __all__ = [
     "App",

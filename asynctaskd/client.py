@@ -134,7 +134,7 @@ class Client:
         labels: Iterable[str] | None = None,
         limit: int = 100,
     ) -> list[Task]:
-        """The newest tasks with that name, that status and all of those labels; None leaves a condition out."""
+        """The newest tasks with that name, status and all of those labels; None leaves a condition out."""
         chosen = None if labels is None else list(labels)
         rows = await self._fetch("list_tasks", name, _status(status), chosen, limit)
         return [task_of(row) for row in rows]
@@ -192,7 +192,7 @@ class Client:
             return self._database
         async with self._opening:
             if self._own_pool is None:
-                dsn = await asyncio.to_thread(embedded.start, self._database)
+                dsn = await asyncio.to_thread(embedded.resolve, self._database)
                 self._own_pool = await open_pool(dsn, size=10)
         return self._own_pool
 
@@ -268,10 +268,27 @@ def _arguments(request: TaskRequest, payload: str) -> list[Any]:
     given = request.options
     instant, after = _deadline(given)
     return [
-        request.name, payload, given.priority, given.weight, given.labels, given.tags, given.unique_tag,
-        given.unique_until, given.on_conflict or "return", given.serial_key, given.serial_id, given.parent_id,
-        given.delay, given.run_at, instant, after, given.timeout, given.retry and given.retry.spec,
-        given.retry and given.retry.max_attempts, given.keep, given.metadata,
+        request.name,
+        payload,
+        given.priority,
+        given.weight,
+        given.labels,
+        given.tags,
+        given.unique_tag,
+        given.unique_until,
+        given.on_conflict or "return",
+        given.serial_key,
+        given.serial_id,
+        given.parent_id,
+        given.delay,
+        given.run_at,
+        instant,
+        after,
+        given.timeout,
+        given.retry and given.retry.spec,
+        given.retry and given.retry.max_attempts,
+        given.keep,
+        given.metadata,
     ]  # fmt: skip  (in the order of the statement's parameters)
 
 
@@ -343,7 +360,9 @@ def _not_found(task_id: int) -> TaskNotFoundError:
 def _completed(task: Task) -> Task:
     match task.status:
         case TaskStatus.CANCELLED:
-            raise TaskCancelledError(f"task {task.name!r} ({task.id}) was cancelled: {task.reason}", task_id=task.id)
+            raise TaskCancelledError(
+                f"task {task.name!r} ({task.id}) was cancelled: {task.reason}", task_id=task.id
+            )
         case TaskStatus.FAILED | TaskStatus.EXPIRED:
             kind = TaskFailedError if task.status is TaskStatus.FAILED else TaskExpiredError
             raise kind(

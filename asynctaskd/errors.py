@@ -7,8 +7,8 @@ AsynctaskdError
 │   └── UnknownTaskError                     the App knows no task of that name
 ├── ConfigError                              a file, variable or flag is wrong (exit code 78)
 ├── SchemaVersionError                       the database's schema doesn't suit this version (exit code 78)
-├── DatabaseUnavailableError                 the database can't be reached, or doesn't take writes (exit code 69)
-├── DatabaseRefusedError                     the database answered and refused: password, database, rights (exit code 78)
+├── DatabaseUnavailableError                 the database is away, or takes no writes (exit code 69)
+├── DatabaseRefusedError                     it answered and refused: password, name, rights (exit code 78)
 ├── LeaseLostError                           this execution no longer owns its task
 └── TaskError                                the answer about one task; carries `task_id`
     ├── TaskNotFoundError
@@ -27,6 +27,7 @@ SnoozeTask                                   come back later; no attempt is spen
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Any
 
 from asynctaskd.durations import parse_duration
 
@@ -44,11 +45,11 @@ class InvalidDefinitionError(InvalidInputError):
 
 
 class InvalidPayloadError(InvalidInputError):
-    """A payload can't be stored as it is, or doesn't fit the task's parameters."""
+    """A payload or a result can't be stored as it is, or a payload doesn't fit the task's parameters."""
 
 
 class UnknownTaskError(InvalidInputError):
-    """The App knows no task of that name. Did you forget to import the module that declares it?"""
+    """The App knows no task of that name: perhaps the module that declares it was never imported."""
 
 
 class ConfigError(AsynctaskdError):
@@ -81,6 +82,16 @@ class TaskError(AsynctaskdError):
     def __init__(self, message: str, *, task_id: int) -> None:
         super().__init__(message)
         self.task_id = task_id
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _restored, (type(self), str(self), self.__dict__)
+
+
+def _restored(kind: type[Exception], message: str, attributes: dict[str, Any]) -> Exception:
+    """An error that was pickled or copied, without going through its own `__init__` again."""
+    error = kind.__new__(kind, message)
+    error.__dict__.update(attributes)
+    return error
 
 
 class TaskNotFoundError(TaskError):
@@ -146,3 +157,6 @@ class SnoozeTask(Exception):  # noqa: N818  (an instruction to come back later, 
     def __init__(self, delay: str | timedelta) -> None:
         self.delay = parse_duration(delay)
         super().__init__(f"snoozed for {delay}")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _restored, (type(self), str(self), self.__dict__)

@@ -3,6 +3,6 @@
 from importlib.metadata import PackageNotFoundError, version
 
 try:
-    VERSION = version("asynctaskd")
+    __version__ = version("asynctaskd")
 except PackageNotFoundError:  # run from a source tree that was never installed
-    VERSION = "0+unknown"
+    __version__ = "0+unknown"

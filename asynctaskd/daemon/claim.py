@@ -14,7 +14,15 @@ from typing import TYPE_CHECKING
 
 from asynctaskd.daemon.loops import OUTAGE, Backoff
 from asynctaskd.postgres.store import Share
-from asynctaskd.scheduling.lanes import DEFAULT_GROUP, LaneState, group_of, settle, share, standings, strict_cap
+from asynctaskd.scheduling.lanes import (
+    DEFAULT_GROUP,
+    LaneState,
+    group_of,
+    settle,
+    share,
+    standings,
+    strict_cap,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -158,9 +166,9 @@ class Claimer:
         weights = self._steering.config.weights
         groups: dict[str, list[str]] = {}
         for label_set in sorted(self._ready):
-            groups.setdefault(group_of(label_set.split(","), weights) if weights else DEFAULT_GROUP, []).append(
-                label_set
-            )
+            groups.setdefault(
+                group_of(label_set.split(","), weights) if weights else DEFAULT_GROUP, []
+            ).append(label_set)
         return groups
 
     def _shares(self, groups: dict[str, list[str]], slots: int) -> list[Share]:
@@ -168,7 +176,9 @@ class Claimer:
         quotas = share(self._lanes, weights, groups.keys(), slots)
         behind = standings(self._lanes, weights, groups.keys())
         return [
-            Share(label_set, group, quota, _row_limit(quota, len(groups[group])), weights[group], behind[group])
+            Share(
+                label_set, group, quota, _row_limit(quota, len(groups[group])), weights[group], behind[group]
+            )
             for group, quota in quotas.items()
             for label_set in groups[group]
         ]

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import structlog
+from typing_extensions import override
 
 from asynctaskd.definitions.context import TaskContext
 from asynctaskd.durations import parse_duration
@@ -37,34 +38,42 @@ class ExecutionContext(TaskContext):
         self._log: Any = None
 
     @property
+    @override
     def task_id(self) -> int:
         return self._execution.task.id
 
     @property
+    @override
     def name(self) -> str:
         return self._execution.task.name
 
     @property
+    @override
     def attempt(self) -> int:
         return self._execution.task.attempts
 
     @property
+    @override
     def deadline(self) -> datetime:
         return self._execution.deadline
 
+    @override
     def remaining(self) -> timedelta:
         left = self._execution.deadline - self._execution.now()
         return max(left, left * 0)
 
     @property
+    @override
     def result(self) -> Any:
         return self._result
 
     @result.setter
+    @override
     def result(self, value: Any) -> None:
         self._result = value
 
     @property
+    @override
     def log(self) -> Any:
         if self._log is None:
             self._log = structlog.get_logger("asynctaskd.task").bind(
@@ -73,13 +82,16 @@ class ExecutionContext(TaskContext):
         return self._log
 
     @property
+    @override
     def cancelled(self) -> bool:
         return self._execution.interruption is not None
 
+    @override
     async def enqueue(self, task: Any, payload: object = None, **options: Any) -> int:
         options.setdefault("parent_id", self.task_id)
         return await self._client.enqueue(task, payload, connection=self._connection, **options)
 
+    @override
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[asyncpg.Connection]:
         async with self._transactions.completing(self._execution, lambda: self._result) as connection:
@@ -89,11 +101,13 @@ class ExecutionContext(TaskContext):
             finally:
                 self._connection = None
 
+    @override
     async def progress(self, percent: float, message: str = "") -> None:
         if not 0 <= percent <= 100:
             raise InvalidInputError(f"percent must be from 0 to 100, got {percent!r}")
         text = json.dumps({"percent": percent, "message": message})
         await self._transactions.note_progress(self._execution, text)
 
+    @override
     async def extend(self, duration: str | timedelta) -> None:
         self._execution.extend(parse_duration(duration))

@@ -191,7 +191,7 @@ class Executor:
         return _completed(definition, value)
 
     async def _in_thread(self, call: Callable[..., Any], *arguments: Any) -> Any:
-        """Run a synchronous handler. A thread can't be stopped: a cancellation is noted, and it is waited for."""
+        """Run a synchronous handler. A thread can't be stopped, so a cancelled one is waited for."""
         loop = asyncio.get_running_loop()
         running = loop.run_in_executor(self._threads, contextvars.copy_context().run, call, *arguments)
         while True:

@@ -64,6 +64,11 @@ class Finalizer:
             batch, self._gathered = self._gathered, []
             await self._finish(batch)
 
+    def close(self) -> None:
+        """Give up what is being written."""
+        for writing in self._hooked:
+            writing.cancel()
+
     async def _finish(self, batch: Gathered) -> None:
         unwritten = [(execution, transition) for execution, transition in batch if not execution.stored]
         written = await self._write(unwritten) if unwritten else set()
@@ -104,7 +109,9 @@ class Finalizer:
         [(execution, transition)] = batch
         if transition.result is None:
             raise error
-        failed = _decide(execution, Failed(f"the database can't store its result: {error}", reason="invalid_result"))
+        failed = _decide(
+            execution, Failed(f"the database can't store its result: {error}", reason="invalid_result")
+        )
         return await self._write([(execution, failed)])
 
     async def _promote_keys(self, batch: Gathered) -> None:

@@ -47,7 +47,7 @@ class FailureHooks:
         return own or bool(self._app.failure_hooks)
 
     async def finalize(self, execution: Execution, transition: Transition) -> bool:
-        """Write the failure with its hooks; after three failed tries without them. False: the claim is stale."""
+        """Write the failure with its hooks, after three failed tries without; False: the claim is stale."""
         backoff = Backoff("finalize")
         errors: list[str] = []
         while True:
@@ -73,7 +73,9 @@ class FailureHooks:
             return False
         return True
 
-    async def _call(self, execution: Execution, transition: Transition, connection: asyncpg.Connection) -> None:
+    async def _call(
+        self, execution: Execution, transition: Transition, connection: asyncpg.Connection
+    ) -> None:
         # Rolling back to the savepoint leaves the transaction good, whatever the hook did to it.
         try:
             async with asyncio.timeout(_TIMEOUT), connection.transaction():
@@ -83,7 +85,9 @@ class FailureHooks:
                 raise DatabaseUnavailableError("the connection broke while a failure hook ran") from error
             raise HookFailedError(describe_error(error)) from error
 
-    async def _tell(self, execution: Execution, transition: Transition, connection: asyncpg.Connection) -> None:
+    async def _tell(
+        self, execution: Execution, transition: Transition, connection: asyncpg.Connection
+    ) -> None:
         failure = _failure(execution, transition)
         definition = execution.definition
         if definition is not None and definition.failure_hook is not None:

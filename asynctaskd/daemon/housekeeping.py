@@ -1,4 +1,4 @@
-"""What keeps the queue moving beside the claims: due tasks, deadlines, lost workers, serial lines, partitions."""
+"""What keeps the queue moving beside the claims: due tasks, deadlines, lost workers, serial lines."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _BATCH = 1000
 
 
 class Housekeeper:
-    """Run by every worker; rows that another one has in hand are skipped, so that they don't wait for each other."""
+    """Run by every worker; rows that another one has in hand are skipped, so that nobody waits."""
 
     def __init__(self, store: Store, *, look: Callable[[], None], poll_interval: float) -> None:
         self._store = store

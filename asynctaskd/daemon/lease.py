@@ -44,7 +44,7 @@ class Lease:
         self._slots = slots
         self._renew_interval = renew_interval
         self._lost = lost
-        self._fence_at = 0.0
+        self._fence_timer: asyncio.TimerHandle | None = None
         self.is_held = False
 
     @property
@@ -67,20 +67,25 @@ class Lease:
     async def run(self) -> None:
         """Renew until cancelled."""
         backoff = Backoff("lease")
-        while True:
-            await asyncio.sleep(0 if not self.is_held else self._renew_interval)
-            try:
-                await self._renew()
-            except OUTAGE as error:
-                self._fence_if_due()
-                await backoff.wait(error)
-            else:
-                backoff.reset()
+        try:
+            while True:
+                await asyncio.sleep(self._renew_interval if self.is_held else 0)
+                try:
+                    await self._renew()
+                except OUTAGE as error:
+                    await backoff.wait(error)
+                else:
+                    backoff.reset()
+        finally:
+            self._stop_timer()
 
     async def _renew(self) -> None:
         asked_at = self._now()
         newest = await self._store.renew_lease(
-            self.worker_id, self._worker.lease, running=self._slots.running, version=self._steering.config.version
+            self.worker_id,
+            self._worker.lease,
+            running=self._slots.running,
+            version=self._steering.config.version,
         )
         if newest is None:
             self._fence("the database declared it lost")
@@ -91,17 +96,20 @@ class Lease:
 
     def _hold_from(self, asked_at: float) -> None:
         # From before the question, not from after the answer: the database counted from in between.
-        self._fence_at = asked_at + self._worker.lease.total_seconds() * _FENCE
+        ends = asked_at + self._worker.lease.total_seconds() * _FENCE
+        self._stop_timer()
+        self._fence_timer = asyncio.get_running_loop().call_at(ends, self._fence, "it could not be renewed")
         self.is_held = True
 
-    def _fence_if_due(self) -> None:
-        if self.is_held and self._now() >= self._fence_at:
-            self._fence("it could not be renewed")
-
     def _fence(self, why: str) -> None:
+        self._stop_timer()
         self.is_held = False
         emit("lease.lost", worker_id=self.worker_id, error=why)
         self._lost()
+
+    def _stop_timer(self) -> None:
+        if self._fence_timer is not None:
+            self._fence_timer.cancel()
 
     @staticmethod
     def _now() -> float:

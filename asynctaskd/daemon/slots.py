@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 class Slots:
     """Who is being executed, and whose end isn't written yet.
 
-    A slot is free again when its handler has ended, so that the next claim is under way while the last outcomes
-    are being written. What isn't written counts all the same: at most twice the concurrency is ever held.
+    A slot is free again when its handler has ended, so that the next claim is under way while the last
+    outcomes are being written. What isn't written counts all the same: at most twice the concurrency is held.
     """
 
     def __init__(self, concurrency: int, *, freed: Callable[[], None]) -> None:

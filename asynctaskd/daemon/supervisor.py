@@ -1,7 +1,7 @@
 """The Daemon: builds the stations, starts their loops, and stops them in order.
 
-Stop in two words: stop claiming, then stop working. Leaving the inner part of `run` drains; a loop that crashes
-ends the daemon with its error and leaves no task behind.
+Stop in two words: stop claiming, then stop working. A loop that crashes ends the daemon with its error and
+leaves no task behind.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from asynctaskd.daemon.loops import OUTAGE, Backoff, repeat
 from asynctaskd.daemon.slots import Slots
 from asynctaskd.daemon.transactions import Transactions
 from asynctaskd.errors import DatabaseUnavailableError
-from asynctaskd.postgres.driver import connect, open_pool
+from asynctaskd.postgres.driver import open_pool
 from asynctaskd.postgres.listener import Listener
-from asynctaskd.postgres.migrate import require_version
+from asynctaskd.postgres.migrate import require_primary
 from asynctaskd.postgres.store import DefinitionRow, Ended, Store, WorkerRow
 from asynctaskd.scheduling.retry import NO_RETRY
 from asynctaskd.task import EventKind, TaskStatus, Transition
 from asynctaskd.telemetry.events import emit
-from asynctaskd.version import VERSION
+from asynctaskd.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -89,13 +89,14 @@ class Daemon:
             DatabaseRefusedError: the database refused at the start: password, name or rights.
         """
         async with AsyncExitStack() as stack:
-            await self._reach_database()
-            if self._stopping.is_set():
+            if not await self._begin(stack):
                 return
-            await self._build(stack)
+            stack.push_async_callback(self._abandon)
             async with asyncio.TaskGroup() as group:
                 self._start_loops(group)
-                emit("worker.started", worker_id=self.worker_id, labels=self._lease.labels, version=VERSION)
+                emit(
+                    "worker.started", worker_id=self.worker_id, labels=self._lease.labels, version=__version__
+                )
                 self.ready.set()
                 await (self._work_off() if once else self._stopping.wait())
                 await self._drain()
@@ -103,18 +104,22 @@ class Daemon:
                     loop.cancel()
             await self._leave()
 
-    async def _reach_database(self) -> None:
-        """Wait for the database with backoff; what waiting doesn't mend is raised."""
+    async def _begin(self, stack: AsyncExitStack) -> bool:
+        """Wait for the database with backoff and register; what waiting doesn't mend is raised."""
         backoff = Backoff("start")
         while not self._stopping.is_set():
-            try:
-                async with connect(self._dsn) as connection:
-                    await require_version(connection, schema=self._config.database.schema_name)
-            except DatabaseUnavailableError as error:
-                await backoff.wait(error)
-            else:
-                backoff.reset()
-                return
+            async with AsyncExitStack() as attempt:
+                try:
+                    await require_primary(self._dsn, schema=self._config.database.schema_name)
+                    await self._build(attempt)
+                    await self._register()
+                except DatabaseUnavailableError as error:
+                    await backoff.wait(error)
+                else:
+                    backoff.reset()
+                    stack.push_async_exit(attempt.pop_all())
+                    return True
+        return False
 
     async def _build(self, stack: AsyncExitStack) -> None:
         config = self._config.worker
@@ -150,11 +155,12 @@ class Daemon:
             poll_interval=self._poll_interval,
         )
         self._housekeeper = Housekeeper(self._store, look=self._look, poll_interval=self._poll_interval)
-        await self._register()
 
     async def _register(self) -> None:
         await self._store.ensure_partitions()
-        await self._store.register_definitions([_definition_row(one) for one in self._app.definitions.values()])
+        await self._store.register_definitions(
+            [_definition_row(one) for one in self._app.definitions.values()]
+        )
         await self._steering.load()
         await self._lease.acquire()
 
@@ -166,7 +172,7 @@ class Daemon:
             name=name,
             hostname=socket.gethostname(),
             pid=os.getpid(),
-            version=VERSION,
+            version=__version__,
             labels=[*config.labels, f"worker:{name}"],
             names=list(self._app.definitions),
             concurrency=config.concurrency,
@@ -219,13 +225,24 @@ class Daemon:
 
     async def _leave(self) -> None:
         """Give back what couldn't be stopped, in the last statements before the process ends."""
-        left = [Ended(execution.task.id, execution.task.claim_token, _GIVEN_BACK, None) for execution in self._slots]
+        left = [
+            Ended(execution.task.id, execution.task.claim_token, _GIVEN_BACK, None)
+            for execution in self._slots
+        ]
         try:
             await self._store.finalize(left)
             await self._store.stop_worker(self.worker_id)
         except OUTAGE as error:
             emit("database.lost", station="stop", error=str(error))
         emit("worker.stopped", worker_id=self.worker_id, left_behind=len(left))
+
+    async def _abandon(self) -> None:
+        """Leave no execution behind, whatever ended this worker; its lease sees to the tasks."""
+        self._interrupt(Interruption.SHUTDOWN)
+        runners = [execution.runner for execution in self._slots if execution.runner is not None]
+        if runners:
+            await asyncio.wait(runners, timeout=_LAST_WORDS)
+        self._finalizer.close()
 
     def _interrupt(self, why: Interruption) -> None:
         for execution in self._slots:
@@ -264,4 +281,3 @@ def _definition_row(definition: Definition[..., Any]) -> DefinitionRow:
         max_attempts=retry.max_attempts,
         keep=options.keep,
     )
-

@@ -31,7 +31,9 @@ class Transactions:
     ) -> AsyncIterator[asyncpg.Connection]:
         """A transaction whose commit completes the task with `result()`; once per attempt."""
         if execution.stored:
-            raise InvalidInputError("ctx.transaction() completes the task, so it can be used once per attempt")
+            raise InvalidInputError(
+                "ctx.transaction() completes the task, so it can be used once per attempt"
+            )
         assert execution.definition is not None  # noqa: S101  (it has a handler: it is asking)
         async with self.ending(execution) as (connection, end):
             yield connection
@@ -81,7 +83,9 @@ class Transactions:
             LeaseLostError: it no longer owns its task.
         """
         if not await self._store.note_progress(execution.task, progress):
-            raise LeaseLostError(f"task {execution.task.id} is no longer this execution's: its lease was lost")
+            raise LeaseLostError(
+                f"task {execution.task.id} is no longer this execution's: its lease was lost"
+            )
 
 
 async def _roll_back(connection: asyncpg.Connection, transaction: asyncpg.transaction.Transaction) -> None:

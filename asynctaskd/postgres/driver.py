@@ -72,7 +72,7 @@ _NO_SCHEMA = (asyncpg.UndefinedTableError, asyncpg.InvalidSchemaNameError, async
 
 
 def render(sql: str, schema: str) -> str:
-    """SQL written for the schema `asynctaskd`, for the schema of that name. `schema` was checked by the config."""
+    """SQL written for the schema `asynctaskd`, for the schema of that name, which the caller has checked."""
     if schema == "asynctaskd":
         return sql
     return _SCHEMA.sub(lambda found: schema if found[1] == "_" else f'"{schema}"', sql)
@@ -158,7 +158,7 @@ async def close(connection: asyncpg.Connection) -> None:
     """Close a connection, by force where the server doesn't answer: asyncpg's own close has no end."""
     try:
         await connection.close(timeout=1.0)
-    except (OSError, asyncio.TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+    except (TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
         connection.terminate()
 
 
@@ -172,8 +172,8 @@ async def open_pool(
 ) -> asyncpg.Pool:
     """A pool of at most `size` connections, opened when needed; raises like `connect` for the first.
 
-    `call_timeout` bounds each call, in seconds; `settings` are server settings of its sessions; `reset` is what
-    happens to a connection that comes back.
+    `call_timeout` bounds each call, in seconds; `settings` are server settings of its sessions; `reset` is
+    what happens to a connection that comes back.
     """
     with translated(), _readable_url():
         return await asyncpg.create_pool(

@@ -95,6 +95,11 @@ def start(url: str, *, progress: Progress | None = None) -> str:
     return server.dsn
 
 
+def resolve(url: str, *, progress: Progress | None = None) -> str:
+    """A DSN to connect with: the embedded server's, started if need be, or `url` itself; raises like `start`."""
+    return start(url, progress=progress) if is_embedded(url) else url
+
+
 def release(url: str) -> None:
     """Say that this process no longer uses the server of `url`. The end of the process says so too."""
     with _starting:

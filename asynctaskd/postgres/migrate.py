@@ -1,7 +1,7 @@
-"""Bring a database's schema up to this version: plain SQL files, forward only, safe to run from everywhere at once.
+"""Bring a database's schema up to this version: plain SQL files, forward only, safe to run anywhere at once.
 
-The schema has a major and a minor number, stated on the first line of each migration (`-- schema 1.0`). A daemon
-runs on its own major with a minor at least as new as it needs: additions leave old daemons running.
+The schema has a major and a minor number, stated on the first line of each migration (`-- schema 1.0`). A
+daemon runs on its own major with a minor at least as new as it needs: additions leave old daemons running.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from asynctaskd.errors import SchemaVersionError
+from asynctaskd.errors import DatabaseUnavailableError, SchemaVersionError
 from asynctaskd.postgres.driver import connect, render, translated
 
 if TYPE_CHECKING:
@@ -100,7 +100,9 @@ async def _apply_missing(connection: asyncpg.Connection, schema: str) -> list[Mi
 async def _apply(connection: asyncpg.Connection, migration: Migration, schema: str) -> None:
     await connection.execute(render(migration.sql, schema))
     await connection.execute(
-        render("INSERT INTO asynctaskd.migrations (number, name, major, minor) VALUES ($1, $2, $3, $4)", schema),
+        render(
+            "INSERT INTO asynctaskd.migrations (number, name, major, minor) VALUES ($1, $2, $3, $4)", schema
+        ),
         migration.number,
         migration.name,
         migration.major,
@@ -119,13 +121,28 @@ def _refuse_newer_major(applied: dict[int, tuple[int, int]]) -> None:
     newest = max(applied.values(), default=(0, 0))
     if newest[0] > _needed()[0]:
         raise SchemaVersionError(
-            f"the database's schema is {newest[0]}.{newest[1]}, made by a newer major version: upgrade asynctaskd"
+            f"the database's schema is {newest[0]}.{newest[1]}, of a newer major version: upgrade asynctaskd"
         )
 
 
 def _needed() -> tuple[int, int]:
     newest = shipped_migrations()[-1]
     return newest.major, newest.minor
+
+
+async def require_primary(dsn: str, *, schema: str = "asynctaskd") -> None:
+    """Check that a daemon can work there.
+
+    Raises:
+        DatabaseUnavailableError: it can't be reached, or it is a standby, which takes no writes.
+        SchemaVersionError: its schema doesn't suit.
+    """
+    async with connect(dsn) as connection:
+        if await connection.fetchval("SELECT pg_is_in_recovery()"):
+            raise DatabaseUnavailableError(
+                "the database is a standby that takes no writes: connect to the primary"
+            )
+        await require_version(connection, schema=schema)
 
 
 async def require_version(connection: asyncpg.Connection, *, schema: str = "asynctaskd") -> tuple[int, int]:

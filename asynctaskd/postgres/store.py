@@ -31,8 +31,8 @@ _CONNECTIONS = 4
 class Share:
     """What a claim may take from one label set of the normal lane.
 
-    `quota` is what the whole `group` may have, `row_limit` how many rows of this set are looked at. `weight` and
-    `standing` of the group decide whose picks are left out where strict tasks take some of the slots.
+    `quota` is what the whole `group` may have, `row_limit` how many rows of this set are looked at. `weight`
+    and `standing` of the group decide whose picks are left out where strict tasks take some of the slots.
     """
 
     label_set: str
@@ -102,7 +102,9 @@ class Store:
     @classmethod
     async def open(cls, dsn: str, *, schema: str) -> Store:
         """Connect. Raises DatabaseUnavailableError, DatabaseRefusedError or ConfigError."""
-        return cls(await open_pool(dsn, size=_CONNECTIONS, reset=_keep_session, settings=PINNED_PLANS), schema)
+        return cls(
+            await open_pool(dsn, size=_CONNECTIONS, reset=_keep_session, settings=PINNED_PLANS), schema
+        )
 
     async def close(self) -> None:
         """Close all connections, by force: nothing is under way any more, or nobody waits for it."""
@@ -110,7 +112,11 @@ class Store:
 
     async def _fetch(self, name: str, *arguments: Any) -> list[asyncpg.Record]:
         with translated():
-            return await self._pool.fetch(query(name, self._schema), *arguments)
+            try:
+                return await self._pool.fetch(query(name, self._schema), *arguments)
+            except asyncpg.ReadOnlySQLTransactionError:
+                await self._pool.expire_connections()  # it became a standby: look for the primary again
+                raise
 
     async def _value(self, name: str, *arguments: Any) -> Any:
         rows = await self._fetch(name, *arguments)
@@ -210,7 +216,9 @@ class Store:
             worker.lease,
         )
 
-    async def renew_lease(self, worker_id: UUID, lease: timedelta, *, running: int, version: int) -> int | None:
+    async def renew_lease(
+        self, worker_id: UUID, lease: timedelta, *, running: int, version: int
+    ) -> int | None:
         """Renew a lease; returns the newest configuration's version, or None if the lease was lost."""
         newest: int | None = await self._value("renew_lease", worker_id, lease, running, version)
         return newest

@@ -1,0 +1,118 @@
+"""The demo's work: Python's standard library as a list of files in three groups. Pure, but for `find_files`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
+from zlib import crc32
+
+from asynctaskd import TaskRequest
+from asynctaskd.cli.demo_app import SourceFile, index_file
+from asynctaskd.errors import AsynctaskdError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+WEIGHTS: Mapping[str, int] = {"packages": 5, "modules": 3, "extras": 1}
+"""Group → weight; a task's group is the one label it carries."""
+
+BATCH = 50
+"""How many tasks are enqueued in one transaction."""
+
+MISSING = "no_such_module.py"
+"""A file that isn't there: the one task that is meant to fail for good."""
+
+# What comes with the library and that few programs import. Many distributions leave the tests out, so the
+# group is more than them.
+_EXTRAS = frozenset({"encodings", "idlelib", "lib2to3", "pydoc_data", "turtledemo"})
+_TESTS = frozenset({"test", "tests", "idle_test"})
+_NOT_THE_LIBRARY = frozenset({"site-packages", "dist-packages", "__pycache__"})
+
+_STUMBLES_EVERY = 40
+
+
+class DemoFailedError(AsynctaskdError):
+    """The demo couldn't go on; the message says why, with the log of a worker where it is to blame."""
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What will be enqueued.
+
+    Attributes:
+        batches: ordinary tasks, those of one transaction together, each a mixture of all groups.
+        urgent: tasks of the strict lane, enqueued one by one while the others wait.
+        stumbling: how many of them fail the first time.
+    """
+
+    batches: Sequence[Sequence[TaskRequest]]
+    urgent: Sequence[TaskRequest]
+    stumbling: int
+
+    @property
+    def files(self) -> int:
+        """How many files there are; the missing one isn't counted."""
+        return self.tasks - 1
+
+    @property
+    def tasks(self) -> int:
+        """How many tasks there will be."""
+        return sum(map(len, self.batches)) + len(self.urgent)
+
+
+def find_files(library: Path) -> list[str]:
+    """The source files of the library: relative paths, written with slashes.
+
+    Raises:
+        DemoFailedError: this Python came without its sources.
+    """
+    relative = [path.relative_to(library) for path in library.rglob("*.py")]
+    files = [path.as_posix() for path in relative if _NOT_THE_LIBRARY.isdisjoint(path.parts)]
+    missing = set(WEIGHTS) - {group_of(file) for file in files}
+    if missing:
+        raise DemoFailedError(
+            f"there is too little to index: {library} holds no sources of the group {min(missing)!r}; "
+            "run the demo with a Python that brings its standard library as files"
+        )
+    return files
+
+
+def group_of(file: str) -> str:
+    """Which of the three groups a file belongs to."""
+    folders = PurePosixPath(file).parts[:-1]
+    if not folders:
+        return "modules"
+    return "extras" if folders[0] in _EXTRAS or not _TESTS.isdisjoint(folders) else "packages"
+
+
+def is_urgent(file: str) -> bool:
+    """Whether a file is the front door of a package, which is to be indexed before everything else."""
+    path = PurePosixPath(file)
+    return path.name == "__init__.py" and len(path.parts) == 2 and group_of(file) == "packages"
+
+
+def plan(files: Iterable[str]) -> Work:
+    """Decide for each file how it is enqueued; the same files always give the same plan."""
+    # By checksum, so that the groups are well mixed and every transaction holds some of each.
+    mixed = sorted(files, key=lambda file: crc32(file.encode()))
+    urgent = [file for file in mixed if is_urgent(file)]
+    ordinary = [file for file in mixed if not is_urgent(file)]
+    requests = [_request(file, stumbles=place % _STUMBLES_EVERY == 0) for place, file in enumerate(ordinary)]
+    requests.append(TaskRequest(index_file.name, SourceFile(path=MISSING), labels=["extras"]))
+    return Work(
+        batches=list(_batched(requests)),
+        urgent=[_request(file).with_options(priority=1) for file in urgent],
+        stumbling=len(range(0, len(ordinary), _STUMBLES_EVERY)),
+    )
+
+
+def _request(file: str, *, stumbles: bool = False) -> TaskRequest:
+    return TaskRequest(index_file.name, SourceFile(path=file, stumbles=stumbles), labels=[group_of(file)])
+
+
+def _batched(requests: Iterable[TaskRequest]) -> Iterator[list[TaskRequest]]:
+    rest = iter(requests)
+    while batch := list(islice(rest, BATCH)):
+        yield batch

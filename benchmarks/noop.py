@@ -1,0 +1,10 @@
+"""A task that does nothing: what is left to measure is asynctaskd."""
+
+from asynctaskd import App
+
+app = App()
+
+
+@app.task("noop")
+async def noop(user_id: int, template_id: str) -> None:
+    """Do nothing."""

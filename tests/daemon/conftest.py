@@ -1,0 +1,214 @@
+"""Daemons in the test's own event loop, on the test's own database.
+
+    async with running(app, concurrency=4) as daemon:
+        task_id = await client.enqueue("add", {"a": 1, "b": 2})
+        await heard("task.failed")
+
+Nothing here sleeps for a duration: tests wait for events of the daemon, for handlers that say where they are,
+and for rows to become what they should be.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from asynctaskd import App, Client
+from asynctaskd.config import DaemonConfig
+from asynctaskd.daemon.supervisor import Daemon
+from asynctaskd.telemetry import attach
+
+if TYPE_CHECKING:
+    import asyncpg
+
+LONG_ENOUGH = 20.0
+"""Seconds after which something that should have happened never will."""
+
+Running = Callable[..., AbstractAsyncContextManager[Daemon]]
+
+
+class Recorder:
+    """What the daemons of a test have told, in order."""
+
+    def __init__(self) -> None:
+        self.events: list[tuple[str, Mapping[str, Any]]] = []
+        self._news = asyncio.Event()
+
+    def note(self, event: str, facts: Mapping[str, Any]) -> None:
+        self.events.append((event, facts))
+        self._news.set()
+
+    def all(self, event: str, **facts: object) -> list[Mapping[str, Any]]:
+        """The facts of every event of that name that has at least these facts."""
+        return [told for name, told in self.events if name == event and facts.items() <= told.items()]
+
+    async def wait_for(self, event: str, *, times: int = 1, **facts: object) -> Mapping[str, Any]:
+        """Until it has been told (that often), which may have been before; returns the last one's facts."""
+        try:
+            async with asyncio.timeout(LONG_ENOUGH):
+                while len(self.all(event, **facts)) < times:
+                    self._news.clear()
+                    await self._news.wait()
+        except TimeoutError:
+            told = [name for name, _ in self.events]
+            raise AssertionError(f"{event} {facts} was told less than {times} times; told: {told}") from None
+        return self.all(event, **facts)[-1]
+
+
+class Tables:
+    """What the database says, read behind the client's back."""
+
+    def __init__(self, pool: asyncpg.Pool) -> None:
+        self._pool = pool
+
+    async def execute(self, statement: str, *arguments: Any) -> str:
+        return str(await self._pool.execute(statement, *arguments))
+
+    async def value(self, statement: str, *arguments: Any) -> Any:
+        return await self._pool.fetchval(statement, *arguments)
+
+    async def column(self, statement: str, *arguments: Any) -> list[Any]:
+        return [row[0] for row in await self._pool.fetch(statement, *arguments)]
+
+    async def task(self, task_id: int) -> asyncpg.Record:
+        """The task's row, wherever it is."""
+        row = await self._pool.fetchrow("SELECT * FROM asynctaskd.all_tasks WHERE id = $1", task_id)
+        assert row is not None, f"task {task_id} has no row"
+        return row
+
+    async def events(self, task_id: int) -> list[str]:
+        """The kinds of the task's events, in order."""
+        return await self.column("SELECT kind FROM asynctaskd.task_events WHERE task_id = $1 ORDER BY id", task_id)
+
+    async def detail(self, task_id: int, kind: str) -> dict[str, Any]:
+        """The detail of the task's last event of that kind."""
+        detail = await self.value(
+            "SELECT detail FROM asynctaskd.task_events WHERE task_id = $1 AND kind = $2 ORDER BY id DESC LIMIT 1",
+            task_id,
+            kind,
+        )
+        assert detail is not None, f"task {task_id} has no event {kind}: {await self.events(task_id)}"
+        return dict(json.loads(detail))
+
+    async def until(self, question: str, *arguments: Any) -> Any:
+        """Ask until the answer is true, for what nobody tells; returns the answer."""
+        async with asyncio.timeout(LONG_ENOUGH):
+            while not (answer := await self.value(question, *arguments)):
+                await asyncio.sleep(0.005)
+        return answer
+
+    async def until_status(self, task_id: int, status: str) -> asyncpg.Record:
+        """Until the task has that status; returns its row."""
+        await self.until("SELECT status = $2 FROM asynctaskd.all_tasks WHERE id = $1", task_id, status)
+        return await self.task(task_id)
+
+    async def terminate(self, condition: str = "true") -> int:
+        """End the server's side of the daemons' connections; returns how many there were."""
+        return int(
+            await self.value(
+                "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE datname = current_database()"
+                f" AND application_name = 'asynctaskd' AND pid <> pg_backend_pid() AND ({condition})"
+            )
+        )
+
+
+@pytest.fixture
+async def tables(pool: asyncpg.Pool) -> Tables:
+    return Tables(pool)
+
+
+@pytest.fixture
+async def recorder() -> AsyncIterator[Recorder]:
+    recorder = Recorder()
+    detach = attach(recorder.note)
+    yield recorder
+    detach()
+
+
+@pytest.fixture
+def app() -> App:
+    return App()
+
+
+@pytest.fixture
+async def client(pool: asyncpg.Pool) -> AsyncIterator[Client]:
+    """A client without an App, so that everything the daemon must cope with can be enqueued."""
+    yield Client(pool)
+
+
+@pytest.fixture
+def wait(client: Client) -> Callable[[int], Awaitable[Any]]:
+    """Wait for a task's completion; a task that hangs fails its test."""
+    return lambda task_id: client.wait(task_id, timeout=f"{LONG_ENOUGH:g}s")
+
+
+@pytest.fixture
+def daemon_of(database: Any) -> Callable[..., Daemon]:
+    """A daemon on the test's database that isn't running yet: daemon_of(app, concurrency=4, listen="off")."""
+
+    def build(app: App, **settings: Any) -> Daemon:
+        own = {key: settings.pop(key) for key in ("listen", "pool_size", "listen_url") if key in settings}
+        return Daemon(
+            app,
+            database.dsn,
+            DaemonConfig.model_validate(
+                {"database": {"url": database.dsn} | own, "worker": {"grace": "10s"} | settings}
+            ),
+        )
+
+    return build
+
+
+@pytest.fixture
+def running(daemon_of: Callable[..., Daemon]) -> Iterator[Running]:
+    """An async context manager: a daemon that is ready inside its block and has stopped at the end of it.
+
+    However it was stopped, it must leave no asyncio task behind; `leaves_tasks=True` is for handlers that can't
+    be stopped.
+    """
+
+    @asynccontextmanager
+    async def run(app: App, *, leaves_tasks: bool = False, **settings: Any) -> AsyncIterator[Daemon]:
+        before = asyncio.all_tasks()
+        daemon = daemon_of(app, **settings)
+        life = asyncio.create_task(daemon.run(), name="daemon")
+        try:
+            await ready(daemon, life)
+            yield daemon
+        finally:
+            daemon.stop()
+            daemon.stop()
+            await asyncio.wait({life}, timeout=LONG_ENOUGH)
+            assert life.done(), "the daemon doesn't stop"
+        await life
+        if not leaves_tasks:
+            assert await left_since(before) == set(), "asyncio tasks were left behind"
+
+    return run
+
+
+async def ready(daemon: Daemon, life: asyncio.Task[None]) -> None:
+    """Until the daemon is ready; if it ends before that, its error is raised."""
+    waiting = asyncio.create_task(daemon.ready.wait())
+    await asyncio.wait({waiting, life}, return_when=asyncio.FIRST_COMPLETED, timeout=LONG_ENOUGH)
+    waiting.cancel()
+    if life.done():
+        await life
+    assert daemon.ready.is_set()
+
+
+async def left_since(before: set[asyncio.Task[Any]]) -> set[asyncio.Task[Any]]:
+    """The tasks that are still there, once cancelled ones have had their chance to end."""
+    for _ in range(10):
+        await asyncio.sleep(0)
+    return {task for task in asyncio.all_tasks() - before if not task.done() and "_look" not in repr(task)}
+
+
+async def soon(event: asyncio.Event) -> None:
+    """Until the event is set; if it never is, the test fails instead of hanging."""
+    await asyncio.wait_for(event.wait(), LONG_ENOUGH)
