@@ -34,6 +34,13 @@ BEGIN
     RETURN NULL;
 END $$;
 
+-- The milliseconds of a written duration such as 1h30m.
+CREATE FUNCTION asynctaskd.milliseconds(duration text) RETURNS numeric
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN (SELECT sum(part[1]::numeric * CASE part[2] WHEN 'd' THEN 86400000 WHEN 'h' THEN 3600000
+                                                   WHEN 'm' THEN 60000 WHEN 's' THEN 1000 ELSE 1 END)
+        FROM regexp_matches(duration, '([0-9]+)(ms|[dhms])', 'g') AS part);
+
 -- What is wrong with a retry policy's text, in words, or NULL.
 CREATE FUNCTION asynctaskd.retry_problem(retry text) RETURNS text
 LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE AS $$
@@ -46,10 +53,19 @@ DECLARE
         '|linear\(DURATION, *DURATION, *(?:[2-9]|[1-9][0-9]{1,3})\)'
         '|linear_(?:1m|10m|1h))'
         '(?: jitter (?:0(?:\.[0-9]{1,6})?|1(?:\.0{1,6})?))?\Z', 'DURATION', duration);
+    delays numeric[];
 BEGIN
     IF retry !~ grammar THEN
         RETURN format('malformed retry policy %L: write it as 1m or 1m,2m,4m or exponential(1s, 2, 1h)'
                       ' or linear(1s, 1m, 50) or linear_1m, linear_10m, linear_1h', retry);
+    END IF;
+    delays := ARRAY(SELECT asynctaskd.milliseconds(found[1])
+                    FROM regexp_matches(retry, '(?:[0-9]+(?:ms|[dhms]))+', 'g') WITH ORDINALITY AS f(found, place)
+                    ORDER BY place);
+    IF 36525 * 86400000::numeric < ANY (delays) THEN
+        RETURN format('a duration of a retry policy must be at most 36525d, got %L', retry);
+    ELSIF retry LIKE 'exponential%' AND (delays[1] = 0 OR delays[1] > delays[2]) THEN
+        RETURN format('base of a retry policy must be longer than 0s and at most its longest delay, got %L', retry);
     END IF;
     RETURN NULL;
 END $$;
@@ -58,57 +74,78 @@ END $$;
 CREATE FUNCTION asynctaskd.request_problem(
     name text, payload jsonb, priority integer, weight integer, labels text[], tags text[], unique_tag text,
     unique_until text, serial_key text, serial_id bigint, delay interval, run_at timestamptz,
-    deadline timestamptz, timeout interval, retry text, max_attempts integer, keep interval
+    deadline timestamptz, deadline_after interval, timeout interval, retry text, max_attempts integer, keep interval
 ) RETURNS text
 LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE AS $$
+DECLARE
+    -- What every language's calendar can hold: a worker that can't read a row can't even fail it.
+    earliest constant timestamptz := '0001-01-01 00:00:00+00';
+    latest constant timestamptz := '9999-12-31 23:59:59.999999+00';
 BEGIN
     RETURN CASE
         WHEN name IS NULL OR name !~ '^[A-Za-z0-9_.:/-]{1,128}$'
             THEN format('task name must match [A-Za-z0-9_.:/-]{1,128}, got %L', left(name, 150))
         WHEN priority < 0 THEN format('priority must be at least 0, got %s', priority)
         WHEN weight < 1 THEN format('weight must be at least 1, got %s', weight)
-        WHEN cardinality(labels) > 16 THEN format('at most 16 labels are allowed, got %s', cardinality(labels))
+        WHEN cardinality(labels) > 16 AND (SELECT count(DISTINCT label) FROM unnest(labels) AS label) > 16
+            THEN format('at most 16 labels are allowed, got %s',
+                        (SELECT count(DISTINCT label) FROM unnest(labels) AS label))
         WHEN array_position(labels, NULL) IS NOT NULL THEN 'a label must not be NULL'
         WHEN cardinality(labels) > 0 AND (
              array_to_string(labels, ',') !~ '^[A-Za-z0-9_.:/-]{1,128}(,[A-Za-z0-9_.:/-]{1,128})*$'
              OR cardinality(string_to_array(array_to_string(labels, ','), ',')) <> cardinality(labels))
             THEN format('a label must match [A-Za-z0-9_.:/-]{1,128}, got %L', labels)
         WHEN array_position(tags, NULL) IS NOT NULL OR '' = ANY (tags) THEN 'a tag must not be empty'
-        WHEN unique_tag = '' THEN 'unique_tag must not be empty'
+        WHEN cardinality(tags) > 0 AND (SELECT max(char_length(tag)) FROM unnest(tags) AS tag) > 512
+            THEN 'a tag must have 1 to 512 characters'
+        WHEN char_length(unique_tag) NOT BETWEEN 1 AND 512
+            THEN format('unique_tag must have 1 to 512 characters, got %s', char_length(unique_tag))
         WHEN unique_until NOT IN ('finished', 'forgotten')
             THEN format('unique_until must be finished or forgotten, got %L', unique_until)
-        WHEN serial_key = '' THEN 'serial_key must not be empty'
+        WHEN char_length(serial_key) NOT BETWEEN 1 AND 512
+            THEN format('serial_key must have 1 to 512 characters, got %s', char_length(serial_key))
         WHEN serial_id IS NOT NULL AND serial_key IS NULL THEN 'serial_id needs a serial_key'
         WHEN delay IS NOT NULL AND run_at IS NOT NULL THEN 'delay and run_at exclude each other'
         WHEN NOT isfinite(run_at) OR NOT isfinite(deadline) THEN 'run_at and deadline must be finite'
+        WHEN run_at NOT BETWEEN earliest AND latest OR deadline NOT BETWEEN earliest AND latest
+            THEN 'run_at and deadline must lie between the years 1 and 9999'
         WHEN delay < interval '0' THEN format('delay must not be negative, got %s', delay)
+        WHEN deadline_after <= interval '0'
+            THEN format('deadline_after must be more than 0, got %s', deadline_after)
         WHEN timeout <= interval '0' THEN format('timeout must be more than 0, got %s', timeout)
         WHEN max_attempts < -1 THEN format('max_attempts must be at least -1, got %s', max_attempts)
         WHEN keep < interval '0' THEN format('keep must not be negative, got %s', keep)
-        WHEN greatest(delay, timeout, keep) > interval '36525 days' THEN 'a duration must be at most 36525 days'
+        WHEN greatest(delay, deadline_after, timeout, keep) > interval '36525 days' THEN 'a duration must be at most 36525 days'
         WHEN retry IS NOT NULL AND asynctaskd.retry_problem(retry) IS NOT NULL THEN asynctaskd.retry_problem(retry)
         ELSE asynctaskd.payload_problem(payload)
     END;
 END $$;
 
 -- Takes a unique tag for a task about to be inserted. Returns the id of the task that has it already, or NULL.
--- A tag whose record is due to be forgotten counts as free.
+-- A tag whose record is due to be forgotten counts as free. A tag that stays with its task isn't locked: that
+-- task's finalize must not wait for this transaction.
 CREATE FUNCTION asynctaskd.take_unique_tag(wanted text, holder bigint, until text) RETURNS bigint
 LANGUAGE plpgsql AS $$
 DECLARE
+    today date := (asynctaskd.clock() AT TIME ZONE 'UTC')::date;
     first_id bigint;
 BEGIN
     LOOP
-        INSERT INTO asynctaskd.unique_tags AS held (tag, task_id, until) VALUES (wanted, holder, until)
-        ON CONFLICT (tag) DO UPDATE SET task_id = excluded.task_id, until = excluded.until, forget_on = NULL
-            WHERE held.forget_on <= (asynctaskd.clock() AT TIME ZONE 'UTC')::date;
+        INSERT INTO asynctaskd.unique_tags (tag, task_id, until) VALUES (wanted, holder, until)
+        ON CONFLICT (tag) DO NOTHING;
         IF FOUND THEN
             RETURN NULL;
         END IF;
-        SELECT task_id INTO first_id FROM asynctaskd.unique_tags WHERE tag = wanted;
+        SELECT task_id INTO first_id FROM asynctaskd.unique_tags
+        WHERE tag = wanted AND (forget_on <= today) IS NOT TRUE;
         IF FOUND THEN
             RETURN first_id;
-        END IF;  -- it was freed between the two statements: try again
+        END IF;
+        UPDATE asynctaskd.unique_tags AS held SET task_id = holder, until = take_unique_tag.until, forget_on = NULL
+        WHERE tag = wanted AND forget_on <= today;
+        IF FOUND THEN
+            RETURN NULL;
+        END IF;  -- it was freed, or taken, between the statements: try again
     END LOOP;
 END $$;
 
@@ -124,6 +161,10 @@ BEGIN
     WHERE serial_key = key AND status IN ('pending', 'scheduled', 'running');
     IF FOUND AND (head.status = 'running' OR newcomer_id IS NULL OR newcomer_id >= head.serial_id) THEN
         RETURN false;
+    ELSIF EXISTS (  -- looked at before the lock is taken: it would keep the line from moving until commit
+        SELECT FROM asynctaskd.tasks WHERE serial_key = key AND status = 'waiting'
+               AND (newcomer_id IS NULL OR serial_id <= newcomer_id)) THEN
+        RETURN false;
     ELSIF NOT pg_try_advisory_xact_lock(hashtext('asynctaskd.serial_key'), hashtext(key)) THEN
         RETURN false;
     END IF;
@@ -134,6 +175,26 @@ BEGIN
         SELECT FROM asynctaskd.tasks
         WHERE serial_key = key AND (status IN ('pending', 'scheduled', 'running')
               OR status = 'waiting' AND (newcomer_id IS NULL OR serial_id <= newcomer_id)));
+END $$;
+
+-- Lets the first of a serial key's line go where nobody of that key is ahead; returns it, or no row. Each
+-- statement looks anew once the lock is held: who held it before may have changed the line.
+CREATE FUNCTION asynctaskd.promote_line(key text) RETURNS TABLE (label_set text, status text)
+LANGUAGE plpgsql ROWS 1 AS $$
+#variable_conflict use_column
+BEGIN
+    IF NOT pg_try_advisory_xact_lock(hashtext('asynctaskd.serial_key'), hashtext(key)) THEN
+        RETURN;
+    END IF;
+    RETURN QUERY
+    UPDATE asynctaskd.tasks
+    SET status = CASE WHEN run_at > asynctaskd.clock() THEN 'scheduled' ELSE 'pending' END
+    WHERE id = (SELECT t.id FROM asynctaskd.tasks AS t
+                WHERE t.serial_key = key AND t.status = 'waiting'
+                ORDER BY t.serial_id, t.id LIMIT 1 FOR UPDATE SKIP LOCKED)
+      AND NOT EXISTS (SELECT FROM asynctaskd.tasks AS head
+                      WHERE head.serial_key = key AND head.status IN ('pending', 'scheduled', 'running'))
+    RETURNING label_set, status;
 END $$;
 
 -- The root of a parent's tree, locked against a cancel or pause of that tree until commit.
@@ -246,8 +307,8 @@ BEGIN
     problem := asynctaskd.request_problem(
         enqueue.name, enqueue.payload, enqueue.priority, enqueue.weight, enqueue.labels, enqueue.tags,
         enqueue.unique_tag, enqueue.unique_until, key, enqueue.serial_id, enqueue.delay, enqueue.run_at,
-        coalesce(enqueue.deadline, asynctaskd.later(now_is, enqueue.deadline_after)), enqueue.timeout, enqueue.retry,
-        enqueue.max_attempts, enqueue.keep);
+        enqueue.deadline, enqueue.deadline_after, enqueue.timeout, enqueue.retry, enqueue.max_attempts,
+        enqueue.keep);
     IF enqueue.on_conflict NOT IN ('return', 'raise') THEN
         problem := format('on_conflict must be return or raise, got %L', enqueue.on_conflict);
     END IF;

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import sys
 from contextlib import suppress
 from dataclasses import dataclass
@@ -39,12 +40,17 @@ class _Worker:
     def is_alive(self) -> bool:
         return self.process.returncode is None
 
+    def send(self, number: signal.Signals) -> None:
+        """Send a signal, if there is anybody left to get it."""
+        with suppress(ProcessLookupError):
+            self.process.send_signal(number)
+
     def obituary(self) -> str:
         code = self.process.returncode
         how = f"was killed by signal {-code}" if code is not None and code < 0 else f"exited with {code}"
         return f"worker {self.number} {how}; its log ends with:\n{self.tail()}"
 
-    def _tail(self) -> str:
+    def tail(self) -> str:
         lines = self.log.read_text(errors="replace").splitlines()[-_TAIL:]
         return "\n".join(f"    {line}" for line in lines) or "    (nothing)"
 
@@ -138,13 +144,11 @@ class Workers:
 
     def _tell_to_stop(self) -> None:
         for worker in self._workers:
-            if worker.is_alive:
-                worker.process.terminate()
+            worker.send(signal.SIGTERM)
 
     def _kill(self) -> None:
         for worker in self._workers:
-            if worker.is_alive:
-                worker.process.kill()
+            worker.send(signal.SIGKILL)
 
 
 def _environment(dsn: str, schema: str) -> Mapping[str, str]:

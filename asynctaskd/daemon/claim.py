@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from asynctaskd.daemon.loops import OUTAGE, Backoff
+from asynctaskd.daemon.loops import OUTAGE, Backoff, wait_for
 from asynctaskd.postgres.store import Share
 from asynctaskd.scheduling.lanes import (
     DEFAULT_GROUP,
@@ -123,8 +122,7 @@ class Claimer:
         """Until woken, but not longer than that."""
         if self._is_idle and not self._slots.free and self._now() - self._last_hungry > _BUSY_AFTER:
             await self._say_idle(False)
-        with suppress(TimeoutError):
-            await asyncio.wait_for(self._wake.wait(), longest)
+        await wait_for(self._wake, longest)
 
     @property
     def _is_idle(self) -> bool:

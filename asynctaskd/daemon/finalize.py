@@ -16,6 +16,7 @@ from asynctaskd.telemetry.events import emit
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from datetime import timedelta
 
     from asynctaskd.daemon.execute import Execution
     from asynctaskd.daemon.hooks import FailureHooks
@@ -32,12 +33,19 @@ class Finalizer:
     """Takes outcomes, writes transitions, and lets go of the executions when they are written."""
 
     def __init__(
-        self, store: Store, slots: Slots, hooks: FailureHooks, *, promoted: Callable[[], None]
+        self,
+        store: Store,
+        slots: Slots,
+        hooks: FailureHooks,
+        *,
+        promoted: Callable[[], None],
+        expect: Callable[[timedelta], None],
     ) -> None:
         self._store = store
         self._slots = slots
         self._hooks = hooks
         self._promoted = promoted
+        self._expect = expect
         self._gathered: Gathered = []
         self._something = asyncio.Event()
         self._hooked: set[asyncio.Task[None]] = set()
@@ -73,7 +81,7 @@ class Finalizer:
         unwritten = [(execution, transition) for execution, transition in batch if not execution.stored]
         written = await self._write(unwritten) if unwritten else set()
         for execution, transition in unwritten:
-            _tell(execution, transition, stale=execution.task.id not in written)
+            self._pass_on(execution, transition, written=execution.task.id in written)
         await self._promote_keys(batch)
         for execution, _ in batch:
             self._slots.let_go(execution)
@@ -127,7 +135,7 @@ class Finalizer:
 
     async def _write_with_hooks(self, execution: Execution, transition: Transition) -> None:
         written = await self._hooks.finalize(execution, transition)
-        _tell(execution, transition, stale=not written)
+        self._pass_on(execution, transition, written=written)
         await self._promote_keys([(execution, transition)])
         self._slots.let_go(execution)
 
@@ -136,6 +144,13 @@ class Finalizer:
         if not writing.cancelled() and writing.exception() is not None:
             # The task stays running and keeps its slot: its lease ends with this worker, and it runs again.
             emit("loop.crashed", loop="finalize", error=repr(writing.exception()))
+
+    def _pass_on(self, execution: Execution, transition: Transition, *, written: bool) -> None:
+        _tell(execution, transition, stale=not written)
+        if transition.delay:
+            self._expect(transition.delay)
+        elif not transition.status.is_terminal:
+            self._promoted()
 
     @staticmethod
     def _note_after_commit(execution: Execution, outcome: Outcome) -> None:

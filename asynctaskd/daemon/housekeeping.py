@@ -9,6 +9,7 @@ from asynctaskd.telemetry.events import emit
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from datetime import timedelta
 
     from asynctaskd.postgres.store import Store
 
@@ -25,6 +26,12 @@ class Housekeeper:
         self._poll_interval = poll_interval
         self._next_upkeep = 0.0
         self._next_round = 0.0
+        self.wake = asyncio.Event()
+
+    def expect(self, delay: timedelta) -> None:
+        """A task of this worker's is due after `delay`: look then, not at the next round."""
+        if delay.total_seconds() < self._poll_interval:
+            asyncio.get_running_loop().call_later(delay.total_seconds(), self.wake.set)
 
     async def step(self) -> float:
         """Promote what is due; once a poll interval also look for the rest. Returns the pause, in seconds."""

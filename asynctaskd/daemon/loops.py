@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from asynctaskd.errors import DatabaseRefusedError, DatabaseUnavailableError
@@ -38,8 +39,8 @@ class Backoff:
         self._pause = 0.0
 
 
-async def repeat(station: str, step: Callable[[], Awaitable[float]]) -> None:
-    """Run `step` again and again until cancelled; it returns how many seconds to wait before the next one."""
+async def repeat(station: str, step: Callable[[], Awaitable[float]], wake: asyncio.Event) -> None:
+    """Run `step` until cancelled; it returns the seconds to the next one, which `wake` cuts short."""
     backoff = Backoff(station)
     while True:
         try:
@@ -48,4 +49,11 @@ async def repeat(station: str, step: Callable[[], Awaitable[float]]) -> None:
             await backoff.wait(error)
         else:
             backoff.reset()
-            await asyncio.sleep(pause)
+            await wait_for(wake, pause)
+            wake.clear()
+
+
+async def wait_for(event: asyncio.Event, longest: float) -> None:
+    """Until the event is set, but not longer than that, in seconds."""
+    with suppress(TimeoutError):
+        await asyncio.wait_for(event.wait(), longest)

@@ -131,10 +131,15 @@ class Daemon:
         transactions = Transactions(pool, self._store)
         client = Client(pool, self._app, schema=schema)
 
+        self._housekeeper = Housekeeper(self._store, look=self._look, poll_interval=self._poll_interval)
         self._slots = Slots(config.concurrency, freed=self._on_freed)
         self._steering = Steering(self._store, own_strict_percentage=config.max_strict_percentage)
         self._finalizer = Finalizer(
-            self._store, self._slots, FailureHooks(self._app, transactions, self._store), promoted=self._look
+            self._store,
+            self._slots,
+            FailureHooks(self._app, transactions, self._store),
+            promoted=self._look,
+            expect=self._housekeeper.expect,
         )
         self._executor = Executor(self._app, self._slots, transactions, client, finish=self._finalizer.put)
         stack.callback(self._executor.close)
@@ -154,7 +159,6 @@ class Daemon:
             start=self._executor.start,
             poll_interval=self._poll_interval,
         )
-        self._housekeeper = Housekeeper(self._store, look=self._look, poll_interval=self._poll_interval)
 
     async def _register(self) -> None:
         await self._store.ensure_partitions()
@@ -185,7 +189,7 @@ class Daemon:
 
         start("finalize", self._finalizer.run())
         start("lease", self._lease.run())
-        start("housekeeping", repeat("housekeeping", self._housekeeper.step))
+        start("housekeeping", repeat("housekeeping", self._housekeeper.step, self._housekeeper.wake))
         if self._config.database.listen != "off":
             start("listen", self._listener().run())
         self._claiming = group.create_task(self._claim_until_stopped(), name="claim")

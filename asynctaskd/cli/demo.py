@@ -1,0 +1,177 @@
+"""`asynctaskd demo`: two workers index Python's standard library, on a PostgreSQL of their own."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import sys
+import time
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+from asynctaskd.cli.demo_app import LIBRARY, TABLES, app
+from asynctaskd.cli.demo_files import WEIGHTS, DemoFailedError, Work, find_files, plan
+from asynctaskd.cli.demo_progress import Rate, Shares, Snapshot, take_snapshot
+from asynctaskd.cli.demo_summary import Run, Summary, show, summarize
+from asynctaskd.cli.demo_view import LiveView, PlainView, Progress, SilentView, View
+from asynctaskd.cli.demo_workers import CONCURRENCY, WORKERS, Workers
+from asynctaskd.client import Client
+from asynctaskd.postgres import embedded
+from asynctaskd.postgres.driver import connect, translated
+from asynctaskd.postgres.migrate import migrate
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator, Sequence
+
+    import asyncpg
+
+    from asynctaskd.task import TaskRequest
+
+SCHEMA = "asynctaskd_demo"
+"""The demo's own schema, made anew at every start. No other one is touched."""
+
+_LOOK_EVERY = 0.2
+_URGENT_EVERY = 0.06
+_PATIENCE = 30.0
+"""Seconds without any progress after which the demo gives up."""
+
+
+def demo(
+    database: Annotated[
+        str,
+        typer.Option(
+            help=f'A PostgreSQL URL, or "embedded": a private server. The demo uses the schema {SCHEMA} '
+            "there, which it drops first."
+        ),
+    ] = embedded.EMBEDDED,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print nothing but a summary, as one JSON object.")
+    ] = False,
+) -> None:
+    """Watch two workers index Python's standard library: weighted groups, an urgent lane, retries, a failure.
+
+    Without --database it uses the embedded server, whatever the configuration says. Exits with 0 only if
+    every task ended as it should.
+    """
+    console = Console()
+    try:
+        summary = asyncio.run(_until_interrupted(database, _view(console, as_json=as_json)))
+    except DemoFailedError as error:
+        _complain(f"the demo failed: {error}")
+        raise typer.Exit(1) from None
+    except asyncio.CancelledError:
+        _complain("the demo was interrupted; its workers have stopped")
+        raise typer.Exit(1) from None
+    if as_json:
+        typer.echo(json.dumps(summary.as_json(), indent=2))
+    else:
+        show(console, summary, database)
+    raise typer.Exit(0 if summary.is_well else 1)
+
+
+def _view(console: Console, *, as_json: bool) -> View:
+    if as_json:
+        return SilentView()
+    return LiveView(console) if console.is_terminal else PlainView(console)
+
+
+def _complain(text: str) -> None:
+    typer.echo(text, err=True)
+
+
+async def _until_interrupted(database: str, view: View) -> Summary:
+    with _interruptible(), view:
+        return await _run(database, view)
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Have this task cancelled by a signal, so that what it began is ended in order."""
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    assert task is not None  # noqa: S101  (a coroutine runs in one)
+    signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    for number in signals:
+        loop.add_signal_handler(number, task.cancel)
+    try:
+        yield
+    finally:
+        for number in signals:
+            loop.remove_signal_handler(number)
+
+
+async def _run(database: str, view: View) -> Summary:
+    work = plan(await asyncio.to_thread(find_files, LIBRARY))
+    dsn = await _dsn(database, view)
+    async with _prepared(dsn) as connection:
+        with TemporaryDirectory(prefix="asynctaskd-demo-") as directory:
+            async with Workers(dsn, SCHEMA, Path(directory)) as workers:
+                run = await workers.watch_over(_Demo(dsn, connection, workers, work, view).run())
+                await workers.stop()
+        view.tell("both workers were told to stop, and ended in order")
+        return await summarize(connection, run)
+
+
+async def _dsn(database: str, view: View) -> str:
+    if not embedded.is_embedded(database):
+        return database
+    return await asyncio.to_thread(embedded.start, database, progress=view.tell)
+
+
+@asynccontextmanager
+async def _prepared(dsn: str) -> AsyncIterator[asyncpg.Connection]:
+    """The demo's schema, made anew, for this demo alone."""
+    async with connect(dsn) as connection:
+        with translated():
+            if not await connection.fetchval("SELECT pg_try_advisory_lock(hashtext($1))", SCHEMA):
+                raise DemoFailedError("another demo is running in this database; wait until it has ended")
+            await connection.execute(f"DROP SCHEMA IF EXISTS {SCHEMA} CASCADE")
+        await migrate(dsn, schema=SCHEMA)
+        with translated():
+            await connection.execute(TABLES)
+            await _publish_weights(connection)
+        yield connection
+
+
+async def _publish_weights(connection: asyncpg.Connection) -> None:
+    # At most half of the slots for urgent tasks: however many there are, the others move on.
+    await connection.execute(
+        f"INSERT INTO {SCHEMA}.runtime_configs (version, weights, max_strict_percentage) VALUES (1, $1, 50)",
+        json.dumps(dict(WEIGHTS)),
+    )
+
+
+class _Demo:
+    """One run: it enqueues everything and looks on until the queue is empty."""
+
+    def __init__(
+        self, dsn: str, connection: asyncpg.Connection, workers: Workers, work: Work, view: View
+    ) -> None:
+        self._dsn = dsn
+        self._connection = connection  # only to look on
+        self._workers = workers
+        self._work = work
+        self._view = view
+        self._rolled_back: list[int] = []
+        self._shares = Shares()
+        self._rate = Rate()
+
+    async def run(self) -> Run:
+        """Enqueue, and wait until all has ended."""
+        await self._await_workers()
+        self._began = time.monotonic()
+        enqueuing = asyncio.create_task(self._enqueue())
+        try:
+            last = await self._look_on(enqueuing)
+        finally:
+            enqueuing.cancel()
+        return Run(self._work, self._elapsed, last, self._shares, self._rolled_back)
+
+    @property
+    def _elapsed(self) -> float:
+        return time.monotonic() - self._began

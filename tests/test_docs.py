@@ -1,0 +1,252 @@
+"""The documentation tells the truth: its example runs, its tables are complete, its links lead somewhere.
+
+`python tests/test_docs.py` writes the tables of docs/reference/configuration.md anew from the settings.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import sys
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import asynctaskd
+from asynctaskd import Client, TaskStatus
+from asynctaskd.config import SETTINGS, DaemonConfig, Setting, load_config
+from asynctaskd.daemon.supervisor import Daemon
+from asynctaskd.definitions.options import DeclaredOptions, RequestOptions
+from asynctaskd.durations import format_duration
+from asynctaskd.task import EventKind
+
+if TYPE_CHECKING:
+    import asyncpg
+
+    class Database:
+        dsn: str
+
+
+ROOT = Path(__file__).parent.parent
+DOCS = ROOT / "docs"
+PAGES = sorted([*DOCS.rglob("*.md"), *ROOT.glob("*.md")])
+CONFIGURATION = DOCS / "reference" / "configuration.md"
+_GENERATED = re.compile(r"(?<=<!-- settings -->\n).*(?=<!-- end of settings -->)", re.DOTALL)
+
+
+def page(name: str) -> str:
+    return (DOCS / name).read_text(encoding="utf8")
+
+
+def codes_in_first_column(text: str) -> set[str]:
+    """What stands in backquotes in the first cells of tables."""
+    cells = re.findall(r"^\| (`[^|]*)\|", text, re.MULTILINE)
+    return {code for cell in cells for code in re.findall(r"`([^`]+)`", cell)}
+
+
+# The example of the README
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> Iterator[ModuleType]:
+    """The README's example, imported from a file as `asynctaskd run --app shop:app` does."""
+    [code] = re.findall(r"```python\n(# shop\.py\n.*?)```", (ROOT / "README.md").read_text("utf8"), re.DOTALL)
+    path = tmp_path / "shop.py"
+    path.write_text(code, encoding="utf8")
+    spec = importlib.util.spec_from_file_location("shop", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = sys.modules["shop"] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    yield module
+    del sys.modules["shop"]
+
+
+def worker_of(shop: ModuleType, dsn: str) -> Daemon:
+    return Daemon(shop.app, dsn, load_config(None, {}, {}))
+
+
+async def test_the_example_of_the_readme_runs(shop: ModuleType, database: Database, pool: asyncpg.Pool) -> None:
+    task_id = await shop.sign_up(database.dsn, "ada@example.org")
+
+    await worker_of(shop, database.dsn).run(once=True)
+
+    task = await Client(pool).get_task(task_id)
+    assert task.status is TaskStatus.COMPLETED
+    assert task.result == {"sent_to": "ada@example.org"}
+    assert await pool.fetchval("SELECT email FROM users") == "ada@example.org"
+
+
+async def test_the_failure_hook_of_the_readme_writes_what_it_says(
+    shop: ModuleType, database: Database, pool: asyncpg.Pool
+) -> None:
+    await shop.sign_up(database.dsn, "ada@example.org")
+    # Two fields break the model, but the address is there for the hook.
+    await pool.execute("UPDATE asynctaskd.tasks SET payload = '[]'")
+    shop.give_up_on = None
+
+    await worker_of(shop, database.dsn).run(once=True)
+
+    [task] = await Client(pool).list_tasks()
+    assert task.status is TaskStatus.FAILED
+    assert task.reason == "invalid_payload"
+
+
+# Tables that must be complete
+
+
+def test_the_configuration_reference_is_in_step_with_the_settings() -> None:
+    [written] = _GENERATED.findall(CONFIGURATION.read_text("utf8"))
+    assert written == settings_tables(), f"run `python {Path(__file__).relative_to(ROOT)}`"
+
+
+@pytest.mark.parametrize("status", TaskStatus)
+def test_the_glossary_explains_every_status(status: TaskStatus) -> None:
+    assert status.value in codes_in_first_column(page("reference/glossary.md"))
+
+
+@pytest.mark.parametrize("kind", EventKind)
+def test_the_glossary_explains_every_event(kind: EventKind) -> None:
+    assert kind.value in codes_in_first_column(page("reference/glossary.md"))
+
+
+@pytest.mark.parametrize("status", TaskStatus)
+def test_the_page_on_states_names_every_status(status: TaskStatus) -> None:
+    assert f"`{status.value}`" in page("reference/states.md")
+
+
+def options_declarable_and_requestable() -> dict[str, tuple[bool, bool]]:
+    """Where the options page says that each option may be given: with the definition, at enqueue."""
+    rows = re.findall(r"^\| `(\w+)` \| (✓?) ?\| (✓?) ?\|", page("reference/options.md"), re.MULTILINE)
+    return {name: (bool(declared), bool(requested)) for name, declared, requested in rows}
+
+
+def test_the_options_page_lists_every_option_and_where_it_may_be_given() -> None:
+    declared, requested = DeclaredOptions.__annotations__, RequestOptions.__annotations__
+    names = {*declared, *requested}
+    assert options_declarable_and_requestable() == {name: (name in declared, name in requested) for name in names}
+
+
+async def test_the_sql_page_lists_the_columns_of_all_tasks_in_order(connection: asyncpg.Connection) -> None:
+    rows = await connection.fetch(
+        "SELECT attname, format_type(atttypid, atttypmod) AS type FROM pg_attribute"
+        " WHERE attrelid = 'asynctaskd.all_tasks'::regclass AND attnum > 0 ORDER BY attnum"
+    )
+    columns = [(row["attname"], row["type"].replace("timestamp with time zone", "timestamptz")) for row in rows]
+
+    section = page("reference/sql.md").partition("## The view all_tasks")[2].partition("\n## ")[0]
+    assert re.findall(r"^\| `(\w+)` \| `([\w\[\]]+)` \|", section, re.MULTILINE) == columns
+
+
+async def test_the_sql_page_lists_every_table(connection: asyncpg.Connection) -> None:
+    tables = await connection.fetch(
+        "SELECT relname FROM pg_class WHERE relnamespace = 'asynctaskd'::regnamespace"
+        " AND relkind IN ('r', 'p') AND NOT relispartition"
+    )
+    assert {row["relname"] for row in tables} <= codes_in_first_column(page("reference/sql.md"))
+
+
+@pytest.mark.parametrize("function", ["enqueue", "enqueue_many"])
+async def test_the_sql_page_names_every_argument_of_the_way_in(
+    connection: asyncpg.Connection, function: str
+) -> None:
+    arguments = await connection.fetchval(
+        "SELECT proargnames FROM pg_proc WHERE oid = $1::regproc", f"asynctaskd.{function}"
+    )
+    [signature] = re.findall(rf"asynctaskd\.{function}\(\n(.*?)\) RETURNS", page("reference/sql.md"), re.DOTALL)
+    assert re.findall(r"(\w+) (?:text|jsonb|integer|bigint|interval|timestamptz)", signature) == arguments
+
+
+async def test_the_sql_page_explains_every_error_of_ours(connection: asyncpg.Connection) -> None:
+    sources = await connection.fetch(
+        "SELECT prosrc FROM pg_proc WHERE pronamespace = 'asynctaskd'::regnamespace AND prosrc LIKE '%ERRCODE%'"
+    )
+    raised = {code for row in sources for code in re.findall(r"ERRCODE = '(ATD\d\d)'", row["prosrc"])}
+    assert raised
+    assert raised <= codes_in_first_column(page("reference/sql.md"))
+
+
+@pytest.mark.parametrize("name", asynctaskd.__all__)
+def test_the_python_page_names_every_public_name(name: str) -> None:
+    assert f"`{name}`" in page("reference/python.md")
+
+
+def test_the_python_page_names_every_method_of_the_client() -> None:
+    methods = {name for name in vars(Client) if not name.startswith("_")}
+    assert methods <= set(re.findall(r"`await (\w+)\(", page("reference/python.md")))
+
+
+# Links
+
+
+def links() -> Iterator[tuple[Path, str]]:
+    for source in PAGES:
+        text = re.sub(r"```.*?```", "", source.read_text("utf8"), flags=re.DOTALL)
+        for target in re.findall(r"\]\(([^)\s]+)\)", text):
+            if not target.startswith(("http://", "https://")):
+                yield source, target
+
+
+@pytest.mark.parametrize(("source", "target"), links(), ids=lambda value: str(value).rpartition("/")[2])
+def test_every_relative_link_leads_somewhere(source: Path, target: str) -> None:
+    path, _, anchor = target.partition("#")
+    found = (source.parent / path).resolve() if path else source
+    assert found.exists(), f"{source.relative_to(ROOT)} links to {target}"
+    if anchor:
+        assert anchor in anchors(found), f"{source.relative_to(ROOT)} links to {target}"
+
+
+def anchors(source: Path) -> set[str]:
+    headings = re.findall(r"^#+ (.+)$", source.read_text("utf8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_the_index_leads_to_every_page() -> None:
+    index = page("README.md")
+    unlisted = [path for path in DOCS.rglob("*.md") if str(path.relative_to(DOCS)) not in {*index_targets(index)}]
+    assert unlisted == [DOCS / "README.md"]
+
+
+def index_targets(index: str) -> list[str]:
+    return re.findall(r"\]\(([^)]+)\)", index)
+
+
+# What the configuration page is made of
+
+
+def settings_tables() -> str:
+    """The tables of the configuration page, one a section."""
+    return "\n".join(_section(name, info.annotation) for name, info in DaemonConfig.model_fields.items())
+
+
+def _section(name: str, model: Any) -> str:
+    rows = "".join(_row(setting) for setting in SETTINGS.values() if setting.section == name)
+    head = "| key | takes | default | meaning |\n|---|---|---|---|\n"
+    return f"## [{name}]\n\n{model.__doc__}\n\n{head}{rows}"
+
+
+def _row(setting: Setting) -> str:
+    meaning = f"{setting.description} Variable: `{setting.variable}`"
+    return f"| `{setting.name}` | {setting.expects} | {_default(setting.default)} | {meaning} |\n"
+
+
+def _default(value: object) -> str:
+    match value:
+        case None:
+            return "none"
+        case bool():
+            return f"`{str(value).lower()}`"
+        case timedelta():
+            return f"`{format_duration(value)}`"
+        case tuple():
+            return f"`{list(value)}`"
+        case _:
+            return f"`{value}`"
+
+
+if __name__ == "__main__":
+    CONFIGURATION.write_text(_GENERATED.sub(lambda _: settings_tables(), CONFIGURATION.read_text("utf8")), "utf8")
