@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any, Self, Unpack
 
 import asyncpg
 
+from asynctaskd.definitions import rules
 from asynctaskd.definitions.definition import Definition
 from asynctaskd.definitions.options import NO_OPTIONS
 from asynctaskd.definitions.payload import dump_payload
 from asynctaskd.definitions.request import TaskRequest
-from asynctaskd.durations import parse_duration
 from asynctaskd.errors import (
     InvalidInputError,
     TaskCancelledError,
@@ -60,6 +60,7 @@ class Client:
         self._schema = schema
         self._own_pool: asyncpg.Pool | None = None
         self._opening = asyncio.Lock()
+        self._turn = asyncio.Lock()
         self._watch = _Watch(self)
 
     async def __aenter__(self) -> Self:
@@ -109,9 +110,15 @@ class Client:
 
         Raises: like `enqueue`.
         """
-        known = [self._request(request, None, {}) for request in requests]
-        payloads = [_dumped(definition, request) for definition, request in known]
-        columns = _columns([request for _, request in known], payloads)
+        chosen, payloads = [], []
+        for place, wanted in enumerate(requests, 1):
+            try:
+                definition, request = self._request(wanted, None, {})
+                payloads.append(_dumped(definition, request))
+            except InvalidInputError as error:
+                raise type(error)(f"request {place}: {error}") from None
+            chosen.append(request)
+        columns = _columns(chosen, payloads)
         ids: list[int] = await self._value("enqueue_many", *columns, connection=connection)
         return ids
 
@@ -155,7 +162,8 @@ class Client:
             TaskNotFoundError: there is no such task, or its record was forgotten.
             TimeoutError: the time is up.
         """
-        async with asyncio.timeout(None if timeout is None else parse_duration(timeout).total_seconds()):
+        limit = None if timeout is None else rules.duration("timeout", timeout).total_seconds()
+        async with asyncio.timeout(limit):
             await self._watch.wait(task_id)
         return _completed(await self.get_task(task_id))
 
@@ -183,9 +191,15 @@ class Client:
     async def _fetch(
         self, name: str, *arguments: Any, connection: asyncpg.Connection | None = None
     ) -> list[asyncpg.Record]:
+        statement = query(name, self._schema)
+        if connection is None and isinstance(self._database, asyncpg.Connection):
+            # The client's own waits and calls take turns on the one connection it was given.
+            async with self._turn:
+                with translated():
+                    return await self._database.fetch(statement, *arguments)
         executor = connection or await self._executor()
         with translated():
-            return await executor.fetch(query(name, self._schema), *arguments)
+            return await executor.fetch(statement, *arguments)
 
     async def _executor(self) -> asyncpg.Pool | asyncpg.Connection:
         if not isinstance(self._database, str):
@@ -249,6 +263,7 @@ class _Watch:
             self._waiting.pop(task_id, None)
         if not self._waiting and self._looking is not None:
             self._looking.cancel()
+            self._looking = None  # it takes a moment to end: who comes meanwhile needs another
 
 
 async def _growing_pauses() -> AsyncIterator[None]:

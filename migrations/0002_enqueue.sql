@@ -219,14 +219,15 @@ END $$;
 CREATE FUNCTION asynctaskd.finish(ids bigint[], new_status text, why text) RETURNS bigint
 LANGUAGE plpgsql AS $$
 DECLARE
+    now_is timestamptz := asynctaskd.clock();
     moved bigint;
 BEGIN
     PERFORM asynctaskd.ensure_finished_partition(day)
-    FROM (SELECT DISTINCT asynctaskd.forget_day(asynctaskd.clock(), coalesce(keep, interval '7 days')) AS day
+    FROM (SELECT DISTINCT asynctaskd.forget_day(now_is, coalesce(keep, interval '7 days')) AS day
           FROM asynctaskd.tasks WHERE id = ANY (ids)) AS days;
     WITH ended AS (
         DELETE FROM asynctaskd.tasks WHERE id = ANY (ids) AND status <> 'running'
-        RETURNING *, asynctaskd.clock() AS finished_at, coalesce(keep, interval '7 days') AS kept
+        RETURNING *, now_is AS finished_at, coalesce(keep, interval '7 days') AS kept
     ), archived AS (
         INSERT INTO asynctaskd.finished_tasks
                (id, claim_token, parent_id, root_id, serial_id, created_at, run_at, deadline, claimed_at,
@@ -361,9 +362,15 @@ BEGIN
     RETURN new_id;
 END $$;
 
+-- The tags among the options of one request, or NULL where they were left out.
+CREATE FUNCTION asynctaskd.tags_of(option jsonb) RETURNS text[]
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN CASE WHEN jsonb_typeof(option -> 'tags') <> 'null'
+       THEN ARRAY(SELECT jsonb_array_elements_text(option -> 'tags')) END;
+
 -- Many tasks in one statement; returns their ids in the order given. Each array has one element a task, or is
 -- NULL. An element of `labels` is its labels joined by commas; one of `options` is an object of the remaining
--- arguments of `enqueue`, by name. All are enqueued, or none.
+-- arguments of `enqueue`, by name; null leaves one out. All are enqueued, or none.
 CREATE FUNCTION asynctaskd.enqueue_many(
     names text[],
     payloads jsonb[],
@@ -378,7 +385,11 @@ DECLARE
     known constant text[] := '{tags,unique_tag,unique_until,on_conflict,serial_key,serial_id,parent_id,delay,run_at,'
                              'deadline,deadline_after,timeout,retry,max_attempts,keep,metadata}';
     problem text;
-    ids bigint[];
+    detail text;
+    advice text;
+    code text;
+    asked record;
+    ids bigint[] := '{}';
 BEGIN
     IF (SELECT count(DISTINCT n) FROM unnest(ARRAY[
             cardinality(names), coalesce(cardinality(payloads), -1),
@@ -386,27 +397,46 @@ BEGIN
         RAISE EXCEPTION 'the arrays must have one element a task: names has %, payloads has %',
             cardinality(names), cardinality(payloads) USING ERRCODE = 'ATD01';
     END IF;
-    SELECT format('unknown option %L', key) INTO problem
-    FROM unnest(options) AS option, jsonb_object_keys(option) AS key WHERE key <> ALL (known) LIMIT 1;
+    SELECT format('request %s: %s', place, flaw) INTO problem
+    FROM unnest(options) WITH ORDINALITY AS o(option, place) CROSS JOIN LATERAL (
+        SELECT 'its options must be an object' AS flaw WHERE jsonb_typeof(option) <> 'object'
+        UNION ALL
+        SELECT format('unknown option %L', key)
+        FROM jsonb_object_keys(CASE WHEN jsonb_typeof(option) = 'object' THEN option END) AS key
+        WHERE key <> ALL (known)
+    ) AS wrong
+    ORDER BY place LIMIT 1;
     IF problem IS NOT NULL THEN
         RAISE EXCEPTION '%', problem USING ERRCODE = 'ATD01';
     END IF;
 
     -- Tags, keys and parents have to be looked at one after the other.
-    IF EXISTS (SELECT FROM unnest(options) AS option WHERE option ?| '{unique_tag,serial_key,serial_id,parent_id}')
+    IF EXISTS (SELECT FROM unnest(options) AS option
+               WHERE option ?| '{unique_tag,unique_until,on_conflict,serial_key,serial_id,parent_id}')
        OR EXISTS (SELECT FROM asynctaskd.definitions WHERE name = ANY (names) AND serial_key IS NOT NULL) THEN
-        SELECT array_agg(asynctaskd.enqueue(
-                   name, payload, priority, weight, string_to_array(label_list, ','),
-                   CASE WHEN option ? 'tags' THEN ARRAY(SELECT jsonb_array_elements_text(option -> 'tags')) END,
-                   option ->> 'unique_tag',
-                   option ->> 'unique_until', coalesce(option ->> 'on_conflict', 'return'),
-                   option ->> 'serial_key', (option ->> 'serial_id')::bigint, (option ->> 'parent_id')::bigint,
-                   (option ->> 'delay')::interval, (option ->> 'run_at')::timestamptz,
-                   (option ->> 'deadline')::timestamptz, (option ->> 'deadline_after')::interval,
-                   (option ->> 'timeout')::interval, option ->> 'retry', (option ->> 'max_attempts')::integer, (option ->> 'keep')::interval, option -> 'metadata'))
-        INTO ids
-        FROM unnest(names, payloads, priorities, weights, labels, options)
-             AS request(name, payload, priority, weight, label_list, option);
+        BEGIN
+            FOR asked IN
+                SELECT * FROM unnest(names, payloads, priorities, weights, labels, options) WITH ORDINALITY
+                    AS r(name, payload, priority, weight, label_list, option, place)
+            LOOP
+                ids := ids || asynctaskd.enqueue(
+                    asked.name, asked.payload, asked.priority, asked.weight,
+                    string_to_array(asked.label_list, ','), asynctaskd.tags_of(asked.option),
+                    asked.option ->> 'unique_tag', asked.option ->> 'unique_until',
+                    coalesce(asked.option ->> 'on_conflict', 'return'), asked.option ->> 'serial_key',
+                    (asked.option ->> 'serial_id')::bigint, (asked.option ->> 'parent_id')::bigint,
+                    (asked.option ->> 'delay')::interval, (asked.option ->> 'run_at')::timestamptz,
+                    (asked.option ->> 'deadline')::timestamptz, (asked.option ->> 'deadline_after')::interval,
+                    (asked.option ->> 'timeout')::interval, asked.option ->> 'retry',
+                    (asked.option ->> 'max_attempts')::integer, (asked.option ->> 'keep')::interval,
+                    nullif(asked.option -> 'metadata', 'null'));
+            END LOOP;
+        EXCEPTION WHEN SQLSTATE 'ATD01' OR SQLSTATE 'ATD02' OR SQLSTATE 'ATD03' THEN
+            GET STACKED DIAGNOSTICS problem = MESSAGE_TEXT, detail = PG_EXCEPTION_DETAIL, advice = PG_EXCEPTION_HINT,
+                                    code = RETURNED_SQLSTATE;
+            RAISE EXCEPTION 'request %: %', asked.place, problem USING ERRCODE = code,
+                DETAIL = detail, HINT = advice;
+        END;
         RETURN ids;
     END IF;
 
@@ -415,12 +445,12 @@ BEGIN
          AS request(name, payload, priority, weight, label_list, option, place),
          asynctaskd.request_problem(
              name, payload, priority, weight, string_to_array(label_list, ','),
-             CASE WHEN option ? 'tags' THEN ARRAY(SELECT jsonb_array_elements_text(option -> 'tags')) END,
-                   NULL, NULL, NULL, NULL,
+             asynctaskd.tags_of(option), NULL, NULL, NULL, NULL,
              (option ->> 'delay')::interval, (option ->> 'run_at')::timestamptz,
-             (option ->> 'deadline')::timestamptz, (option ->> 'timeout')::interval, option ->> 'retry',
+             (option ->> 'deadline')::timestamptz, (option ->> 'deadline_after')::interval,
+             (option ->> 'timeout')::interval, option ->> 'retry',
              (option ->> 'max_attempts')::integer, (option ->> 'keep')::interval) AS flaw
-    WHERE flaw IS NOT NULL LIMIT 1;
+    WHERE flaw IS NOT NULL ORDER BY place LIMIT 1;
     IF problem IS NOT NULL THEN
         RAISE EXCEPTION '%', problem USING ERRCODE = 'ATD01';
     END IF;
@@ -440,14 +470,13 @@ BEGIN
                         asynctaskd.later(now_is, coalesce((option ->> 'deadline_after')::interval, request.deadline))),
                coalesce(own_priority, request.priority, 0), coalesce(own_weight, request.weight, 1),
                coalesce((option ->> 'max_attempts')::integer,
-                        CASE WHEN option ? 'retry' THEN 10 ELSE request.max_attempts END),
+                        CASE WHEN option ->> 'retry' IS NULL THEN request.max_attempts ELSE 10 END),
                coalesce((option ->> 'timeout')::interval, request.timeout),
                coalesce((option ->> 'keep')::interval, request.keep),
                CASE WHEN starts_at > now_is THEN 'scheduled' ELSE 'pending' END, task_name,
                coalesce(asynctaskd.label_set(string_to_array(label_list, ',')), request.label_set, ''),
-               CASE WHEN option ? 'tags' THEN ARRAY(SELECT jsonb_array_elements_text(option -> 'tags'))
-                    ELSE coalesce(request.tags, '{}') END,
-               option ->> 'retry', payload, option -> 'metadata'
+               coalesce(asynctaskd.tags_of(option), request.tags, '{}'),
+               option ->> 'retry', payload, nullif(option -> 'metadata', 'null')
         FROM request
         RETURNING id, status, label_set
     ), told AS (

@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
-import sys
-import time
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,31 +13,21 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from asynctaskd.cli.demo_app import LIBRARY, TABLES, app
-from asynctaskd.cli.demo_files import WEIGHTS, DemoFailedError, Work, find_files, plan
-from asynctaskd.cli.demo_progress import Rate, Shares, Snapshot, take_snapshot
-from asynctaskd.cli.demo_summary import Run, Summary, show, summarize
-from asynctaskd.cli.demo_view import LiveView, PlainView, Progress, SilentView, View
-from asynctaskd.cli.demo_workers import CONCURRENCY, WORKERS, Workers
-from asynctaskd.client import Client
+from asynctaskd.cli.demo_app import LIBRARY, TABLES
+from asynctaskd.cli.demo_files import WEIGHTS, DemoFailedError, find_files, plan
+from asynctaskd.cli.demo_run import SCHEMA, Demo
+from asynctaskd.cli.demo_summary import Summary, show, summarize
+from asynctaskd.cli.demo_view import LiveView, PlainView, SilentView, View
+from asynctaskd.cli.demo_workers import Workers
+from asynctaskd.config import EMBEDDED
 from asynctaskd.postgres import embedded
 from asynctaskd.postgres.driver import connect, translated
 from asynctaskd.postgres.migrate import migrate
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator, Sequence
+    from collections.abc import AsyncIterator, Iterator
 
     import asyncpg
-
-    from asynctaskd.task import TaskRequest
-
-SCHEMA = "asynctaskd_demo"
-"""The demo's own schema, made anew at every start. No other one is touched."""
-
-_LOOK_EVERY = 0.2
-_URGENT_EVERY = 0.06
-_PATIENCE = 30.0
-"""Seconds without any progress after which the demo gives up."""
 
 
 def demo(
@@ -49,7 +37,7 @@ def demo(
             help=f'A PostgreSQL URL, or "embedded": a private server. The demo uses the schema {SCHEMA} '
             "there, which it drops first."
         ),
-    ] = embedded.EMBEDDED,
+    ] = EMBEDDED,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print nothing but a summary, as one JSON object.")
     ] = False,
@@ -111,7 +99,7 @@ async def _run(database: str, view: View) -> Summary:
     async with _prepared(dsn) as connection:
         with TemporaryDirectory(prefix="asynctaskd-demo-") as directory:
             async with Workers(dsn, SCHEMA, Path(directory)) as workers:
-                run = await workers.watch_over(_Demo(dsn, connection, workers, work, view).run())
+                run = await workers.watch_over(Demo(dsn, connection, workers, work, view).run())
                 await workers.stop()
         view.tell("both workers were told to stop, and ended in order")
         return await summarize(connection, run)
@@ -141,37 +129,6 @@ async def _prepared(dsn: str) -> AsyncIterator[asyncpg.Connection]:
 async def _publish_weights(connection: asyncpg.Connection) -> None:
     # At most half of the slots for urgent tasks: however many there are, the others move on.
     await connection.execute(
-        f"INSERT INTO {SCHEMA}.runtime_configs (version, weights, max_strict_percentage) VALUES (1, $1, 50)",
+        "INSERT INTO asynctaskd_demo.runtime_configs (version, weights, max_strict_percentage) VALUES (1, $1, 50)",
         json.dumps(dict(WEIGHTS)),
     )
-
-
-class _Demo:
-    """One run: it enqueues everything and looks on until the queue is empty."""
-
-    def __init__(
-        self, dsn: str, connection: asyncpg.Connection, workers: Workers, work: Work, view: View
-    ) -> None:
-        self._dsn = dsn
-        self._connection = connection  # only to look on
-        self._workers = workers
-        self._work = work
-        self._view = view
-        self._rolled_back: list[int] = []
-        self._shares = Shares()
-        self._rate = Rate()
-
-    async def run(self) -> Run:
-        """Enqueue, and wait until all has ended."""
-        await self._await_workers()
-        self._began = time.monotonic()
-        enqueuing = asyncio.create_task(self._enqueue())
-        try:
-            last = await self._look_on(enqueuing)
-        finally:
-            enqueuing.cancel()
-        return Run(self._work, self._elapsed, last, self._shares, self._rolled_back)
-
-    @property
-    def _elapsed(self) -> float:
-        return time.monotonic() - self._began

@@ -54,6 +54,10 @@ ON CONFLICT (path) DO UPDATE SET
     times_indexed = modules.times_indexed + 1
 """
 
+_REMEMBER = """
+INSERT INTO asynctaskd_demo.unreadable_files (path, task_id, attempts, error) VALUES ($1, $2, $3, $4)
+"""
+
 app = App()
 
 
@@ -91,13 +95,7 @@ async def index_file(file: SourceFile, ctx: TaskContext) -> None:
 @index_file.on_failed
 async def remember_unreadable(file: SourceFile, failure: TaskFailure, tx: asyncpg.Connection) -> None:
     """Runs once, when the last attempt has failed, in the transaction that makes the task `failed`."""
-    await tx.execute(
-        "INSERT INTO asynctaskd_demo.unreadable_files (path, task_id, attempts, error) VALUES ($1, $2, $3, $4)",
-        file.path,
-        failure.task_id,
-        failure.attempts,
-        failure.error,
-    )
+    await tx.execute(_REMEMBER, file.path, failure.task_id, failure.attempts, failure.error)
 
 
 def read_source(path: Path) -> Findings:

@@ -1,4 +1,4 @@
-"""The demo's work: Python's standard library as a list of files in three groups. Pure, but for `find_files`."""
+"""The demo's work: the files of Python's standard library, in three groups."""
 
 from __future__ import annotations
 

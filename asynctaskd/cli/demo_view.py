@@ -140,14 +140,19 @@ def _bars(progress: Progress) -> Table:
     for group, count in progress.snapshot.groups.items():
         shares = percent(wanted[group]), percent(progress.had[group])
         table.add_row(Text(group, _COLOURS[group]), str(WEIGHTS[group]), *shares, *_bar(group, count))
-    table.add_row(Text("urgent", _COLOURS["urgent"]), "strict", "first", "", *_bar("urgent", progress.snapshot.urgent))
+    table.add_row(
+        Text("urgent", _COLOURS["urgent"]), "strict", "first", "", *_bar("urgent", progress.snapshot.urgent)
+    )
     return table
 
 
 def _bar(name: str, count: Count) -> tuple[ProgressBar, str]:
     colour = _COLOURS[name]
     bar = ProgressBar(
-        total=max(count.tasks, 1), completed=count.ended, complete_style=colour, finished_style=f"bold {colour}"
+        total=max(count.tasks, 1),
+        completed=count.ended,
+        complete_style=colour,
+        finished_style=f"bold {colour}",
     )
     return bar, f"{count.ended}/{count.tasks}"
 
@@ -155,10 +160,14 @@ def _bar(name: str, count: Count) -> tuple[ProgressBar, str]:
 def _totals(progress: Progress) -> RenderableType:
     snapshot, done = progress.snapshot, progress.snapshot.all
     first = Text.assemble(
-        (f" {done.ended:,}", "bold"), f" of {done.tasks:,} done   ",
-        (f"{progress.rate:,.0f}/s", "bold"), f"   {progress.elapsed:.0f} s   ",
-        (f"{snapshot.retries}", "bold"), " retries   ",
-        (f"{snapshot.failed}", "bold red" if snapshot.failed else "bold"), " failed for good",
+        (f" {done.ended:,}", "bold"),
+        f" of {done.tasks:,} done   ",
+        (f"{progress.rate:,.0f}/s", "bold"),
+        f"   {progress.elapsed:.0f} s   ",
+        (f"{snapshot.retries}", "bold"),
+        " retries   ",
+        (f"{snapshot.failed}", "bold red" if snapshot.failed else "bold"),
+        " failed for good",
     )  # fmt: skip  (a line of text a line)
     return Group(first, Text(f" {waits(snapshot)}", "dim"))
 

@@ -7,20 +7,17 @@ leaves no task behind.
 from __future__ import annotations
 
 import asyncio
-import json
-import os
-import socket
 from contextlib import AsyncExitStack
-from typing import TYPE_CHECKING, cast
-from uuid import uuid4
+from typing import TYPE_CHECKING
 
 from asynctaskd.client import Client
 from asynctaskd.daemon.claim import Claimer
 from asynctaskd.daemon.commands import Steering
-from asynctaskd.daemon.execute import DEFAULT_TIMEOUT, Executor, Interruption
+from asynctaskd.daemon.execute import Executor, Interruption
 from asynctaskd.daemon.finalize import Finalizer
 from asynctaskd.daemon.hooks import FailureHooks
 from asynctaskd.daemon.housekeeping import Housekeeper
+from asynctaskd.daemon.identity import definition_rows, worker_row
 from asynctaskd.daemon.lease import Lease
 from asynctaskd.daemon.loops import OUTAGE, Backoff, repeat
 from asynctaskd.daemon.slots import Slots
@@ -29,20 +26,17 @@ from asynctaskd.errors import DatabaseUnavailableError
 from asynctaskd.postgres.driver import open_pool
 from asynctaskd.postgres.listener import Listener
 from asynctaskd.postgres.migrate import require_primary
-from asynctaskd.postgres.store import DefinitionRow, Ended, Store, WorkerRow
-from asynctaskd.scheduling.retry import NO_RETRY
+from asynctaskd.postgres.store import Ended, Store
 from asynctaskd.task import EventKind, TaskStatus, Transition
 from asynctaskd.telemetry.events import emit
 from asynctaskd.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
-    from datetime import timedelta
     from typing import Any
     from uuid import UUID
 
     from asynctaskd.config import DaemonConfig
-    from asynctaskd.definitions.definition import Definition
     from asynctaskd.definitions.registry import App
 
 # After the grace period: how long executions that were told to stop may take, and the last statements.
@@ -145,7 +139,7 @@ class Daemon:
         stack.callback(self._executor.close)
         self._lease = Lease(
             self._store,
-            self._worker_row(),
+            worker_row(self._app, config),
             self._steering,
             self._slots,
             renew_interval=config.renew_interval.total_seconds(),
@@ -162,26 +156,9 @@ class Daemon:
 
     async def _register(self) -> None:
         await self._store.ensure_partitions()
-        await self._store.register_definitions(
-            [_definition_row(one) for one in self._app.definitions.values()]
-        )
+        await self._store.register_definitions(definition_rows(self._app))
         await self._steering.load()
         await self._lease.acquire()
-
-    def _worker_row(self) -> WorkerRow:
-        config = self._config.worker
-        name = config.id or uuid4()
-        return WorkerRow(
-            id=uuid4(),
-            name=name,
-            hostname=socket.gethostname(),
-            pid=os.getpid(),
-            version=__version__,
-            labels=[*config.labels, f"worker:{name}"],
-            names=list(self._app.definitions),
-            concurrency=config.concurrency,
-            lease=config.lease,
-        )
 
     def _start_loops(self, group: asyncio.TaskGroup) -> None:
         def start(name: str, loop: Coroutine[Any, Any, None]) -> None:
@@ -209,12 +186,20 @@ class Daemon:
 
     async def _work_off(self) -> None:
         """Until nothing is due and nothing runs."""
+        backoff = Backoff("once")
         while not self._stopping.is_set():
-            await self._housekeeper.promote_due()
-            if not await self._store.has_work(self.worker_id, self._lease.labels):
-                return
-            self._look()
-            await _first_of(self._slots.wait_empty(), self._stopping.wait(), timeout=self._poll_interval)
+            try:
+                if not await self._has_work():
+                    return
+            except OUTAGE as error:
+                await backoff.wait(error)
+            else:
+                self._look()
+                await _first_of(self._slots.wait_empty(), self._stopping.wait(), timeout=self._poll_interval)
+
+    async def _has_work(self) -> bool:
+        await self._housekeeper.promote_due()
+        return await self._store.has_work(self.worker_id, self._lease.labels)
 
     async def _drain(self) -> None:
         """Stop claiming, let executions finish for the grace period, then give them back."""
@@ -232,6 +217,7 @@ class Daemon:
         left = [
             Ended(execution.task.id, execution.task.claim_token, _GIVEN_BACK, None)
             for execution in self._slots
+            if execution.outcome is None
         ]
         try:
             await self._store.finalize(left)
@@ -242,10 +228,10 @@ class Daemon:
 
     async def _abandon(self) -> None:
         """Leave no execution behind, whatever ended this worker; its lease sees to the tasks."""
+        unaware = [one.runner for one in self._slots if one.runner is not None and one.interruption is None]
         self._interrupt(Interruption.SHUTDOWN)
-        runners = [execution.runner for execution in self._slots if execution.runner is not None]
-        if runners:
-            await asyncio.wait(runners, timeout=_LAST_WORDS)
+        if unaware:
+            await asyncio.wait(unaware, timeout=_LAST_WORDS)
         self._finalizer.close()
 
     def _interrupt(self, why: Interruption) -> None:
@@ -265,23 +251,3 @@ async def _first_of(*waiting: Coroutine[Any, Any, Any], timeout: float) -> None:
     await asyncio.wait(tasks, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
     for task in tasks:
         task.cancel()
-
-
-def _definition_row(definition: Definition[..., Any]) -> DefinitionRow:
-    options, retry = definition.options, definition.retry or NO_RETRY
-    return DefinitionRow(
-        name=definition.name,
-        schema_hash=definition.schema_hash,
-        priority=options.priority,
-        weight=options.weight,
-        label_set=None if options.labels is None else ",".join(options.labels),
-        tags=None if options.tags is None else json.dumps(options.tags),
-        serial_key=options.serial_key,
-        unique_until=options.unique_until,
-        delay=options.delay,
-        deadline=cast("timedelta | None", options.deadline),  # an instant can't be declared
-        timeout=options.timeout or DEFAULT_TIMEOUT,
-        retry=retry.spec,
-        max_attempts=retry.max_attempts,
-        keep=options.keep,
-    )

@@ -49,6 +49,7 @@ PINNED_PLANS = {
 }
 
 _SCHEMA = re.compile(r"\basynctaskd(?=([._;]))")
+_ABOUT_PAYLOAD = re.compile(r"(request \d+: )?payload ")
 _UNAVAILABLE = (
     OSError,
     asyncio.TimeoutError,
@@ -118,7 +119,7 @@ def _domain_error(error: asyncpg.PostgresError) -> AsynctaskdError:
     message, detail = str(error.args[0]), getattr(error, "detail", None)
     if error.sqlstate == "ATD03" and detail:
         return TaskAlreadyExistsError(message, task_id=int(detail))
-    if message.startswith("payload"):
+    if _ABOUT_PAYLOAD.match(message):
         return InvalidPayloadError(message)
     return InvalidInputError(message)
 

@@ -88,9 +88,9 @@ async def _apply_missing(connection: asyncpg.Connection, schema: str) -> list[Mi
     await connection.execute("SELECT pg_advisory_xact_lock(hashtext($1))", f"{schema}.migrations")
     await connection.execute(f"SET LOCAL lock_timeout = '{_LOCK_TIMEOUT}'")
     applied = await _applied(connection, schema)
+    _refuse_newer_major(applied)
     missing = [migration for migration in shipped_migrations() if migration.number not in applied]
     if missing:
-        _refuse_newer_major(applied)
         await connection.execute(render(_BOOKKEEPING, schema))
     for migration in missing:
         await _apply(connection, migration, schema)

@@ -1,0 +1,63 @@
+"""What a worker tells the database of itself when it starts."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from typing import TYPE_CHECKING, Any, cast
+from uuid import uuid4
+
+from asynctaskd.daemon.execute import DEFAULT_TIMEOUT
+from asynctaskd.postgres.store import DefinitionRow, WorkerRow
+from asynctaskd.scheduling.retry import NO_RETRY
+from asynctaskd.version import __version__
+
+if TYPE_CHECKING:
+    from datetime import timedelta
+
+    from asynctaskd.config import DaemonConfig
+    from asynctaskd.definitions.definition import Definition
+    from asynctaskd.definitions.registry import App
+
+
+def worker_row(app: App, config: DaemonConfig) -> WorkerRow:
+    """A new identity of this worker, named in the label `worker:<id>` as configured, or after itself."""
+    worker = config.worker
+    name = worker.id or uuid4()
+    return WorkerRow(
+        id=uuid4(),
+        name=name,
+        hostname=socket.gethostname(),
+        pid=os.getpid(),
+        version=__version__,
+        labels=[*worker.labels, f"worker:{name}"],
+        names=list(app.definitions),
+        concurrency=worker.concurrency,
+        lease=worker.lease,
+    )
+
+
+def definition_rows(app: App) -> list[DefinitionRow]:
+    """What an App knows, so that SQL and Python enqueue with the same defaults."""
+    return [_definition_row(definition) for definition in app.definitions.values()]
+
+
+def _definition_row(definition: Definition[..., Any]) -> DefinitionRow:
+    options, retry = definition.options, definition.retry or NO_RETRY
+    return DefinitionRow(
+        name=definition.name,
+        schema_hash=definition.schema_hash,
+        priority=options.priority,
+        weight=options.weight,
+        label_set=None if options.labels is None else ",".join(options.labels),
+        tags=None if options.tags is None else json.dumps(options.tags),
+        serial_key=options.serial_key,
+        unique_until=options.unique_until,
+        delay=options.delay,
+        deadline=cast("timedelta | None", options.deadline),  # an instant can't be declared
+        timeout=options.timeout or DEFAULT_TIMEOUT,
+        retry=retry.spec,
+        max_attempts=retry.max_attempts,
+        keep=options.keep,
+    )
