@@ -167,6 +167,15 @@ class Client:
             await self._watch.wait(task_id)
         return _completed(await self.get_task(task_id))
 
+    async def events(self, task_id: int) -> list[dict[str, Any]]:
+        """What happened to a task beside its ordinary claims and its completion, in order.
+
+        Each is a dict of `kind`, `claim_token`, `claimed_at`, `at` and `detail` (decoded JSON); a task without a
+        record has none.
+        """
+        rows = [dict(row) for row in await self._fetch("list_events", task_id)]
+        return [row | {"detail": row["detail"] and json.loads(row["detail"])} for row in rows]
+
     async def statuses(self, ids: Iterable[int]) -> dict[int, TaskStatus]:
         """Where some tasks stand, by id; those without a record are left out."""
         return {row[0]: TaskStatus(row[1]) for row in await self._fetch("statuses", list(ids))}

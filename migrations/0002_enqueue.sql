@@ -74,7 +74,8 @@ END $$;
 CREATE FUNCTION asynctaskd.request_problem(
     name text, payload jsonb, priority integer, weight integer, labels text[], tags text[], unique_tag text,
     unique_until text, serial_key text, serial_id bigint, delay interval, run_at timestamptz,
-    deadline timestamptz, deadline_after interval, timeout interval, retry text, max_attempts integer, keep interval
+    deadline timestamptz, deadline_after interval, timeout interval, retry text, max_attempts integer, keep interval,
+    metadata jsonb
 ) RETURNS text
 LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE AS $$
 DECLARE
@@ -117,6 +118,9 @@ BEGIN
         WHEN keep < interval '0' THEN format('keep must not be negative, got %s', keep)
         WHEN greatest(delay, deadline_after, timeout, keep) > interval '36525 days' THEN 'a duration must be at most 36525 days'
         WHEN retry IS NOT NULL AND asynctaskd.retry_problem(retry) IS NOT NULL THEN asynctaskd.retry_problem(retry)
+        WHEN jsonb_typeof(metadata) <> 'object' THEN 'metadata must be an object'
+        WHEN metadata IS NOT NULL AND asynctaskd.payload_problem(metadata) IS NOT NULL
+            THEN regexp_replace(asynctaskd.payload_problem(metadata), '^payload', 'metadata')
         ELSE asynctaskd.payload_problem(payload)
     END;
 END $$;
@@ -309,7 +313,7 @@ BEGIN
         enqueue.name, enqueue.payload, enqueue.priority, enqueue.weight, enqueue.labels, enqueue.tags,
         enqueue.unique_tag, enqueue.unique_until, key, enqueue.serial_id, enqueue.delay, enqueue.run_at,
         enqueue.deadline, enqueue.deadline_after, enqueue.timeout, enqueue.retry, enqueue.max_attempts,
-        enqueue.keep);
+        enqueue.keep, enqueue.metadata);
     IF enqueue.on_conflict NOT IN ('return', 'raise') THEN
         problem := format('on_conflict must be return or raise, got %L', enqueue.on_conflict);
     END IF;
@@ -449,7 +453,8 @@ BEGIN
              (option ->> 'delay')::interval, (option ->> 'run_at')::timestamptz,
              (option ->> 'deadline')::timestamptz, (option ->> 'deadline_after')::interval,
              (option ->> 'timeout')::interval, option ->> 'retry',
-             (option ->> 'max_attempts')::integer, (option ->> 'keep')::interval) AS flaw
+             (option ->> 'max_attempts')::integer, (option ->> 'keep')::interval,
+             nullif(option -> 'metadata', 'null')) AS flaw
     WHERE flaw IS NOT NULL ORDER BY place LIMIT 1;
     IF problem IS NOT NULL THEN
         RAISE EXCEPTION '%', problem USING ERRCODE = 'ATD01';

@@ -15,9 +15,11 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import typer.main
 
 import asynctaskd
 from asynctaskd import Client, FatalTaskError, TaskStatus
+from asynctaskd.cli.failures import ExitCode
 from asynctaskd.config import SETTINGS, DaemonConfig, Setting, load_config
 from asynctaskd.daemon.supervisor import Daemon
 from asynctaskd.definitions.options import DeclaredOptions, RequestOptions
@@ -177,6 +179,41 @@ def test_the_python_page_names_every_public_name(name: str) -> None:
 def test_the_python_page_names_every_method_of_the_client() -> None:
     methods = {name for name in vars(Client) if not name.startswith("_")}
     assert methods <= set(re.findall(r"`await (\w+)\(", page("reference/python.md")))
+
+
+def commands() -> Iterator[tuple[str, Any]]:
+    """Every command by its path, such as `tasks list`, and what typer made of it."""
+    from asynctaskd.cli.commands import cli
+
+    rest = [("", typer.main.get_command(cli))]
+    while rest:
+        path, command = rest.pop()
+        members = getattr(command, "commands", {})
+        rest += [(f"{path} {name}".strip(), member) for name, member in members.items()]
+        if not members:
+            yield path, command
+
+
+def test_the_page_on_the_command_line_lists_every_command_and_no_other() -> None:
+    headings = set(re.findall(r"^## (.+)$", page("reference/cli.md"), re.MULTILINE))
+    assert headings - {"Flags that most commands take"} == {path for path, _ in commands()}
+
+
+def test_the_page_on_the_command_line_lists_every_flag_of_each_command() -> None:
+    sections = dict(re.findall(r"^## (.+)\n((?:(?!## ).*\n)*)", page("reference/cli.md"), re.MULTILINE))
+    missing = [
+        f"{path} {flag}"
+        for path, command in commands()
+        for parameter in command.params
+        for flag in parameter.opts
+        if flag.startswith("--") and not re.search(rf"{flag}\b", sections[path])
+    ]
+    assert missing == []
+
+
+@pytest.mark.parametrize("code", ExitCode)
+def test_the_page_on_exit_codes_explains_each(code: ExitCode) -> None:
+    assert f"| {code.value} |" in page("reference/exit-codes.md")
 
 
 # Links

@@ -29,6 +29,11 @@ if TYPE_CHECKING:
 
     import asyncpg
 
+# At most half of the slots for urgent tasks: however many there are, the others move on.
+_WEIGH = """
+INSERT INTO asynctaskd_demo.runtime_configs (version, weights, max_strict_percentage) VALUES (1, $1, 50)
+"""
+
 
 def demo(
     database: Annotated[
@@ -127,8 +132,4 @@ async def _prepared(dsn: str) -> AsyncIterator[asyncpg.Connection]:
 
 
 async def _publish_weights(connection: asyncpg.Connection) -> None:
-    # At most half of the slots for urgent tasks: however many there are, the others move on.
-    await connection.execute(
-        "INSERT INTO asynctaskd_demo.runtime_configs (version, weights, max_strict_percentage) VALUES (1, $1, 50)",
-        json.dumps(dict(WEIGHTS)),
-    )
+    await connection.execute(_WEIGH, json.dumps(dict(WEIGHTS)))

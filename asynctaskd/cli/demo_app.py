@@ -12,6 +12,7 @@ import sysconfig
 import tokenize
 from io import BytesIO
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING
 
 from pydantic import BaseModel
@@ -57,6 +58,10 @@ ON CONFLICT (path) DO UPDATE SET
 _REMEMBER = """
 INSERT INTO asynctaskd_demo.unreadable_files (path, task_id, attempts, error) VALUES ($1, $2, $3, $4)
 """
+
+# CPython's parser isn't safe in threads: while two of them build trees, some end with "SystemError: AST
+# constructor recursion depth mismatch". The GIL lets only one of them run anyway.
+_parser = Lock()
 
 app = App()
 
@@ -110,7 +115,9 @@ def read_source(path: Path) -> Findings:
 
 
 def _count(source: bytes, lines: int) -> Findings:
-    nodes = list(ast.walk(ast.parse(source)))
+    with _parser:
+        tree = ast.parse(source)
+    nodes = list(ast.walk(tree))
     tokens = tokenize.tokenize(BytesIO(source).readline)
     return Findings(
         lines=lines,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import TYPE_CHECKING
 
 from asynctaskd.cli.demo_files import WEIGHTS
@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 _COUNTS = """
 SELECT labels[1] AS name, priority > 0 AS is_urgent, count(*) AS tasks,
-       count(*) FILTER (WHERE attempts > 0) AS claimed,
+       count(*) FILTER (WHERE attempts = 0) AS untouched,
+       sum(attempts)::integer AS claims,
        count(*) FILTER (WHERE finished_at IS NOT NULL) AS ended,
        count(*) FILTER (WHERE status = 'failed') AS failed,
        sum(greatest(attempts - 1, 0))::integer AS retries
@@ -35,19 +36,16 @@ _RATE_WINDOW = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Count:
-    """Some tasks: how many there are, were claimed at least once, and have ended."""
+    """Some tasks: how many there are, nobody has claimed, and have ended; and how many claims there were."""
 
     tasks: int = 0
-    claimed: int = 0
+    untouched: int = 0
+    claims: int = 0
     ended: int = 0
 
     def __add__(self, other: Count) -> Count:
-        return Count(self.tasks + other.tasks, self.claimed + other.claimed, self.ended + other.ended)
-
-    @property
-    def untouched(self) -> int:
-        """How many nobody has claimed yet."""
-        return self.tasks - self.claimed
+        pairs = zip(astuple(self), astuple(other), strict=True)
+        return Count(*(one + another for one, another in pairs))
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +80,7 @@ async def take_snapshot(connection: asyncpg.Connection) -> Snapshot:
         waits = await connection.fetchrow(_WAITS)
     groups, urgent = dict.fromkeys(WEIGHTS, Count()), Count()
     for row in rows:
-        count = Count(row["tasks"], row["claimed"], row["ended"])
+        count = Count(row["tasks"], row["untouched"], row["claims"], row["ended"])
         if row["is_urgent"]:
             urgent += count
         else:
@@ -114,7 +112,7 @@ class Shares:
         if self._first is None or self._last is None:
             return dict.fromkeys(WEIGHTS, 0)
         first, last = self._first.groups, self._last.groups
-        return {group: last[group].claimed - first[group].claimed for group in WEIGHTS}
+        return {group: last[group].claims - first[group].claims for group in WEIGHTS}
 
     @property
     def had(self) -> Mapping[str, float | None]:

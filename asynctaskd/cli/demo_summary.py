@@ -220,7 +220,8 @@ def next_commands(summary: Summary, database: str) -> list[str]:
     program = _program()
     failed = [f"{program} tasks show {summary.failed_task}"] if summary.failed_task else []
     return [
-        f"export ASYNCTASKD_DATABASE_URL={given} ASYNCTASKD_DATABASE_SCHEMA=asynctaskd_demo",
+        f"export ASYNCTASKD_DATABASE_URL={given}",
+        "export ASYNCTASKD_DATABASE_SCHEMA=asynctaskd_demo",
         f"{program} tasks list",
         *failed,
         f"""{program} enqueue index_file '{{"path": "this.py"}}'""",

@@ -110,16 +110,15 @@ def plain_line(progress: Progress) -> str:
     """How far it is, in one line."""
     done = progress.snapshot.all
     wanted = shares_wanted()
-    groups = [f"{name} {percent(had)} (wants {percent(wanted[name])})" for name, had in progress.had.items()]
-    urgent = progress.snapshot.urgent
-    return ", ".join(
+    groups = [f"{name} {percent(had)} of {percent(wanted[name])}" for name, had in progress.had.items()]
+    urgent, failed = progress.snapshot.urgent, progress.snapshot.failed
+    return "  ".join(
         [
-            f"{progress.elapsed:4.1f} s: {done.ended}/{done.tasks} done",
+            f"{progress.elapsed:4.1f} s",
+            f"{done.ended}/{done.tasks} done",
             f"{progress.rate:.0f}/s",
-            *groups,
-            f"urgent {urgent.ended}/{urgent.tasks}",
-            f"{progress.snapshot.retries} retries",
-            f"{progress.snapshot.failed} failed",
+            ", ".join(groups),
+            f"urgent {urgent.ended}/{urgent.tasks}, {progress.snapshot.retries} retries, {failed} failed",
         ]
     )
 

@@ -16,14 +16,13 @@ from asynctaskd.version import __version__
 if TYPE_CHECKING:
     from datetime import timedelta
 
-    from asynctaskd.config import DaemonConfig
+    from asynctaskd.config import WorkerConfig
     from asynctaskd.definitions.definition import Definition
     from asynctaskd.definitions.registry import App
 
 
-def worker_row(app: App, config: DaemonConfig) -> WorkerRow:
+def worker_row(app: App, worker: WorkerConfig) -> WorkerRow:
     """A new identity of this worker, named in the label `worker:<id>` as configured, or after itself."""
-    worker = config.worker
     name = worker.id or uuid4()
     return WorkerRow(
         id=uuid4(),

@@ -1,0 +1,84 @@
+"""What commands print: JSON for programs, tables and lists for people."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+import typer
+
+from asynctaskd.durations import format_duration
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+def print_json(value: object) -> None:
+    """Print one JSON text: durations as `30s`, instants in ISO 8601."""
+    unicode = sys.stdout.encoding.lower() in ("utf-8", "utf8")
+    typer.echo(json.dumps(value, ensure_ascii=not unicode, default=_plain))
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, fixed: int) -> None:
+    """Print rows, one line each; where they don't fit, all columns but the first `fixed` are shortened."""
+    from rich.table import Table  # noqa: PLC0415  (JSON doesn't need it)
+    from rich.text import Text  # noqa: PLC0415
+
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for place, column in enumerate(columns):
+        table.add_column(column, no_wrap=place < fixed)
+    for row in rows:
+        # The text doesn't wrap, but its column may shrink: that gives one line and an ellipsis.
+        table.add_row(*(Text(shown(value), no_wrap=True, overflow="ellipsis") for value in row))
+    console().print(table)
+
+
+def print_facts(facts: Mapping[str, Any]) -> None:
+    """Print one fact a line; those that are None or empty are left out."""
+    given = {name: shown(value) for name, value in facts.items() if value not in (None, [], ())}
+    width = max(map(len, given))
+    for name, text in given.items():
+        typer.echo(f"{name:<{width}}  {text}")
+
+
+def shown(value: object) -> str:
+    """A value on one line, without characters that a terminal would obey."""
+    match value:
+        case None:
+            return ""
+        case str():
+            return printable(value)
+        case datetime():
+            return f"{value.astimezone(UTC):%Y-%m-%d %H:%M:%SZ}"
+        case list() | tuple() if all(isinstance(item, str) for item in value):
+            return printable(",".join(value))
+        case dict() | list() | tuple() | bool():
+            return printable(json.dumps(value, ensure_ascii=False, default=_plain))
+    return printable(str(_plain(value)))
+
+
+def printable(text: str) -> str:
+    """The text with every control character replaced by a space."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else " " for c in text)
+
+
+def console(*, stderr: bool = False) -> Console:
+    """A console that takes texts as they are: no markup, no highlighting, no colours where NO_COLOR is set."""
+    from rich.console import Console  # noqa: PLC0415  (it takes a while to import)
+
+    return Console(stderr=stderr, highlight=False, markup=False, emoji=False)
+
+
+def _plain(value: object) -> object:
+    match value:
+        case timedelta():
+            return format_duration(value)
+        case datetime():
+            return value.isoformat()
+        case UUID():
+            return str(value)
+    return value if isinstance(value, int | float) else str(value)

@@ -1,0 +1,128 @@
+"""`asynctaskd run`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import partial
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from asynctaskd.cli.failures import ExitCode, complain
+from asynctaskd.cli.migrate import title_of, version_of
+from asynctaskd.cli.options import App, Concurrency, ConfigFile, Database, Schema, WorkerLabels
+from asynctaskd.cli.session import find_database, read_config
+from asynctaskd.cli.stopping import Signals, end_rest, exit_hard, threads_have_ended
+from asynctaskd.postgres import embedded
+from asynctaskd.telemetry.events import emit
+from asynctaskd.telemetry.logs import configure_logging, describe_error, flush_logs
+
+if TYPE_CHECKING:
+    from asynctaskd.config import DaemonConfig
+    from asynctaskd.daemon.supervisor import Daemon
+
+
+def run(
+    ctx: typer.Context,
+    app: App,
+    concurrency: Concurrency = None,
+    labels: WorkerLabels = None,
+    once: Annotated[bool, typer.Option("--once", help="Run what is due, then end.")] = False,
+    database: Database = None,
+    schema: Schema = None,
+    config: ConfigFile = None,
+) -> int:
+    """Run a worker until it is told to stop.
+
+    SIGTERM or Ctrl-C: it stops claiming and lets running tasks finish (worker.grace); a second time: it puts
+    them back at once; a third time: it ends hard. An unreachable database is waited for.
+    """
+    signals = Signals()
+    signals.install()
+    settings = read_config(database, schema, config, concurrency=concurrency, labels=labels)
+    level = "debug" if ctx.find_root().params["debug"] else settings.log.level
+    configure_logging(level, settings.log.format)
+    return _work(_build(app, settings), signals, once=once)
+
+
+def _build(app: str, config: DaemonConfig) -> Daemon:
+    from asynctaskd.daemon.supervisor import Daemon  # noqa: PLC0415  (only this command needs it)
+    from asynctaskd.definitions.loader import load_app  # noqa: PLC0415
+
+    application = load_app(app)
+    return Daemon(application, _prepared_database(config), config)
+
+
+def _prepared_database(config: DaemonConfig) -> str:
+    dsn = find_database(config, progress=lambda sentence: emit("database.starting", note=sentence))
+    if embedded.is_embedded(config.database.require_url()):
+        _migrate_private(dsn, config.database.schema_name)
+    return dsn
+
+
+def _migrate_private(dsn: str, schema: str) -> None:
+    """Nobody else decides about a private server's schema, and the quick start is one command shorter."""
+    from asynctaskd.postgres.migrate import migrate  # noqa: PLC0415
+
+    applied = asyncio.run(migrate(dsn, schema=schema))
+    if applied:
+        names = [title_of(one) for one in applied]
+        emit("database.migrated", migrations=names, schema_version=version_of(applied[-1]))
+
+
+def _work(daemon: Daemon, signals: Signals, *, once: bool) -> int:
+    import uvloop  # noqa: PLC0415
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        code, in_order = runner.run(_run(daemon, signals, once))
+        if not in_order or not threads_have_ended():
+            # Closing the loop would wait for a handler that can't be stopped, whose task is back in the queue.
+            exit_hard(code)
+    flush_logs()
+    return code
+
+
+async def _run(daemon: Daemon, signals: Signals, once: bool) -> tuple[ExitCode, bool]:
+    """The exit code, and whether everything has ended in order."""
+    loop = asyncio.get_running_loop()
+    signals.bind(partial(loop.call_soon_threadsafe, daemon.stop))
+    with _own_threads(loop):
+        try:
+            await daemon.run(once=once)
+        except BaseExceptionGroup as crash:
+            return _report_crash(crash), await end_rest()
+        return ExitCode.FINE, await end_rest()
+
+
+@contextmanager
+def _own_threads(loop: asyncio.AbstractEventLoop) -> Iterator[None]:
+    """The threads of `asyncio.to_thread`, told to end with the daemon: the loop itself would wait for them."""
+    threads = ThreadPoolExecutor(thread_name_prefix="asynctaskd-io")
+    loop.set_default_executor(threads)
+    try:
+        yield
+    finally:
+        threads.shutdown(wait=False, cancel_futures=True)
+
+
+def _report_crash(crash: BaseExceptionGroup[BaseException]) -> ExitCode:
+    errors = list(_leaves(crash))
+    for error in errors:
+        emit("loop.crashed", error=error)
+    flush_logs()
+    complain(
+        f"the worker crashed: {describe_error(errors[0])}. The traceback is in the log above. Its tasks go to "
+        "others when its lease ends; start it again, and report it if it comes back."
+    )
+    return ExitCode.INTERNAL
+
+
+def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
+    for error in group.exceptions:
+        if isinstance(error, BaseExceptionGroup):
+            yield from _leaves(error)
+        else:
+            yield error

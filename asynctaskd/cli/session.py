@@ -1,0 +1,64 @@
+"""From the options of a command to a configuration, and to a client that answers one question."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from typing import TYPE_CHECKING, TypeVar
+
+import typer
+
+from asynctaskd.client import Client
+from asynctaskd.config import DaemonConfig, load_config
+from asynctaskd.postgres import embedded
+from asynctaskd.postgres.driver import connect
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+    from pathlib import Path
+
+    from asynctaskd.definitions.registry import App
+
+Answer = TypeVar("Answer")
+
+
+def read_config(
+    database: str | None, schema: str | None, path: Path | None, **worker: str | None
+) -> DaemonConfig:
+    """The configuration of this command: flags over the environment over the file over the defaults.
+
+    `worker` are flags of the section `worker` by name.
+
+    Raises:
+        ConfigError: something in it is wrong; each line of the message is one problem.
+    """
+    flags: dict[str, object] = {"database.url": database, "database.schema": schema}
+    return load_config(path, os.environ, flags | {f"worker.{name}": value for name, value in worker.items()})
+
+
+def find_database(config: DaemonConfig, *, progress: Callable[[str], None] | None = None) -> str:
+    """A DSN to connect with; starts the embedded server where the configuration asks for it.
+
+    Raises:
+        ConfigError: no database is configured, or the embedded server isn't installed.
+        DatabaseUnavailableError: the embedded server doesn't come up.
+    """
+    return embedded.resolve(config.database.require_url(), progress=progress or _tell)
+
+
+def ask(
+    config: DaemonConfig, question: Callable[[Client], Awaitable[Answer]], *, app: App | None = None
+) -> Answer:
+    """Connect, put a question to a client, and return its answer; raises what the client raises."""
+    return asyncio.run(_ask(find_database(config), config.database.schema_name, question, app))
+
+
+async def _ask(
+    dsn: str, schema: str, question: Callable[[Client], Awaitable[Answer]], app: App | None
+) -> Answer:
+    async with connect(dsn) as connection:
+        return await question(Client(connection, app, schema=schema))
+
+
+def _tell(sentence: str) -> None:
+    typer.echo(f"{sentence} …", err=True)

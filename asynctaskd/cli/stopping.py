@@ -1,0 +1,76 @@
+"""Signals, and a way out that no thread can block."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import threading
+import time
+from typing import TYPE_CHECKING
+
+from asynctaskd.cli.failures import ExitCode
+from asynctaskd.telemetry.logs import flush_logs
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import FrameType
+
+_LAST_BREATH = 0.2
+
+
+class Signals:
+    """SIGTERM and SIGINT: the first drains, the second gives running tasks back at once, the third ends it.
+
+    Before `bind` there is nothing to drain: a signal ends the process with exit code 0.
+    """
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._stop: Callable[[], None] | None = None
+
+    def install(self) -> None:
+        """Take both signals. Not by the loop: it doesn't turn while a handler blocks it."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._on_signal)
+
+    def bind(self, stop: Callable[[], None]) -> None:
+        """Call `stop` on the first signal and on the second."""
+        self._stop = stop
+
+    def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
+        self._count += 1
+        if self._count >= 3:
+            os._exit(ExitCode.FAILED)
+        if self._stop is None:
+            raise SystemExit(ExitCode.FINE)
+        self._stop()
+
+
+async def end_rest() -> bool:
+    """Cancel what is left in this loop; False where something goes on all the same."""
+    rest = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in rest:
+        task.cancel()
+    if not rest:
+        return True
+    _, going_on = await asyncio.wait(rest, timeout=_LAST_BREATH)
+    return not going_on
+
+
+def threads_have_ended() -> bool:
+    """Give threads that have nothing left to do a moment to end; False where one goes on."""
+    until = time.monotonic() + _LAST_BREATH
+    others = [one for one in threading.enumerate() if not one.daemon and one is not threading.main_thread()]
+    for thread in others:
+        thread.join(max(until - time.monotonic(), 0.0))
+    return not any(thread.is_alive() for thread in others)
+
+
+def exit_hard(code: int) -> None:
+    """End the process without waiting for anybody; what was logged is written first."""
+    flush_logs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)

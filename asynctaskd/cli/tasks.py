@@ -1,0 +1,130 @@
+"""`asynctaskd tasks list|show|wait`."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from asynctaskd.cli.options import AsJson, ConfigFile, Database, Schema, TaskId, split
+from asynctaskd.cli.output import print_facts, print_json, print_table, shown
+from asynctaskd.cli.session import ask, read_config
+from asynctaskd.definitions.rules import duration
+from asynctaskd.task import Task, TaskStatus
+
+if TYPE_CHECKING:
+    from datetime import timedelta
+
+    from asynctaskd.client import Client
+
+_COLUMNS = tuple(field.name for field in fields(Task))
+
+
+def list_tasks(
+    name: Annotated[str | None, typer.Option(help="Only tasks of this name.", show_default=False)] = None,
+    status: Annotated[
+        str | None, typer.Option(help=f"Only tasks that are {', '.join(TaskStatus)}.", show_default=False)
+    ] = None,
+    label: Annotated[
+        list[str] | None,
+        typer.Option(help="Only tasks with all of these labels (a,b or repeated).", show_default=False),
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, max=2**31 - 1, help="At most so many, the newest.")] = 100,
+    database: Database = None,
+    schema: Schema = None,
+    config: ConfigFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """List tasks, the newest first."""
+
+    async def listed(client: Client) -> list[Task]:
+        return await client.list_tasks(name=name, status=status, labels=split(label), limit=limit)
+
+    tasks = ask(read_config(database, schema, config), listed)
+    if as_json:
+        print_json([columns_of(task) for task in tasks])
+    else:
+        _print_tasks(tasks, limit)
+
+
+def show(
+    task_id: TaskId,
+    database: Database = None,
+    schema: Schema = None,
+    config: ConfigFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show one task, and what happened to it."""
+    task, events = ask(read_config(database, schema, config), partial(_task_and_events, task_id))
+    if as_json:
+        print_json(columns_of(task) | {"events": events})
+        return
+    print_facts(columns_of(task))
+    if events:
+        typer.echo("\nevents")
+    for event in events:
+        typer.echo(f"  {shown(event['at'])}  {event['kind']}  {shown(event['detail'])}")
+
+
+def wait(
+    task_id: TaskId,
+    timeout: Annotated[
+        str | None, typer.Option(metavar="30s", help="How long at most; for ever if left out.")
+    ] = None,
+    database: Database = None,
+    schema: Schema = None,
+    config: ConfigFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Wait until a task has completed.
+
+    Exits with 0 if it completed, 1 if it failed, expired, was cancelled or isn't known, and 75 if it hasn't
+    ended by the timeout.
+    """
+    limit = None if timeout is None else duration("--timeout", timeout)
+    task = ask(read_config(database, schema, config), partial(wait_for, task_id, limit))
+    if as_json:
+        print_json(columns_of(task))
+    else:
+        typer.echo(f"task {task.name!r} ({task.id}) completed: {shown(task.result) or 'no result'}")
+
+
+async def wait_for(task_id: int, limit: timedelta | None, client: Client) -> Task:
+    """Wait for a task; raises like `Client.wait`, with the task's status where the time is up."""
+    try:
+        return await client.wait(task_id, limit)
+    except TimeoutError:
+        task = await client.get_task(task_id)
+        raise TimeoutError(
+            f"task {task.name!r} ({task_id}) is still {task.status} after {shown(limit)}: "
+            f"wait again, or see `asynctaskd tasks show {task_id}`"
+        ) from None
+
+
+def columns_of(task: Task) -> dict[str, Any]:
+    """A task by the columns of `all_tasks`."""
+    return {column: getattr(task, column) for column in _COLUMNS}
+
+
+async def _task_and_events(task_id: int, client: Client) -> tuple[Task, list[dict[str, Any]]]:
+    return await client.get_task(task_id), await client.events(task_id)
+
+
+def _print_tasks(tasks: list[Task], limit: int) -> None:
+    if not tasks:
+        typer.echo("there are no such tasks")
+        return
+    rows = (
+        (task.id, task.status.value, _attempts(task), task.created_at, task.name, task.labels)
+        for task in tasks
+    )
+    print_table(("ID", "STATUS", "ATTEMPTS", "CREATED", "NAME", "LABELS"), rows, fixed=4)
+    if len(tasks) == limit:
+        typer.echo(f"these are the newest {limit}; --limit shows more", err=True)
+
+
+def _attempts(task: Task) -> str:
+    most = {None: "", -1: ""}.get(task.max_attempts, f"/{task.max_attempts}")
+    return f"{task.attempts}{most}"

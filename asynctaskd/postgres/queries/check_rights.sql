@@ -1,0 +1,15 @@
+-- The rights of a worker that the current role lacks, in words.
+WITH wanted (object, rights) AS (
+    VALUES ('tasks', 'SELECT INSERT UPDATE DELETE'), ('unique_tags', 'SELECT INSERT UPDATE DELETE'),
+           ('workers', 'SELECT INSERT UPDATE DELETE'), ('definitions', 'SELECT INSERT UPDATE'),
+           ('finished_tasks', 'SELECT INSERT'), ('task_events', 'SELECT INSERT'), ('runtime_configs', 'SELECT')
+)
+SELECT granted || ' on ' || object FROM wanted, string_to_table(rights, ' ') AS granted
+WHERE NOT has_table_privilege('asynctaskd.' || object, granted)
+UNION ALL
+SELECT 'USAGE on task_ids' WHERE NOT has_sequence_privilege('asynctaskd.task_ids', 'USAGE')
+UNION ALL
+-- Only its owner may attach a partition.
+SELECT 'membership in ' || rolname || ', the owner of finished_tasks'
+FROM pg_class JOIN pg_roles ON pg_roles.oid = relowner
+WHERE pg_class.oid = 'asynctaskd.finished_tasks'::regclass AND NOT pg_has_role(pg_roles.oid, 'USAGE')

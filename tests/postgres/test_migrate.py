@@ -1,0 +1,262 @@
+"""Migrating: from everywhere at once, in order, recorded, and refused where it can't end well."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit, urlunsplit
+from uuid import uuid4
+
+import asyncpg
+import pytest
+
+from asynctaskd.client import Client
+from asynctaskd.errors import DatabaseUnavailableError, SchemaVersionError
+from asynctaskd.postgres import migrate as module
+from asynctaskd.postgres.migrate import Migration, migrate, plan, require_version, shipped_migrations
+
+if TYPE_CHECKING:
+    from asyncpg import Connection, Record
+
+RELATIONS = {
+    "tasks", "finished_tasks", "unique_tags", "task_events", "definitions", "workers", "runtime_configs",
+    "all_tasks", "migrations",
+}  # fmt: skip
+
+PROCESS = """
+import asyncio, sys
+from asynctaskd.postgres.migrate import migrate
+print("ready", flush=True)
+sys.stdin.readline()
+print(len(asyncio.run(migrate(sys.argv[1]))), flush=True)
+"""
+"""A process that migrates as soon as it is told to, and says how many migrations it applied."""
+
+
+@dataclass(frozen=True)
+class Bare:
+    """A database that was never migrated."""
+
+    dsn: str
+    connection: Connection[Record]
+
+    async def relations(self, schema: str = "asynctaskd") -> set[str]:
+        rows = await self.connection.fetch(
+            "SELECT relname FROM pg_class JOIN pg_namespace n ON n.oid = relnamespace"
+            " WHERE nspname = $1 AND relkind IN ('r', 'p', 'v')",
+            schema,
+        )
+        return {row[0] for row in rows}
+
+
+@pytest.fixture
+async def bare(dsn: str) -> AsyncIterator[Bare]:
+    name = f"asynctaskd_test_bare_{uuid4().hex}"
+    server = await asyncpg.connect(dsn)
+    await server.execute(f'CREATE DATABASE "{name}"')
+    own = urlunsplit(urlsplit(dsn)._replace(path=f"/{name}"))
+    connection = await asyncpg.connect(own)
+    yield Bare(own, connection)
+    await connection.close()
+    await server.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
+    await server.close()
+
+
+@pytest.fixture
+def ship(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[Migration]]:
+    """Has the given migrations shipped after the real ones."""
+
+    def shipped(*added: Migration) -> list[Migration]:
+        together = [*shipped_migrations(), *added]
+        monkeypatch.setattr(module, "shipped_migrations", lambda: together)
+        return together
+
+    return shipped
+
+
+def later(major: int, minor: int, sql: str = "SELECT", places: int = 1) -> Migration:
+    number = shipped_migrations()[-1].number + places
+    return Migration(number, "later", major, minor, sql)
+
+
+async def test_a_bare_database_becomes_the_schema(bare: Bare) -> None:
+    assert await migrate(bare.dsn) == shipped_migrations()
+    assert await bare.relations() >= RELATIONS
+
+
+async def test_migrations_are_applied_in_order_and_recorded(bare: Bare) -> None:
+    await migrate(bare.dsn)
+    rows = await bare.connection.fetch(
+        "SELECT number, name, major, minor FROM asynctaskd.migrations ORDER BY applied_at"
+    )
+    assert [tuple(row) for row in rows] == [
+        (each.number, each.name, each.major, each.minor) for each in shipped_migrations()
+    ]
+
+
+def test_shipped_migrations_are_numbered_without_a_gap() -> None:
+    numbers = [each.number for each in shipped_migrations()]
+    assert numbers == list(range(1, len(numbers) + 1))
+
+
+async def test_a_second_time_there_is_nothing_to_do(bare: Bare) -> None:
+    await migrate(bare.dsn)
+    assert await migrate(bare.dsn) == []
+    assert await plan(bare.dsn) == []
+
+
+async def test_ten_connections_at_once_give_one_schema_and_no_error(bare: Bare) -> None:
+    applied = await asyncio.gather(*(migrate(bare.dsn) for _ in range(10)))
+    assert sorted(map(len, applied)) == [0] * 9 + [len(shipped_migrations())]
+
+
+async def test_ten_processes_at_once_give_one_schema_and_no_error(bare: Bare) -> None:
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", PROCESS, bare.dsn],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(10)
+    ]
+    for process in processes:
+        assert process.stdout is not None
+        assert (await asyncio.to_thread(process.stdout.readline)).strip() == "ready"
+    answers = await asyncio.gather(*(asyncio.to_thread(process.communicate, "go\n") for process in processes))
+    assert [answer[1] for answer in answers] == [""] * 10
+    assert sorted(int(answer[0]) for answer in answers) == [0] * 9 + [len(shipped_migrations())]
+    assert await bare.connection.fetchval("SELECT count(*) FROM asynctaskd.migrations") == len(
+        shipped_migrations()
+    )
+
+
+async def test_a_plan_names_what_is_missing_and_changes_nothing(bare: Bare) -> None:
+    assert await plan(bare.dsn) == shipped_migrations()
+    assert await bare.relations() == set()
+    assert await bare.connection.fetchval("SELECT count(*) FROM pg_namespace WHERE nspname = 'asynctaskd'") == 0
+
+
+async def test_two_schemas_in_one_database_know_nothing_of_each_other(bare: Bare) -> None:
+    await migrate(bare.dsn)
+    assert await migrate(bare.dsn, schema="other") == shipped_migrations()
+    assert await bare.relations("other") == await bare.relations()
+    async with Client(bare.dsn, schema="other") as other, Client(bare.dsn) as first:
+        task_id = await other.enqueue("a", unique_tag="t", keep="400d")
+        assert (await other.get_task(task_id)).name == "a"
+        assert await first.list_tasks() == []
+
+
+async def test_another_schema_stands_without_the_first_one(bare: Bare) -> None:
+    await migrate(bare.dsn, schema="other")
+    assert await bare.relations() == set()
+    bodies = await bare.connection.fetch(
+        "SELECT proname FROM pg_proc JOIN pg_namespace n ON n.oid = pronamespace WHERE nspname = 'other'"
+        " AND pg_get_functiondef(pg_proc.oid) ~ 'asynctaskd[._]'"
+    )
+    assert [row[0] for row in bodies] == []
+
+
+async def test_notices_of_another_schema_have_a_channel_of_their_own(bare: Bare) -> None:
+    await migrate(bare.dsn, schema="other")
+    body = await bare.connection.fetchval("SELECT pg_get_functiondef('other.announce'::regproc)")
+    assert "'other_ready'" in body
+
+
+async def test_what_is_new_is_applied_to_a_migrated_database(
+    bare: Bare, ship: Callable[..., list[Migration]]
+) -> None:
+    await migrate(bare.dsn)
+    [*_, new] = ship(later(1, 1, "CREATE TABLE asynctaskd.new (id integer)"))
+    assert await plan(bare.dsn) == [new]
+    assert await migrate(bare.dsn) == [new]
+    assert "new" in await bare.relations()
+
+
+async def test_a_migration_that_fails_leaves_nothing_behind(
+    bare: Bare, ship: Callable[..., list[Migration]]
+) -> None:
+    ship(later(1, 1, "CREATE TABLE asynctaskd.new (id integer)"), later(1, 2, "SELECT 1/0", places=2))
+    with pytest.raises(Exception, match="division by zero"):
+        await migrate(bare.dsn)
+    assert await bare.relations() == set()
+
+
+async def test_a_table_that_stays_locked_ends_the_migration(
+    bare: Bare, ship: Callable[..., list[Migration]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await migrate(bare.dsn)
+    ship(later(1, 1, "ALTER TABLE asynctaskd.tasks ADD COLUMN new integer"))
+    monkeypatch.setattr(module, "_LOCK_TIMEOUT", "10ms")
+    async with bare.connection.transaction():
+        await bare.connection.execute("LOCK TABLE asynctaskd.tasks IN ROW EXCLUSIVE MODE")
+        with pytest.raises(DatabaseUnavailableError, match="lock timeout"):
+            await migrate(bare.dsn)
+
+
+@pytest.mark.parametrize("numbers", ["the same", "more"])
+async def test_a_database_of_a_newer_major_is_refused(bare: Bare, numbers: str) -> None:
+    await migrate(bare.dsn)
+    next_number = shipped_migrations()[-1].number + 1
+    await bare.connection.execute(
+        "INSERT INTO asynctaskd.migrations (number, name, major, minor) VALUES ($1, 'next', 2, 0)", next_number
+    )
+    if numbers == "the same":  # as after a squash: what we ship isn't there by number either
+        await bare.connection.execute("DELETE FROM asynctaskd.migrations WHERE number = $1", next_number - 1)
+    before = await bare.relations()
+    with pytest.raises(SchemaVersionError, match="2.0, .*newer major version: upgrade asynctaskd"):
+        await migrate(bare.dsn)
+    with pytest.raises(SchemaVersionError, match="upgrade asynctaskd"):
+        await require_version(bare.connection)
+    assert await bare.relations() == before
+
+
+async def test_a_missing_schema_says_what_to_run(bare: Bare) -> None:
+    with pytest.raises(SchemaVersionError, match="'asynctaskd' is missing.*run `asynctaskd migrate`"):
+        await require_version(bare.connection)
+    async with Client(bare.dsn) as client:
+        with pytest.raises(SchemaVersionError, match="run `asynctaskd migrate`"):
+            await client.enqueue("a")
+
+
+async def test_a_schema_too_old_says_what_to_run(bare: Bare, ship: Callable[..., list[Migration]]) -> None:
+    await migrate(bare.dsn)
+    ship(later(1, 7))
+    with pytest.raises(SchemaVersionError, match="is 1.0, but 1.7 is needed: run `asynctaskd migrate`"):
+        await require_version(bare.connection)
+
+
+async def test_an_older_major_says_what_to_run(bare: Bare, ship: Callable[..., list[Migration]]) -> None:
+    await migrate(bare.dsn)
+    ship(later(2, 0))
+    with pytest.raises(SchemaVersionError, match="is 1.0, but 2.0 is needed: run `asynctaskd migrate`"):
+        await require_version(bare.connection)
+
+
+async def test_a_newer_minor_will_do(bare: Bare) -> None:
+    await migrate(bare.dsn)
+    await bare.connection.execute("UPDATE asynctaskd.migrations SET minor = 99")
+    assert await require_version(bare.connection) == (1, 99)
+
+
+async def test_a_read_only_database_is_refused_and_unchanged(bare: Bare) -> None:
+    name = urlsplit(bare.dsn).path[1:]
+    await bare.connection.execute(f'ALTER DATABASE "{name}" SET default_transaction_read_only = on')
+    with pytest.raises(DatabaseUnavailableError, match="read-only"):
+        await migrate(bare.dsn)
+    assert await bare.relations() == set()
+
+
+async def test_a_migration_without_its_version_is_refused(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path_factory.mktemp("migrations")
+    (folder / "0001_first.sql").write_text("SELECT 1;\n")
+    monkeypatch.setattr(module, "_folder", lambda: folder)
+    with pytest.raises(SchemaVersionError, match="0001_first.sql doesn't begin with"):
+        shipped_migrations()
