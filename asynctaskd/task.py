@@ -1,6 +1,6 @@
 """The row, and what may become of it.
 
-An execution produces an `Outcome` (a value); `scheduling.retry.decide` turns it into a
+An execution produces an `Outcome` (a value); `scheduling.transitions.decide` turns it into a
 `Transition` (a value); `daemon.finalize` writes transitions and nothing else does.
 """
 

@@ -96,8 +96,9 @@ BEGIN
              array_to_string(labels, ',') !~ '^[A-Za-z0-9_.:/-]{1,128}(,[A-Za-z0-9_.:/-]{1,128})*$'
              OR cardinality(string_to_array(array_to_string(labels, ','), ',')) <> cardinality(labels))
             THEN format('a label must match [A-Za-z0-9_.:/-]{1,128}, got %L', labels)
-        WHEN array_position(tags, NULL) IS NOT NULL OR '' = ANY (tags) THEN 'a tag must not be empty'
-        WHEN cardinality(tags) > 0 AND (SELECT max(char_length(tag)) FROM unnest(tags) AS tag) > 512
+        WHEN array_position(tags, NULL) IS NOT NULL THEN 'a tag must not be NULL'
+        WHEN cardinality(tags) > 0 AND EXISTS (
+             SELECT FROM unnest(tags) AS tag WHERE char_length(tag) NOT BETWEEN 1 AND 512)
             THEN 'a tag must have 1 to 512 characters'
         WHEN char_length(unique_tag) NOT BETWEEN 1 AND 512
             THEN format('unique_tag must have 1 to 512 characters, got %s', char_length(unique_tag))
@@ -116,7 +117,7 @@ BEGIN
         WHEN timeout <= interval '0' THEN format('timeout must be more than 0, got %s', timeout)
         WHEN max_attempts < -1 THEN format('max_attempts must be at least -1, got %s', max_attempts)
         WHEN keep < interval '0' THEN format('keep must not be negative, got %s', keep)
-        WHEN greatest(delay, deadline_after, timeout, keep) > interval '36525 days' THEN 'a duration must be at most 36525 days'
+        WHEN greatest(delay, deadline_after, timeout, keep) > interval '36525 days' THEN 'a duration must be at most 36525d'
         WHEN retry IS NOT NULL AND asynctaskd.retry_problem(retry) IS NOT NULL THEN asynctaskd.retry_problem(retry)
         WHEN jsonb_typeof(metadata) <> 'object' THEN 'metadata must be an object'
         WHEN metadata IS NOT NULL AND asynctaskd.payload_problem(metadata) IS NOT NULL

@@ -9,6 +9,7 @@ import importlib.util
 import re
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from types import ModuleType
@@ -18,7 +19,7 @@ import pytest
 import typer.main
 
 import asynctaskd
-from asynctaskd import Client, FatalTaskError, TaskStatus
+from asynctaskd import Client, FatalTaskError, RetryPolicy, TaskStatus
 from asynctaskd.cli.failures import ExitCode
 from asynctaskd.config import SETTINGS, DaemonConfig, Setting, load_config
 from asynctaskd.daemon.supervisor import Daemon
@@ -53,26 +54,46 @@ def codes_in_first_column(text: str) -> set[str]:
 # The example of the README
 
 
-@pytest.fixture
-def shop(tmp_path: Path) -> Iterator[ModuleType]:
-    """The README's example, imported from a file as `asynctaskd run --app shop:app` does."""
-    [code] = re.findall(r"```python\n(# shop\.py\n.*?)```", (ROOT / "README.md").read_text("utf8"), re.DOTALL)
-    path = tmp_path / "shop.py"
+@contextmanager
+def module_in(source: Path, name: str, marker: str, folder: Path) -> Iterator[ModuleType]:
+    """The Python block of a page that begins with a marker, imported as `asynctaskd run --app` does."""
+    blocks = re.findall(r"```python\n(.*?)```", source.read_text("utf8"), re.DOTALL)
+    [code] = [block for block in blocks if block.startswith(marker)]
+    path = folder / f"{name}.py"
     path.write_text(code, encoding="utf8")
-    spec = importlib.util.spec_from_file_location("shop", path)
+    spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None
     assert spec.loader is not None
-    module = sys.modules["shop"] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules["shop"]
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+        yield module
+    finally:
+        del sys.modules[name]
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> Iterator[ModuleType]:
+    """The README's example."""
+    with module_in(ROOT / "README.md", "shop", "# shop.py", tmp_path) as module:
+        yield module
+
+
+@pytest.fixture
+def first(tmp_path: Path) -> Iterator[ModuleType]:
+    """The tutorial's example."""
+    page = DOCS / "tutorial" / "first-task.md"
+    with module_in(page, "first", "from asynctaskd import", tmp_path) as module:
+        yield module
 
 
 def worker_of(shop: ModuleType, dsn: str) -> Daemon:
     return Daemon(shop.app, dsn, load_config(None, {}, {}))
 
 
-async def test_the_example_of_the_readme_runs(shop: ModuleType, database: Database, pool: asyncpg.Pool) -> None:
+async def test_the_example_of_the_readme_runs(
+    shop: ModuleType, database: Database, pool: asyncpg.Pool
+) -> None:
     task_id = await shop.sign_up(database.dsn, "ada@example.org")
 
     await worker_of(shop, database.dsn).run(once=True)
@@ -95,6 +116,22 @@ async def test_the_failure_hook_of_the_readme_writes_what_it_says(
     await worker_of(shop, database.dsn).run(once=True)
 
     assert await pool.fetchval("SELECT problem FROM users") == "FatalTaskError: no such mailbox"
+
+
+async def test_the_task_of_the_tutorial_fails_once_and_then_counts(
+    first: ModuleType, database: Database, pool: asyncpg.Pool
+) -> None:
+    client = Client(pool)
+    task_id = await client.enqueue("count_words", {"text": "to be or not to be"})
+
+    await worker_of(first, database.dsn).run(once=True)
+    assert (await client.get_task(task_id)).status is TaskStatus.SCHEDULED
+
+    await pool.execute("UPDATE asynctaskd.tasks SET run_at = now()")
+    await worker_of(first, database.dsn).run(once=True)
+    task = await client.get_task(task_id)
+    assert (task.status, task.attempts, task.result) == (TaskStatus.COMPLETED, 2, {"words": 6})
+    assert [event["kind"] for event in await client.events(task_id)] == ["retried"]
 
 
 # Tables that must be complete
@@ -129,7 +166,9 @@ def options_declarable_and_requestable() -> dict[str, tuple[bool, bool]]:
 def test_the_options_page_lists_every_option_and_where_it_may_be_given() -> None:
     declared, requested = DeclaredOptions.__annotations__, RequestOptions.__annotations__
     names = {*declared, *requested}
-    assert options_declarable_and_requestable() == {name: (name in declared, name in requested) for name in names}
+    assert options_declarable_and_requestable() == {
+        name: (name in declared, name in requested) for name in names
+    }
 
 
 async def test_the_sql_page_lists_the_columns_of_all_tasks_in_order(connection: asyncpg.Connection) -> None:
@@ -137,7 +176,9 @@ async def test_the_sql_page_lists_the_columns_of_all_tasks_in_order(connection: 
         "SELECT attname, format_type(atttypid, atttypmod) AS type FROM pg_attribute"
         " WHERE attrelid = 'asynctaskd.all_tasks'::regclass AND attnum > 0 ORDER BY attnum"
     )
-    columns = [(row["attname"], row["type"].replace("timestamp with time zone", "timestamptz")) for row in rows]
+    columns = [
+        (row["attname"], row["type"].replace("timestamp with time zone", "timestamptz")) for row in rows
+    ]
 
     section = page("reference/sql.md").partition("## The view all_tasks")[2].partition("\n## ")[0]
     assert re.findall(r"^\| `(\w+)` \| `([\w\[\]]+)` \|", section, re.MULTILINE) == columns
@@ -158,17 +199,33 @@ async def test_the_sql_page_names_every_argument_of_the_way_in(
     arguments = await connection.fetchval(
         "SELECT proargnames FROM pg_proc WHERE oid = $1::regproc", f"asynctaskd.{function}"
     )
-    [signature] = re.findall(rf"asynctaskd\.{function}\(\n(.*?)\) RETURNS", page("reference/sql.md"), re.DOTALL)
+    [signature] = re.findall(
+        rf"asynctaskd\.{function}\(\n(.*?)\) RETURNS", page("reference/sql.md"), re.DOTALL
+    )
     assert re.findall(r"(\w+) (?:text|jsonb|integer|bigint|interval|timestamptz)", signature) == arguments
 
 
 async def test_the_sql_page_explains_every_error_of_ours(connection: asyncpg.Connection) -> None:
     sources = await connection.fetch(
-        "SELECT prosrc FROM pg_proc WHERE pronamespace = 'asynctaskd'::regnamespace AND prosrc LIKE '%ERRCODE%'"
+        "SELECT prosrc FROM pg_proc WHERE pronamespace = 'asynctaskd'::regnamespace"
     )
     raised = {code for row in sources for code in re.findall(r"ERRCODE = '(ATD\d\d)'", row["prosrc"])}
     assert raised
     assert raised <= codes_in_first_column(page("reference/sql.md"))
+
+
+def written_retry_policies() -> list[str]:
+    section = page("reference/retry.md").partition("## Text form")[2].partition("\n## ")[0]
+    return sorted(codes_in_first_column(section))
+
+
+@pytest.mark.parametrize("text", written_retry_policies())
+async def test_python_and_sql_take_every_retry_policy_of_the_docs(
+    connection: asyncpg.Connection, text: str
+) -> None:
+    for policy in (text, f"{text} jitter 0.2"):
+        assert RetryPolicy.parse(policy).spec is not None
+        assert await connection.fetchval("SELECT asynctaskd.retry_problem($1)", policy) is None
 
 
 @pytest.mark.parametrize("name", asynctaskd.__all__)
@@ -243,7 +300,9 @@ def anchors(source: Path) -> set[str]:
 
 def test_the_index_leads_to_every_page() -> None:
     index = page("README.md")
-    unlisted = [path for path in DOCS.rglob("*.md") if str(path.relative_to(DOCS)) not in {*index_targets(index)}]
+    unlisted = [
+        path for path in DOCS.rglob("*.md") if str(path.relative_to(DOCS)) not in {*index_targets(index)}
+    ]
     assert unlisted == [DOCS / "README.md"]
 
 
@@ -285,4 +344,6 @@ def _default(value: object) -> str:
 
 
 if __name__ == "__main__":
-    CONFIGURATION.write_text(_GENERATED.sub(lambda _: settings_tables(), CONFIGURATION.read_text("utf8")), "utf8")
+    CONFIGURATION.write_text(
+        _GENERATED.sub(lambda _: settings_tables(), CONFIGURATION.read_text("utf8")), "utf8"
+    )

@@ -48,7 +48,7 @@ def _print(findings: list[Finding]) -> None:
     out = console()
     for finding in findings:
         status = Text(f"{finding.status:<8}", _STYLES.get(finding.status, "green"))
-        remedy = f": {finding.remedy}" if finding.remedy else ""
+        remedy = f"; {finding.remedy}" if finding.remedy else ""
         out.print(status, f"{finding.check:<11} {finding.message}{remedy}", soft_wrap=True)
 
 

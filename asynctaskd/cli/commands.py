@@ -24,7 +24,7 @@ _ORDER = ("run", "demo", "migrate", "check", "enqueue", "tasks", "workers")
 
 
 class _Commands(TyperGroup):
-    """The group of all commands; whatever goes wrong in one becomes an exit code and a text on standard error."""
+    """All commands. Whatever goes wrong in one becomes an exit code and a text on standard error."""
 
     def list_commands(self, ctx: Any) -> list[str]:
         """The commands, in the order in which one needs them."""
@@ -82,7 +82,9 @@ cli.callback(epilog="`asynctaskd COMMAND --help` tells more.")(_common)
 
 _database = "--database postgresql://localhost/shop"
 cli.command(epilog=example("asynctaskd run --app shop.tasks:app --database embedded"))(run)
-cli.command(epilog=example("asynctaskd demo"))(demo)
+cli.command(
+    short_help="See two workers do real work, in a schema of its own.", epilog=example("asynctaskd demo")
+)(demo)
 cli.command(epilog=example(f"asynctaskd migrate --plan {_database}"))(migrate)
 cli.command(epilog=example(f"asynctaskd check {_database}"))(check)
 cli.command(

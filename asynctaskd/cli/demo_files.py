@@ -96,15 +96,13 @@ def is_urgent(file: str) -> bool:
 def plan(files: Iterable[str]) -> Work:
     """Decide for each file how it is enqueued; the same files always give the same plan."""
     # By checksum, so that the groups are well mixed and every transaction holds some of each.
-    mixed = sorted(files, key=lambda file: crc32(file.encode()))
-    urgent = [file for file in mixed if is_urgent(file)]
+    mixed = sorted([*files, MISSING], key=lambda file: crc32(file.encode()))
     ordinary = [file for file in mixed if not is_urgent(file)]
-    requests = [_request(file, stumbles=place % _STUMBLES_EVERY == 0) for place, file in enumerate(ordinary)]
-    requests.append(TaskRequest(index_file.name, SourceFile(path=MISSING), labels=["extras"]))
+    stumbling = {*ordinary[::_STUMBLES_EVERY]} - {MISSING}
     return Work(
-        batches=list(_batched(requests)),
-        urgent=[_request(file).with_options(priority=1) for file in urgent],
-        stumbling=len(range(0, len(ordinary), _STUMBLES_EVERY)),
+        batches=list(_batched(_request(file, stumbles=file in stumbling) for file in ordinary)),
+        urgent=[_request(file).with_options(priority=1) for file in mixed if is_urgent(file)],
+        stumbling=len(stumbling),
     )
 
 

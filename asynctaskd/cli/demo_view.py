@@ -74,7 +74,7 @@ class PlainView(SilentView):
 
     def tell(self, text: str) -> None:
         """One line, however long."""
-        self._console.print(text, soft_wrap=True, markup=False, highlight=False)
+        self._console.print(text, soft_wrap=True)
 
     def update(self, progress: Progress) -> None:
         """One line, unless the last one is less than a second old or the work is over."""
@@ -115,7 +115,7 @@ def plain_line(progress: Progress) -> str:
     return "  ".join(
         [
             f"{progress.elapsed:4.1f} s",
-            f"{done.ended}/{done.tasks} done",
+            f"{done.ended:,}/{done.tasks:,} done",
             f"{progress.rate:.0f}/s",
             ", ".join(groups),
             f"urgent {urgent.ended}/{urgent.tasks}, {progress.snapshot.retries} retries, {failed} failed",
@@ -153,7 +153,7 @@ def _bar(name: str, count: Count) -> tuple[ProgressBar, str]:
         complete_style=colour,
         finished_style=f"bold {colour}",
     )
-    return bar, f"{count.ended}/{count.tasks}"
+    return bar, f"{count.ended:,}/{count.tasks:,}"
 
 
 def _totals(progress: Progress) -> RenderableType:

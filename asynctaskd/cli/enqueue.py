@@ -64,6 +64,7 @@ def enqueue(
     payload: Annotated[
         str, typer.Argument(metavar="JSON", help="The payload; - reads it from standard input.")
     ] = "{}",
+    *,
     priority: Annotated[int | None, _option("N", "Above 0: the strict lane, the highest first.")] = None,
     weight: Annotated[int | None, _option("N", "Order within the group, the highest first.")] = None,
     labels: Annotated[
@@ -115,7 +116,7 @@ def enqueue(
         "keep": keep,
         "metadata": None if metadata is None else _parsed(metadata, "--metadata"),
     }
-    request = TaskRequest(name, _payload(payload), **_named(given))  # type: ignore[arg-type]
+    request = TaskRequest(name, _payload(payload), **_named(given))
     limit = _limit(wait)
     settings = read_config(database, schema, config)
 

@@ -16,6 +16,7 @@ import traceback
 from enum import IntEnum
 from typing import Protocol, runtime_checkable
 
+from asynctaskd.cli.output import printable
 from asynctaskd.errors import (
     AsynctaskdError,
     ConfigError,
@@ -26,7 +27,7 @@ from asynctaskd.errors import (
 )
 from asynctaskd.telemetry.logs import describe_error, flush_logs
 
-_CREDENTIALS = re.compile(r"://[^\s/]*@")
+_PASSWORD = re.compile(r"(://[^\s:@/]*:)\S*@|(password=)[^\s&]+")
 _DATABASE = "--database (or ASYNCTASKD_DATABASE_URL)"
 
 
@@ -45,7 +46,7 @@ class ExitCode(IntEnum):
 
 @runtime_checkable
 class UsageError(Protocol):
-    """An error of the parser's: it knows its code and its text. (Typer has its own copy of click, or click's.)"""
+    """An error of the parser's. A protocol, since typer has a copy of click or uses click, by version."""
 
     exit_code: int
 
@@ -58,15 +59,14 @@ def report(error: BaseException, *, debug: bool) -> ExitCode:
     """Tell on standard error what went wrong, with the traceback only where it was asked for."""
     flush_logs()
     if debug:
-        _write("".join(traceback.format_exception(error)))
+        _write_lines("".join(traceback.format_exception(error)))
     complain(describe(error))
     return exit_code(error)
 
 
 def complain(text: str) -> None:
-    """Write a text to standard error, each line marked as an error, credentials left out."""
-    for line in text.splitlines():
-        _write(f"error: {line}\n")
+    """Write a text to standard error, each line marked as an error, passwords left out."""
+    _write_lines(text, mark="error: ")
 
 
 def wants_debug() -> bool:
@@ -103,8 +103,10 @@ def describe(error: BaseException) -> str:
             return _sentences(
                 str(error), f"Check user, password and database in {_DATABASE}, and that user's rights."
             )
+        case ConfigError():
+            return str(error)
         case AsynctaskdError() | TimeoutError():
-            return str(error) or type(error).__name__
+            return " ".join(str(error).splitlines()) or type(error).__name__
         case KeyboardInterrupt():
             return "interrupted"
     hint = "This is a bug in asynctaskd; `asynctaskd --debug …` shows where."
@@ -121,6 +123,11 @@ def _sentences(first: str, second: str) -> str:
     return f"{first if first.endswith(('.', '?', '!')) else f'{first}.'} {second}"
 
 
-def _write(text: str) -> None:
-    sys.stderr.write(_CREDENTIALS.sub("://***@", text))
+def _write_lines(text: str, mark: str = "") -> None:
+    for line in text.splitlines():
+        sys.stderr.write(f"{mark}{printable(_PASSWORD.sub(_hidden, line))}\n")
     sys.stderr.flush()
+
+
+def _hidden(found: re.Match[str]) -> str:
+    return f"{found[1]}***@" if found[1] else f"{found[2]}***"

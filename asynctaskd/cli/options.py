@@ -14,7 +14,7 @@ from asynctaskd.config import SETTINGS
 def setting_help(key: str) -> str:
     """What `--help` says of a setting: its description and its variable."""
     setting = SETTINGS[key]
-    return f"{setting.description} [env: {setting.variable}]"
+    return f"{setting.description}  [env var: {setting.variable}]"
 
 
 def example(*lines: str) -> str:

@@ -66,11 +66,11 @@ def printable(text: str) -> str:
     return text if text.isprintable() else "".join(c if c.isprintable() else " " for c in text)
 
 
-def console(*, stderr: bool = False) -> Console:
-    """A console that takes texts as they are: no markup, no highlighting, no colours where NO_COLOR is set."""
+def console() -> Console:
+    """A console that takes texts as they are; it has no colours where NO_COLOR is set."""
     from rich.console import Console  # noqa: PLC0415  (it takes a while to import)
 
-    return Console(stderr=stderr, highlight=False, markup=False, emoji=False)
+    return Console(highlight=False, markup=False, emoji=False)
 
 
 def _plain(value: object) -> object:

@@ -42,7 +42,7 @@ _NAMES_SHOWN = 10
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that was looked at: how it stands, in words, and what to do where it isn't as it should be."""
+    """One thing that was looked at: how it stands, and what to do where it isn't as it should be."""
 
     check: str
     status: Status
@@ -66,7 +66,7 @@ class Finding:
 
 async def probe(dsn: str, config: DaemonConfig) -> list[Finding]:
     """Look at everything, as far as the database lets us."""
-    findings: list[Finding] = [lease(config)]
+    findings: list[Finding] = []
     try:
         async with connect(dsn) as connection:
             with translated():
@@ -76,7 +76,7 @@ async def probe(dsn: str, config: DaemonConfig) -> list[Finding]:
     except DatabaseRefusedError as error:
         remedy = "correct user, password and name in database.url, or that user's rights"
         findings.append(Finding("access", FAILURE, str(error), remedy))
-    return findings
+    return [*findings, lease(config)]
 
 
 async def _findings(connection: asyncpg.Connection, dsn: str, config: DaemonConfig) -> AsyncIterator[Finding]:
@@ -95,7 +95,10 @@ async def _findings(connection: asyncpg.Connection, dsn: str, config: DaemonConf
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """What the server says of itself. `seconds` is how long it took to say so, `skew` how far its clock is ahead."""
+    """What the server says of itself.
+
+    `seconds` is how long it took to say so, `skew` by how many seconds its clock is ahead of ours.
+    """
 
     version: str
     number: int
@@ -143,7 +146,7 @@ def primary(server: Server) -> Finding:
 
 
 def clock(server: Server) -> Finding:
-    """Whether this machine and the database agree on the time. The database's clock decides, so it only warns."""
+    """Whether both machines agree on the time; only a warning, since the database's clock decides."""
     side = "ahead of" if server.skew >= 0 else "behind"
     message = f"the database's clock is {abs(server.skew) * 1000:.0f} ms {side} this machine's"
     if abs(server.skew) <= _MOST_SKEW:
@@ -211,7 +214,7 @@ async def workers(connection: asyncpg.Connection, schema: str) -> Finding:
     if live:
         return Finding("workers", OK, f"{live} live")
     return Finding(
-        "workers", WARNING, "none is live: nothing runs", "start one: asynctaskd run --app MODULE:APP"
+        "workers", WARNING, "none is live: nothing runs", "start one with `asynctaskd run --app MODULE:APP`"
     )
 
 

@@ -79,7 +79,7 @@ def _work(daemon: Daemon, signals: Signals, *, once: bool) -> int:
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         code, in_order = runner.run(_run(daemon, signals, once))
         if not in_order or not threads_have_ended():
-            # Closing the loop would wait for a handler that can't be stopped, whose task is back in the queue.
+            # Closing the loop would wait for a handler that can't be stopped; its task is in the queue again.
             exit_hard(code)
     flush_logs()
     return code
@@ -99,7 +99,7 @@ async def _run(daemon: Daemon, signals: Signals, once: bool) -> tuple[ExitCode, 
 
 @contextmanager
 def _own_threads(loop: asyncio.AbstractEventLoop) -> Iterator[None]:
-    """The threads of `asyncio.to_thread`, told to end with the daemon: the loop itself would wait for them."""
+    """The threads of `asyncio.to_thread`, told to end with the daemon; the loop would wait for them."""
     threads = ThreadPoolExecutor(thread_name_prefix="asynctaskd-io")
     loop.set_default_executor(threads)
     try:
@@ -114,8 +114,8 @@ def _report_crash(crash: BaseExceptionGroup[BaseException]) -> ExitCode:
         emit("loop.crashed", error=error)
     flush_logs()
     complain(
-        f"the worker crashed: {describe_error(errors[0])}. The traceback is in the log above. Its tasks go to "
-        "others when its lease ends; start it again, and report it if it comes back."
+        f"the worker crashed: {describe_error(errors[0])}. The traceback is in the log above. Its tasks go "
+        "to others when its lease ends; start it again, and report it if it comes back."
     )
     return ExitCode.INTERNAL
 

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import FrameType
 
-_LAST_BREATH = 0.2
+# Short: what was put back may be running elsewhere already.
+_LAST_BREATH = 0.05
 
 
 class Signals:
@@ -28,14 +29,14 @@ class Signals:
 
     def __init__(self) -> None:
         self._count = 0
-        self._stop: Callable[[], None] | None = None
+        self._stop: Callable[[], object] | None = None
 
     def install(self) -> None:
         """Take both signals. Not by the loop: it doesn't turn while a handler blocks it."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
 
-    def bind(self, stop: Callable[[], None]) -> None:
+    def bind(self, stop: Callable[[], object]) -> None:
         """Call `stop` on the first signal and on the second."""
         self._stop = stop
 

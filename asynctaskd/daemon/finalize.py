@@ -10,7 +10,7 @@ from asynctaskd.daemon.loops import OUTAGE, Backoff
 from asynctaskd.errors import InvalidInputError
 from asynctaskd.postgres.driver import StatementRefusedError
 from asynctaskd.postgres.store import Ended
-from asynctaskd.scheduling.retry import decide
+from asynctaskd.scheduling.transitions import decide
 from asynctaskd.task import Completed, EventKind, Failed, TaskStatus, Transition
 from asynctaskd.telemetry.events import emit
 

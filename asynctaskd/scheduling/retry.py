@@ -1,4 +1,4 @@
-"""When a failed task runs again, and what becomes of a task after an execution.
+"""When a failed task runs again.
 
 A policy has a text form, the same in Python, in SQL and on task rows:
 
@@ -16,26 +16,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from dataclasses import dataclass
+from datetime import timedelta
 from inspect import iscoroutinefunction
 from typing import ClassVar
 
 from asynctaskd.durations import DURATION_PATTERN, MAX_DURATION, format_duration, parse_duration
 from asynctaskd.errors import InvalidInputError
-from asynctaskd.task import (
-    ClaimedTask,
-    Completed,
-    EventKind,
-    Failed,
-    Outcome,
-    Overdue,
-    Released,
-    Snoozed,
-    TaskStatus,
-    Transition,
-    Unroutable,
-)
 
 _FACTOR_PATTERN = r"[1-9][0-9]{0,3}(?:\.[0-9]{1,6})?"
 _STEPS_PATTERN = "(?:[2-9]|[1-9][0-9]{1,3})"
@@ -369,82 +356,3 @@ def _format_number(value: float) -> str:
 
 NO_RETRY = RetryPolicy("0s", max_attempts=1)
 """One execution, and no other: what a task without a policy has."""
-
-_SOONEST_REROUTE = timedelta(seconds=5)
-_LATEST_REROUTE = timedelta(minutes=5)
-
-
-def decide(
-    outcome: Outcome, task: ClaimedTask, policy: RetryPolicy, now: datetime, rng: Random
-) -> Transition:
-    """What is to be written for an outcome.
-
-    `policy` is the one that applies to this task; `task.max_attempts`, if set, replaces its limit.
-    `now` is an aware datetime by the database's clock; `rng` gives numbers from 0 to below 1. A policy
-    whose function misbehaves makes the failure final, with that in the error text.
-    """
-    match outcome:
-        case Completed(result):
-            return Transition(TaskStatus.COMPLETED, result=result)
-        case Failed():
-            return _after_failure(outcome, task, policy, now, rng)
-        case Snoozed(delay):
-            return _put_back(delay, event=EventKind.SNOOZED)
-        case Released():
-            return Transition(TaskStatus.PENDING, attempt_spent=False, event=EventKind.RELEASED)
-        case Unroutable():
-            # Waiting as long as it has waited already doubles the delay each time, without a counter.
-            age = now - task.created_at
-            return _put_back(min(max(age, _SOONEST_REROUTE), _LATEST_REROUTE), reason="unknown_name")
-        case Overdue():
-            return Transition(TaskStatus.EXPIRED, attempt_spent=False, event=EventKind.EXPIRED)
-
-
-def _put_back(delay: timedelta, *, reason: str | None = None, event: EventKind | None = None) -> Transition:
-    return Transition(TaskStatus.SCHEDULED, delay=delay, reason=reason, attempt_spent=False, event=event)
-
-
-def _after_failure(
-    failure: Failed, task: ClaimedTask, policy: RetryPolicy, now: datetime, rng: Random
-) -> Transition:
-    if failure.fatal or failure.reason == "quarantined" or not _may_retry(task, policy):
-        return _failed_for_good(failure)
-    try:
-        delay = policy.delay(task.failures + 1, rng)
-    except InvalidInputError as error:
-        return _failed_for_good(_but(failure, str(error)))
-    if task.deadline is not None and now + delay >= task.deadline:
-        return _failed_for_good(_but(failure, f"the retry would start after the deadline {task.deadline}"))
-    return _retried(failure, delay)
-
-
-def _may_retry(task: ClaimedTask, policy: RetryPolicy) -> bool:
-    limit = policy.max_attempts if task.max_attempts is None else task.max_attempts
-    return limit == UNLIMITED or task.failures + 1 < limit
-
-
-def _retried(failure: Failed, delay: timedelta) -> Transition:
-    return Transition(
-        TaskStatus.SCHEDULED,
-        delay=delay,
-        error=failure.error,
-        reason=failure.reason,
-        failed_execution=True,
-        event=None if failure.quiet else EventKind.RETRIED,
-    )
-
-
-def _failed_for_good(failure: Failed) -> Transition:
-    # Nothing was executed when a quarantine is decided: its losses are counted apart from failures.
-    quarantined = failure.reason == "quarantined"
-    return Transition(
-        TaskStatus.FAILED,
-        error=failure.error,
-        reason=failure.reason,
-        failed_execution=not quarantined,
-        event=EventKind.QUARANTINED if quarantined else EventKind.FAILED,
-    )
-
-
-def _but(failure: Failed, why: str) -> Failed:
-    return replace(failure, error=f"{failure.error} (not retried: {why})")

@@ -156,8 +156,8 @@ async def test_another_schema_stands_without_the_first_one(bare: Bare) -> None:
     await migrate(bare.dsn, schema="other")
     assert await bare.relations() == set()
     bodies = await bare.connection.fetch(
-        "SELECT proname FROM pg_proc JOIN pg_namespace n ON n.oid = pronamespace WHERE nspname = 'other'"
-        " AND pg_get_functiondef(pg_proc.oid) ~ 'asynctaskd[._]'"
+        "SELECT proname FROM pg_proc WHERE pronamespace = 'other'::regnamespace"
+        " AND CASE WHEN prokind = 'f' THEN pg_get_functiondef(oid) END ~ 'asynctaskd[._]'"
     )
     assert [row[0] for row in bodies] == []
 

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from asynctaskd.durations import MAX_DURATION
 from asynctaskd.errors import InvalidInputError
-from asynctaskd.scheduling.retry import NO_RETRY, SPEC_PATTERN, UNLIMITED, RetryPolicy, decide
+from asynctaskd.scheduling.retry import NO_RETRY, SPEC_PATTERN, UNLIMITED, RetryPolicy
+from asynctaskd.scheduling.transitions import decide
 from asynctaskd.task import (
     ClaimedTask,
     Completed,

@@ -1,0 +1,155 @@
+"""What is this worker? The models of all that is read at boot."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from asynctaskd.config.values import (
+    Boolean,
+    Concurrency,
+    DatabaseURL,
+    Duration,
+    DurationOrZero,
+    Labels,
+    Listen,
+    LogFormat,
+    LogLevel,
+    Percentage,
+    PoolSize,
+    SchemaName,
+    WorkerID,
+)
+from asynctaskd.durations import format_duration
+from asynctaskd.errors import ConfigError
+
+
+def _setting(default: Any, description: str, *, example: object = None) -> Any:
+    return Field(default, description=description, examples=None if example is None else [example])
+
+
+class Section(BaseModel):
+    """A section of the configuration: one table of the file."""
+
+    # Pydantic's own messages would quote the input, and with it passwords.
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+
+class DatabaseConfig(Section):
+    """Where the tasks are kept."""
+
+    url: DatabaseURL = _setting(
+        None,
+        'The database that holds the tasks, as a URL, or "embedded": a private server for trying things out, '
+        "started and stopped with the process. Every command that needs a database needs it.",
+        example="postgresql://asynctaskd@localhost:5432/asynctaskd",
+    )
+    schema_name: SchemaName = Field(
+        default="asynctaskd", alias="schema", description="The schema that holds the tables and functions."
+    )
+    pool_size: PoolSize = _setting(
+        10,
+        "How many connections failure hooks and ctx.transaction() may use at once (connections).",
+    )
+    listen: Listen = _setting(
+        "auto",
+        "Whether to be woken by NOTIFY: on insists, off relies on worker.poll_interval alone, auto "
+        "listens wherever the connection delivers notices (not through a transaction pooler).",
+    )
+    listen_url: DatabaseURL = _setting(
+        None,
+        "Another URL for the LISTEN connection alone, past a pooler for example; without it, database.url.",
+        example="postgresql://asynctaskd@localhost:5432/asynctaskd",
+    )
+
+    def require_url(self) -> str:
+        """The database's URL in plain text, its password included: never log it.
+
+        Raises:
+            ConfigError: it isn't set; the message tells how to set it.
+        """
+        if self.url is None:
+            raise ConfigError(
+                "database.url is not set: give --database postgresql://user@host/name, or set "
+                "ASYNCTASKD_DATABASE_URL, or write url under [database] in the configuration file "
+                '("embedded" starts a private server for trying things out)'
+            )
+        return self.url.get_secret_value()
+
+    def require_listen_url(self) -> str:
+        """The URL for LISTEN in plain text: `listen_url`, or else what `require_url` gives or raises."""
+        return self.listen_url.get_secret_value() if self.listen_url else self.require_url()
+
+
+class WorkerConfig(Section):
+    """What this worker runs, and how it holds on to it."""
+
+    enabled: Boolean = _setting(True, "Whether to claim tasks; false only serves health and metrics.")
+    id: WorkerID = _setting(
+        None,
+        "A name that survives restarts: the worker carries the label worker:<id>, so that tasks can be sent "
+        "to it. Two live workers must not share it.",
+        example="6f1c7c52-0f5a-4a56-9a3e-2f3f0c5d8b11",
+    )
+    concurrency: Concurrency = _setting(
+        10, 'How many tasks run at once (number of tasks); "cpu" is the number of processors it may use.'
+    )
+    labels: Labels = _setting(
+        (),
+        "What this worker offers: it runs the tasks whose labels it carries all (list of labels; in a "
+        "variable or flag separated by commas). Unlabelled tasks run anywhere.",
+    )
+    poll_interval: Duration = _setting(
+        timedelta(seconds=1),
+        "How often to look for tasks that no notice announced (duration); the longest a task waits where a "
+        "notice is lost.",
+    )
+    lease: Duration = _setting(
+        timedelta(seconds=30),
+        "How long the worker may be silent before its tasks go to others (duration); at least 3 × "
+        "worker.renew_interval.",
+    )
+    renew_interval: Duration = _setting(
+        timedelta(seconds=5), "How often the worker renews its lease and looks for commands (duration)."
+    )
+    grace: DurationOrZero = _setting(
+        timedelta(seconds=30),
+        "How long running tasks may go on after the first SIGTERM or SIGINT before they are put back "
+        "(duration); keep it below the stop timeout of systemd or Kubernetes.",
+    )
+    max_strict_percentage: Percentage = _setting(
+        100,
+        "The share of worker.concurrency that tasks with a priority above 0 may take (percent); a value "
+        "published for the whole fleet wins.",
+    )
+
+    @model_validator(mode="after")
+    def _lease_survives_lost_renewals(self) -> Self:
+        least = 3 * self.renew_interval
+        if self.lease < least:
+            raise ValueError(
+                f"worker.lease must be at least 3 × worker.renew_interval ({format_duration(least)}), "
+                f"got {format_duration(self.lease)}"
+            )
+        return self
+
+
+class LogConfig(Section):
+    """What is written to standard error."""
+
+    level: LogLevel = _setting(
+        "info", "The least severe level that is written: debug, info, warning, error or critical."
+    )
+    format: LogFormat = _setting(
+        "auto", "console for people, json for one object a line, auto for console on a terminal only."
+    )
+
+
+class DaemonConfig(Section):
+    """All that is read at boot. Facts only; `repr` never shows a URL."""
+
+    database: DatabaseConfig = DatabaseConfig()
+    worker: WorkerConfig = WorkerConfig()
+    log: LogConfig = LogConfig()

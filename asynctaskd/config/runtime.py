@@ -1,0 +1,101 @@
+"""How is the fleet steered? The configuration that operators publish while workers run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, cast
+
+from asynctaskd.config.values import NAME_PATTERN
+from asynctaskd.config.wording import nearest, shown
+from asynctaskd.errors import InvalidInputError
+
+_MAX_INTEGER = 2**31 - 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RuntimeConfig:
+    """How the fleet is steered: one version of the row that operators publish and workers acknowledge.
+
+    Attributes:
+        version: counts the published versions; 0 where none was written yet.
+        max_strict_percentage: 0 to 100, or None: each worker's own value applies.
+        default_weight: the weight of the group `default`.
+        weights: label to weight (at least 1); these labels are the groups of the normal lane.
+        limits: label to the number of tasks that may run at once in the whole fleet.
+        paused_labels: tasks that carry one of them aren't claimed.
+        paused_names: tasks of these names aren't claimed.
+
+    Raises:
+        InvalidInputError: a value breaks a rule; the message names the field.
+    """
+
+    version: int = 0
+    max_strict_percentage: int | None = None
+    default_weight: int = 1
+    weights: dict[str, int] = field(default_factory=dict[str, int])
+    limits: dict[str, int] = field(default_factory=dict[str, int])
+    paused_labels: list[str] = field(default_factory=list[str])
+    paused_names: list[str] = field(default_factory=list[str])
+
+    def __post_init__(self) -> None:
+        """Check every field."""
+        _check_integer("version", self.version, 0)
+        if self.max_strict_percentage is not None:
+            _check_integer("max_strict_percentage", self.max_strict_percentage, 0, 100)
+        _check_integer("default_weight", self.default_weight, 1)
+        _check_numbers("weights", self.weights, 1)
+        _check_numbers("limits", self.limits, 0)
+        _check_names("paused_labels", self.paused_labels)
+        _check_names("paused_names", self.paused_names)
+
+    def effective_strict_percentage(self, worker_value: int) -> int:
+        """The share of slots for strict tasks, in percent: what this row sets wins over the worker's own."""
+        return worker_value if self.max_strict_percentage is None else self.max_strict_percentage
+
+    def updated(self, changes: Mapping[str, Any]) -> RuntimeConfig:
+        """The next version: fields left out keep their value, a mapping or list replaces the whole one.
+
+        Raises:
+            InvalidInputError: nothing is changed, a field is unknown, or a value breaks a rule.
+        """
+        if not changes:
+            raise InvalidInputError("a change of the runtime configuration must name at least one field")
+        known = [item.name for item in fields(self) if item.name != "version"]
+        for name in changes:
+            if name not in known:
+                raise InvalidInputError(f"unknown runtime configuration field {name}{nearest(name, known)}")
+        return replace(self, version=self.version + 1, **changes)
+
+
+def _check_integer(name: str, value: object, least: int, most: int = _MAX_INTEGER) -> None:
+    if type(value) is not int:
+        raise InvalidInputError(f"{name} must be an integer, got {shown(value)}")
+    if value < least:
+        raise InvalidInputError(f"{name} must be at least {least}, got {value}")
+    if value > most:
+        raise InvalidInputError(f"{name} must be at most {most}, got {shown(value)}")
+
+
+def _check_numbers(name: str, numbers: object, least: int) -> None:
+    if not isinstance(numbers, dict):
+        raise InvalidInputError(f"{name} must map labels to integers, got {shown(numbers)}")
+    for label, number in cast("dict[object, object]", numbers).items():
+        _check_name(name, label)
+        if label in ("default", "__default__") or str(label).startswith("worker:"):
+            raise InvalidInputError(f"{name} can't name the label {label}: it is reserved")
+        _check_integer(f"{name}[{label}]", number, least)
+
+
+def _check_names(name: str, names: object) -> None:
+    if not isinstance(names, list | tuple):
+        raise InvalidInputError(f"{name} must be a list, got {shown(names)}")
+    for item in cast("Iterable[object]", names):
+        _check_name(name, item)
+
+
+def _check_name(name: str, value: object) -> None:
+    if not isinstance(value, str) or not NAME_PATTERN.fullmatch(value):
+        raise InvalidInputError(
+            f"{name} must name 1 to 128 characters A-Z a-z 0-9 _ . : / -, got {shown(value)}"
+        )

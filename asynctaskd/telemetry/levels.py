@@ -1,0 +1,43 @@
+"""How loud is an event? The level of each, and the order of the levels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+LEVELS: Mapping[str, str | None] = {
+    "worker.started": "info",
+    "worker.stopping": "info",
+    "worker.stopped": "info",
+    "task.claimed": None,
+    "task.completed": "debug",
+    "task.retried": "warning",
+    "task.failed": "warning",
+    "task.snoozed": "info",
+    "task.released": "info",
+    "task.expired": "warning",
+    "task.stale_result": "warning",
+    "task.unknown_name": "warning",
+    "hook.failed": "error",
+    "database.lost": "error",
+    "database.restored": "info",
+    "listener.up": "info",
+    "listener.lost": "warning",
+    "listener.deaf": "warning",
+    "config.applied": "info",
+    "lease.lost": "error",
+    "workers.lost": "warning",
+    "loop.crashed": "error",
+    "handler.stuck": "error",
+}
+"""The level of each event: a task's own failure is at most a warning, the daemon's is an error.
+
+None is never logged; an event that isn't named here logs at info.
+"""
+
+SEVERITY = {"debug": 10, "info": 20, "warning": 30, "error": 40, "critical": 50}
+"""Each level's number, as the standard library's logging has it."""
+
+
+def level_of(severity: int) -> str:
+    """The level a number of the standard library's logging belongs to."""
+    return next((name for name, least in reversed(SEVERITY.items()) if severity >= least), "debug")
