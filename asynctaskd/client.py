@@ -22,7 +22,7 @@ from asynctaskd.errors import (
     TaskNotFoundError,
 )
 from asynctaskd.postgres import embedded
-from asynctaskd.postgres.driver import open_pool, query, translated
+from asynctaskd.postgres.driver import CONFLICTS, open_pool, query, translated
 from asynctaskd.postgres.records import task_of
 from asynctaskd.task import Task, TaskStatus
 
@@ -170,8 +170,7 @@ class Client:
     async def events(self, task_id: int) -> list[dict[str, Any]]:
         """What happened to a task beside its ordinary claims and its completion, in order.
 
-        Each is a dict of `kind`, `claim_token`, `claimed_at`, `at` and `detail` (decoded JSON); a task without a
-        record has none.
+        Each is a dict of `kind`, `claim_token`, `claimed_at`, `at` and `detail` (decoded JSON).
         """
         rows = [dict(row) for row in await self._fetch("list_events", task_id)]
         return [row | {"detail": row["detail"] and json.loads(row["detail"])} for row in rows]
@@ -206,7 +205,11 @@ class Client:
             async with self._turn:
                 with translated():
                     return await self._database.fetch(statement, *arguments)
-        executor = connection or await self._executor()
+        if connection is not None:
+            # A conflict is for the owner of the transaction, who knows it by the driver's own error.
+            with translated(but=CONFLICTS):
+                return await connection.fetch(statement, *arguments)
+        executor = await self._executor()
         with translated():
             return await executor.fetch(statement, *arguments)
 

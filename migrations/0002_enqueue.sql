@@ -59,8 +59,8 @@ BEGIN
         RETURN format('malformed retry policy %L: write it as 1m or 1m,2m,4m or exponential(1s, 2, 1h)'
                       ' or linear(1s, 1m, 50) or linear_1m, linear_10m, linear_1h', retry);
     END IF;
-    delays := ARRAY(SELECT asynctaskd.milliseconds(found[1])
-                    FROM regexp_matches(retry, '(?:[0-9]+(?:ms|[dhms]))+', 'g') WITH ORDINALITY AS f(found, place)
+    delays := ARRAY(SELECT asynctaskd.milliseconds(part[1])
+                    FROM regexp_matches(retry, '(?:[0-9]+(?:ms|[dhms]))+', 'g') WITH ORDINALITY AS parts(part, place)
                     ORDER BY place);
     IF 36525 * 86400000::numeric < ANY (delays) THEN
         RETURN format('a duration of a retry policy must be at most 36525d, got %L', retry);

@@ -11,7 +11,8 @@ from typer.core import TyperGroup
 
 from asynctaskd.cli.check import check
 from asynctaskd.cli.demo import demo
-from asynctaskd.cli.enqueue import EnqueueCommand, enqueue
+from asynctaskd.cli.enqueue import enqueue
+from asynctaskd.cli.enqueue_options import EnqueueCommand
 from asynctaskd.cli.failures import report, wants_debug
 from asynctaskd.cli.migrate import migrate
 from asynctaskd.cli.options import example

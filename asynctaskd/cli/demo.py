@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import io
+import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -42,10 +44,14 @@ def demo(
 
 
 def _perform(database: str, *, as_json: bool) -> Summary:
-    from asynctaskd.cli.demo_setup import perform  # noqa: PLC0415  (no other command needs it)
+    from asynctaskd.cli.demo_files import DemoFailedError  # noqa: PLC0415  (no other command needs them)
+    from asynctaskd.cli.demo_setup import perform  # noqa: PLC0415
 
     try:
         return asyncio.run(perform(database, _view(as_json=as_json)))
+    except DemoFailedError as error:
+        typer.echo(error.log, err=True, nl=bool(error.log))
+        raise
     except asyncio.CancelledError:  # a signal, after which all was stopped in order
         raise KeyboardInterrupt from None
 
@@ -53,9 +59,11 @@ def _perform(database: str, *, as_json: bool) -> Summary:
 def _view(*, as_json: bool) -> View:
     from asynctaskd.cli.demo_view import LiveView, PlainView, SilentView  # noqa: PLC0415
 
-    out = console()
     if as_json:
         return SilentView()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a terminal without dashes and ticks gets question marks
+    out = console()
     return LiveView(out) if out.is_terminal else PlainView(out)
 
 

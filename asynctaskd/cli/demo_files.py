@@ -34,7 +34,15 @@ _STUMBLES_EVERY = 40
 
 
 class DemoFailedError(AsynctaskdError):
-    """The demo couldn't go on; the message says why, with the log of a worker where it is to blame."""
+    """The demo couldn't go on.
+
+    Attributes:
+        log: the end of the workers' logs, where they may tell more; lines, or nothing.
+    """
+
+    def __init__(self, message: str, *, log: str = "") -> None:
+        super().__init__(message)
+        self.log = log
 
 
 @dataclass(frozen=True, slots=True)

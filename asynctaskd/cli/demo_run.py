@@ -77,9 +77,7 @@ class Demo:
         client = Client(self._connection, schema=SCHEMA)
         while len(await client.list_workers()) < WORKERS:
             if self._elapsed > _PATIENCE:
-                raise DemoFailedError(
-                    f"the workers don't get ready; the logs end with:\n{self._workers.last_words()}"
-                )
+                raise DemoFailedError("the workers don't get ready", log=self._workers.last_words())
             await asyncio.sleep(_LOOK_EVERY / 4)
         self._view.tell(
             f"{WORKERS} workers of {CONCURRENCY} tasks each are ready after {duration(self._elapsed)}"
@@ -153,6 +151,4 @@ class _Patience:
         if self._seen is None or snapshot.all != self._seen.all:
             self._seen, self._since = snapshot, time.monotonic()
         elif time.monotonic() - self._since > _PATIENCE:
-            raise DemoFailedError(
-                f"nothing has moved for {_PATIENCE:.0f} s; the logs end with:\n{workers.last_words()}"
-            )
+            raise DemoFailedError(f"nothing has moved for {_PATIENCE:.0f} s", log=workers.last_words())

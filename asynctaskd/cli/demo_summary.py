@@ -163,9 +163,7 @@ def _checks(run: Run, found: asyncpg.Record) -> list[Check]:
 def _failure_check(failures: Sequence[asyncpg.Record]) -> Check:
     expected = [(MISSING, 3, True)]
     found = [(row["path"], row["attempts"], row["is_noted"]) for row in failures]
-    return Check(
-        f"{MISSING} failed for good after 3 attempts, and its failure hook noted it", found == expected
-    )
+    return Check(f"{MISSING} failed for good after 3 attempts, noted by its hook", found == expected)
 
 
 def show(console: Console, summary: Summary, database: str) -> None:
@@ -190,7 +188,7 @@ def _figures(summary: Summary) -> list[str]:
     speed = f"{summary.rate:.0f} a second"
     return [
         f"{run.snapshot.all.ended:,} tasks in {duration(run.seconds)}, {speed}, on {summary.server}",
-        f"shares while all groups had work: {shares}",
+        f"shares under load: {shares}",
         waits(run.snapshot),
     ]
 

@@ -48,11 +48,11 @@ class _Worker:
     def obituary(self) -> str:
         code = self.process.returncode
         how = f"was killed by signal {-code}" if code is not None and code < 0 else f"exited with {code}"
-        return f"worker {self.number} {how}; its log ends with:\n{self.tail()}"
+        return f"worker {self.number} {how}; above is the end of its log"
 
-    def tail(self) -> str:
+    def last_words(self) -> str:
         lines = self.log.read_text(errors="replace").splitlines()[-_TAIL:]
-        return "\n".join(f"    {line}" for line in lines) or "    (nothing)"
+        return "\n".join([f"the log of worker {self.number} ends with:", *(f"    {line}" for line in lines)])
 
 
 class Workers:
@@ -102,7 +102,7 @@ class Workers:
         """Await `work`.
 
         Raises:
-            DemoFailedError: a worker died over it; the message ends with its log.
+            DemoFailedError: a worker died over it.
         """
         working = asyncio.ensure_future(work)
         ends = [asyncio.ensure_future(worker.process.wait()) for worker in self._workers]
@@ -132,12 +132,12 @@ class Workers:
 
     def last_words(self) -> str:
         """The end of every log."""
-        return "\n".join(f"worker {worker.number}:\n{worker.tail()}" for worker in self._workers)
+        return "\n".join(worker.last_words() for worker in self._workers)
 
     def _require(self, is_well: Callable[[_Worker], bool]) -> None:
         for worker in self._workers:
             if not is_well(worker):
-                raise DemoFailedError(worker.obituary())
+                raise DemoFailedError(worker.obituary(), log=worker.last_words())
 
     async def _wait(self) -> None:
         await asyncio.gather(*(worker.process.wait() for worker in self._workers))

@@ -20,6 +20,7 @@ from asynctaskd.config.values import (
     Percentage,
     PoolSize,
     SchemaName,
+    ServerURL,
     WorkerID,
 )
 from asynctaskd.durations import format_duration
@@ -43,7 +44,7 @@ class DatabaseConfig(Section):
     url: DatabaseURL = _setting(
         None,
         'The database that holds the tasks, as a URL, or "embedded": a private server for trying things out, '
-        "started and stopped with the process. Every command that needs a database needs it.",
+        "started when the first process asks for it and stopped after the last. All commands need a database.",
         example="postgresql://asynctaskd@localhost:5432/asynctaskd",
     )
     schema_name: SchemaName = Field(
@@ -55,10 +56,10 @@ class DatabaseConfig(Section):
     )
     listen: Listen = _setting(
         "auto",
-        "Whether to be woken by NOTIFY: on insists, off relies on worker.poll_interval alone, auto "
-        "listens wherever the connection delivers notices (not through a transaction pooler).",
+        "Whether to be woken by NOTIFY: auto listens as soon as it can, on doesn't start without it, off "
+        "relies on worker.poll_interval alone.",
     )
-    listen_url: DatabaseURL = _setting(
+    listen_url: ServerURL = _setting(
         None,
         "Another URL for the LISTEN connection alone, past a pooler for example; without it, database.url.",
         example="postgresql://asynctaskd@localhost:5432/asynctaskd",
@@ -86,7 +87,9 @@ class DatabaseConfig(Section):
 class WorkerConfig(Section):
     """What this worker runs, and how it holds on to it."""
 
-    enabled: Boolean = _setting(True, "Whether to claim tasks; false only serves health and metrics.")
+    enabled: Boolean = _setting(
+        True, "Whether to claim tasks; false keeps the queue moving (due tasks, lost workers) and runs none."
+    )
     id: WorkerID = _setting(
         None,
         "A name that survives restarts: the worker carries the label worker:<id>, so that tasks can be sent "

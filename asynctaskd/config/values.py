@@ -83,11 +83,15 @@ def _not_zero(value: timedelta) -> timedelta:
     return value
 
 
-def _database_url(value: SecretStr) -> SecretStr:
-    url = value.get_secret_value()
-    if url != EMBEDDED and not url.startswith(("postgresql://", "postgres://")):
+def _server_url(value: SecretStr) -> SecretStr:
+    if not value.get_secret_value().startswith(("postgresql://", "postgres://")):
         raise ValueError("not a database URL")
     return value
+
+
+def _database_url(value: SecretStr) -> SecretStr:
+    scheme, _, _ = value.get_secret_value().partition(":")
+    return value if scheme == EMBEDDED else _server_url(value)
 
 
 def _schema(value: str) -> str:
@@ -121,7 +125,11 @@ Concurrency = Annotated[
 ]
 DatabaseURL = Annotated[
     Annotated[SecretStr, AfterValidator(_database_url)] | None,
-    Kind('a URL such as postgresql://user@host:5432/name, or "embedded"', secret=True),
+    Kind('a URL such as postgresql://user@host:5432/name, or "embedded" or "embedded:PATH"', secret=True),
+]
+ServerURL = Annotated[
+    Annotated[SecretStr, AfterValidator(_server_url)] | None,
+    Kind("a URL such as postgresql://user@host:5432/name", secret=True),
 ]
 Duration = Annotated[
     timedelta,

@@ -61,7 +61,7 @@ class Lease:
         """Register a new identity and its lease."""
         asked_at = self._now()
         self._worker = replace(self._worker, id=uuid4())
-        await self._store.register_worker(self._worker)
+        await self._store.register_worker(self._worker, version=self._steering.config.version)
         self._hold_from(asked_at)
 
     async def run(self) -> None:

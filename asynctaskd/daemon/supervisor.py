@@ -88,6 +88,8 @@ class Daemon:
             stack.push_async_callback(self._abandon)
             async with asyncio.TaskGroup() as group:
                 self._start_loops(group)
+                if self._config.database.listen == "on":
+                    await _first_of(self._listener.up.wait(), self._stopping.wait())
                 emit(
                     "worker.started", worker_id=self.worker_id, labels=self._lease.labels, version=__version__
                 )
@@ -145,6 +147,7 @@ class Daemon:
             renew_interval=config.renew_interval.total_seconds(),
             lost=lambda: self._interrupt(Interruption.LEASE_LOST),
         )
+        self._listener = self._make_listener()
         self._claimer = Claimer(
             self._store,
             self._lease,
@@ -168,14 +171,14 @@ class Daemon:
         start("lease", self._lease.run())
         start("housekeeping", repeat("housekeeping", self._housekeeper.step, self._housekeeper.wake))
         if self._config.database.listen != "off":
-            start("listen", self._listener().run())
+            start("listen", self._listener.run())
         self._claiming = group.create_task(self._claim_until_stopped(), name="claim")
 
     async def _claim_until_stopped(self) -> None:
         if self._config.worker.enabled:
             await self._claimer.run()
 
-    def _listener(self) -> Listener:
+    def _make_listener(self) -> Listener:
         database = self._config.database
         return Listener(
             database.listen_url.get_secret_value() if database.listen_url else self._dsn,
@@ -187,7 +190,7 @@ class Daemon:
     async def _work_off(self) -> None:
         """Until nothing is due and nothing runs."""
         backoff = Backoff("once")
-        while not self._stopping.is_set():
+        while self._config.worker.enabled and not self._stopping.is_set():
             try:
                 if not await self._has_work():
                     return
@@ -199,7 +202,10 @@ class Daemon:
 
     async def _has_work(self) -> bool:
         await self._housekeeper.promote_due()
-        return await self._store.has_work(self.worker_id, self._lease.labels)
+        # Asked in this order: what is let go has promoted the next of its serial key before.
+        return bool(self._slots) or await self._store.has_work(
+            self.worker_id, self._lease.labels, strict=self._steering.max_strict_percentage > 0
+        )
 
     async def _drain(self) -> None:
         """Stop claiming, let executions finish for the grace period, then give them back."""
@@ -245,8 +251,8 @@ class Daemon:
         self._claimer.look()
 
 
-async def _first_of(*waiting: Coroutine[Any, Any, Any], timeout: float) -> None:
-    """Until one of them is over, but not longer than that."""
+async def _first_of(*waiting: Coroutine[Any, Any, Any], timeout: float | None = None) -> None:
+    """Until one of them is over, but not longer than that, in seconds."""
     tasks = [asyncio.create_task(one) for one in waiting]
     await asyncio.wait(tasks, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
     for task in tasks:

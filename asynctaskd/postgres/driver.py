@@ -50,6 +50,9 @@ PINNED_PLANS = {
 
 _SCHEMA = re.compile(r"\basynctaskd(?=([._;]))")
 _ABOUT_PAYLOAD = re.compile(r"(request \d+: )?payload ")
+CONFLICTS = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError)
+"""What the server aborts a transaction with so that its owner tries the whole of it again."""
+
 _UNAVAILABLE = (
     OSError,
     asyncio.TimeoutError,
@@ -61,8 +64,7 @@ _UNAVAILABLE = (
     asyncpg.OperatorInterventionError,
     asyncpg.InsufficientResourcesError,
     asyncpg.LockNotAvailableError,
-    asyncpg.DeadlockDetectedError,
-    asyncpg.SerializationError,
+    *CONFLICTS,
 )
 _REFUSED = (
     asyncpg.InvalidAuthorizationSpecificationError,
@@ -87,10 +89,12 @@ def query(name: str, schema: str) -> str:
 
 
 @contextmanager
-def translated() -> Iterator[None]:
-    """Raise driver errors as ours; everything else passes."""
+def translated(*, but: tuple[type[Exception], ...] = ()) -> Iterator[None]:
+    """Raise driver errors as ours; everything else passes, and so does what `but` names."""
     try:
         yield
+    except but:
+        raise
     except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
         ours = translate(error)
         if ours is None:

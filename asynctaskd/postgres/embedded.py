@@ -96,7 +96,7 @@ def start(url: str, *, progress: Progress | None = None) -> str:
 
 
 def resolve(url: str, *, progress: Progress | None = None) -> str:
-    """A DSN to connect with: the embedded server's, started if need be, or `url` itself; raises like `start`."""
+    """A DSN to connect with: the embedded server's, started if need be, or `url`. Raises like `start`."""
     return start(url, progress=progress) if is_embedded(url) else url
 
 

@@ -38,7 +38,7 @@ class Listener:
         self._probe_channel = f"asynctaskd_probe_{uuid4().hex}"
         self._lost = asyncio.Event()
         self._echo = asyncio.Event()
-        self.is_up = False
+        self.up = asyncio.Event()
 
     async def run(self) -> None:
         """Connect, listen, and on loss wait and repeat, until cancelled."""
@@ -61,7 +61,7 @@ class Listener:
             self._wake()
             await self._watch(connection)
         finally:
-            self.is_up = False
+            self.up.clear()
             await close(connection)
 
     async def _subscribe(self, connection: asyncpg.Connection) -> None:
@@ -70,7 +70,7 @@ class Listener:
         with translated():
             for channel in (*self._channels, self._probe_channel):
                 await connection.add_listener(channel, self._on_notice)
-        self.is_up = True
+        self.up.set()
 
     async def _watch(self, connection: asyncpg.Connection) -> None:
         while True:

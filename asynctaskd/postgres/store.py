@@ -145,9 +145,9 @@ class Store:
         """The label sets of the normal lane with something ready for a worker of these labels."""
         return [row[0] for row in await self._fetch("ready_sets", labels)]
 
-    async def has_work(self, worker_id: UUID, labels: Sequence[str]) -> bool:
+    async def has_work(self, worker_id: UUID, labels: Sequence[str], *, strict: bool) -> bool:
         """Whether a worker holds anything, or anything is ready for it."""
-        return bool(await self._value("has_work", worker_id, labels))
+        return bool(await self._value("has_work", worker_id, labels, strict))
 
     async def finalize(self, batch: Sequence[Ended]) -> set[int]:
         """Write what became of some executions; returns the ids of those whose claim still stood."""
@@ -201,8 +201,8 @@ class Store:
         """Put back the tasks of workers that aren't live: rows of id, name, holder, losses."""
         return await self._fetch("recover")
 
-    async def register_worker(self, worker: WorkerRow) -> None:
-        """Write down a new worker and its lease."""
+    async def register_worker(self, worker: WorkerRow, *, version: int) -> None:
+        """Write down a new worker, its lease and the configuration version it applies."""
         await self._fetch(
             "register_worker",
             worker.id,
@@ -214,6 +214,7 @@ class Store:
             worker.names,
             worker.concurrency,
             worker.lease,
+            version,
         )
 
     async def renew_lease(

@@ -48,7 +48,9 @@ def decide(
             age = now - task.created_at
             return _put_back(min(max(age, _SOONEST_REROUTE), _LATEST_REROUTE), reason="unknown_name")
         case Overdue():
-            return Transition(TaskStatus.EXPIRED, attempt_spent=False, event=EventKind.EXPIRED)
+            return Transition(
+                TaskStatus.EXPIRED, reason="deadline passed", attempt_spent=False, event=EventKind.EXPIRED
+            )
 
 
 def _put_back(delay: timedelta, *, reason: str | None = None, event: EventKind | None = None) -> Transition:

@@ -148,6 +148,12 @@ def wait(client: Client) -> Callable[[int], Awaitable[Any]]:
 
 
 @pytest.fixture
+def soon() -> Callable[[asyncio.Event], Awaitable[bool]]:
+    """Wait for an event that a handler sets; if it never does, the test fails instead of hanging."""
+    return lambda event: asyncio.wait_for(event.wait(), LONG_ENOUGH)
+
+
+@pytest.fixture
 def daemon_of(database: Any) -> Callable[..., Daemon]:
     """A daemon on the test's database that isn't running yet: daemon_of(app, concurrency=4, listen="off")."""
 
@@ -168,15 +174,21 @@ def daemon_of(database: Any) -> Callable[..., Daemon]:
 def running(daemon_of: Callable[..., Daemon]) -> Iterator[Running]:
     """An async context manager: a daemon that is ready inside its block and has stopped at the end of it.
 
-    However it was stopped, it must leave no asyncio task behind; `leaves_tasks=True` is for handlers that can't
-    be stopped.
+    However they were stopped, the last to stop must leave no asyncio task behind; `leaves_tasks=True` is for
+    handlers that can't be stopped.
     """
+
+    others: set[asyncio.Task[Any]] = set()
+    alive: list[Daemon] = []
 
     @asynccontextmanager
     async def run(app: App, *, leaves_tasks: bool = False, **settings: Any) -> AsyncIterator[Daemon]:
-        before = asyncio.all_tasks()
+        if not alive:
+            others.clear()
+            others.update(asyncio.all_tasks())
         daemon = daemon_of(app, **settings)
         life = asyncio.create_task(daemon.run(), name="daemon")
+        alive.append(daemon)
         try:
             await ready(daemon, life)
             yield daemon
@@ -184,10 +196,11 @@ def running(daemon_of: Callable[..., Daemon]) -> Iterator[Running]:
             daemon.stop()
             daemon.stop()
             await asyncio.wait({life}, timeout=LONG_ENOUGH)
+            alive.remove(daemon)
             assert life.done(), "the daemon doesn't stop"
         await life
-        if not leaves_tasks:
-            assert await left_since(before) == set(), "asyncio tasks were left behind"
+        if not leaves_tasks and not alive:
+            assert await left_since(others) == set(), "asyncio tasks were left behind"
 
     return run
 
@@ -207,8 +220,3 @@ async def left_since(before: set[asyncio.Task[Any]]) -> set[asyncio.Task[Any]]:
     for _ in range(10):
         await asyncio.sleep(0)
     return {task for task in asyncio.all_tasks() - before if not task.done() and "_look" not in repr(task)}
-
-
-async def soon(event: asyncio.Event) -> None:
-    """Until the event is set; if it never is, the test fails instead of hanging."""
-    await asyncio.wait_for(event.wait(), LONG_ENOUGH)

@@ -29,9 +29,9 @@ WITH outcome AS (
     SET status = CASE WHEN o.delay <= interval '0' THEN 'pending' ELSE o.status END, worker_id = NULL,
         run_at = CASE WHEN o.delay IS NULL THEN t.run_at ELSE asynctaskd.clock() + o.delay END,
         attempts = t.attempts - (NOT o.spent)::integer, failures = t.failures + o.failed::integer,
-        losses = CASE WHEN o.event = 'released' THEN t.losses ELSE 0 END,
+        losses = CASE WHEN o.event = 'released' OR o.reason = 'unknown_name' THEN t.losses ELSE 0 END,
         last_error = coalesce(o.error, t.last_error),
-        reason = CASE WHEN o.event = 'released' THEN t.reason ELSE o.reason END
+        reason = CASE WHEN o.event = 'released' OR t.reason = 'quarantined' THEN t.reason ELSE o.reason END
     FROM outcome AS o
     WHERE t.id = o.id AND t.claim_token = o.token AND t.status = 'running' AND o.status IN ('scheduled', 'pending')
     RETURNING t.id, t.label_set, t.status, o.token, t.claimed_at, o.event, o.error, o.reason, o.delay

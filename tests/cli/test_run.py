@@ -1,0 +1,203 @@
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import tempfile
+import time
+from pathlib import Path
+from signal import SIGINT, SIGTERM
+
+import pytest
+
+from asynctaskd.postgres import embedded
+
+RUN = ("run", "--app", "shop:app")
+
+
+def events_of(process) -> list[str]:
+    return [json.loads(line)["event"] for line in process.stderr if line.startswith("{")]
+
+
+def task_of(cli, task_id):
+    return cli.json("tasks", "show", str(task_id))
+
+
+def test_run_once_performs_what_is_due_and_exits_0(cli, start):
+    due, later = cli.enqueue("add", '{"a": 1, "b": 2}'), cli.enqueue("add", "{}", "--delay", "1h")
+    process = start(*RUN, "--once")
+    assert process.exit_code() == 0
+    assert (cli.status(due), task_of(cli, due)["result"]) == ("completed", 3)
+    assert cli.status(later) == "scheduled"
+
+
+def test_a_first_signal_lets_the_running_task_finish_and_exits_0(cli, start, tmp_path):
+    task_id = cli.enqueue("nap")
+    process = start(*RUN)
+    process.await_line("napping")
+    process.tell(SIGTERM)
+    process.await_line("worker.stopping")
+    (tmp_path / "wake").touch()
+    assert process.exit_code() == 0
+    assert (cli.status(task_id), task_of(cli, task_id)["result"]) == ("completed", "rested")
+    assert [worker["status"] for worker in cli.json("workers")] == ["stopped"]
+
+
+def test_a_second_signal_puts_the_running_task_back_at_once_with_its_attempt(cli, start):
+    task_id = cli.enqueue("nap")
+    process = start(*RUN)
+    process.await_line("napping")
+    process.tell(SIGTERM)
+    process.await_line("worker.stopping")
+    process.tell(SIGINT)
+    assert process.exit_code() == 0
+    task = task_of(cli, task_id)
+    assert (task["status"], task["attempts"]) == ("pending", 0)
+    assert [event["kind"] for event in task["events"]] == ["released"]
+
+
+def test_a_third_signal_ends_it_hard(cli, start):
+    cli.enqueue("stubborn")
+    process = start(*RUN)
+    process.await_line("stubborn")
+    process.tell(SIGTERM)
+    process.await_line("worker.stopping")
+    process.tell(SIGTERM)
+    process.await_line("told to stop")
+    process.tell(SIGTERM)
+    assert process.exit_code() == 1
+
+
+def test_signals_are_obeyed_even_while_a_handler_blocks_the_loop(cli, start):
+    cli.enqueue("block_loop")
+    process = start(*RUN)
+    process.await_line("blocking")
+    assert process.tell_until_it_ends(SIGTERM) == 1
+
+
+@pytest.mark.parametrize("name", ["block", "leave_thread", "stubborn"])
+def test_what_cannot_be_stopped_is_put_back_and_does_not_keep_the_process(cli, start, name):
+    task_id = cli.enqueue(name)
+    process = start(*RUN)
+    process.await_line("stubborn" if name == "stubborn" else "blocking")
+    process.tell(SIGTERM)
+    process.await_line("worker.stopping")
+    process.tell(SIGTERM)
+    assert process.exit_code() == 0
+    assert events_of(process)[-1] == "worker.stopped"
+    assert (cli.status(task_id), task_of(cli, task_id)["attempts"]) == ("pending", 0)
+
+
+def test_a_signal_while_the_app_is_imported_exits_0(cli, start, tmp_path):
+    (tmp_path / "slow.py").write_text("import time\nprint('importing', flush=True)\ntime.sleep(3600)\n")
+    process = start("run", "--app", "slow:app")
+    process.await_line("importing")
+    process.tell(SIGTERM)
+    assert process.exit_code() == 0
+
+
+def test_a_crashed_loop_exits_70_with_a_readable_last_line_and_a_traceback_in_the_log(cli, start, tmp_path):
+    (tmp_path / "crash.py").write_text(
+        "from shop import app\n"
+        "from asynctaskd.daemon.housekeeping import Housekeeper\n"
+        "async def step(self):\n"
+        "    raise RuntimeError('boom')\n"
+        "Housekeeper.step = step\n"
+    )
+    process = start("run", "--app", "crash:app")
+    assert process.exit_code() == 70
+    assert process.stderr[-1].startswith("error: the worker crashed: RuntimeError: boom. ")
+    crashed = [json.loads(line) for line in process.stderr if "loop.crashed" in line]
+    assert "in step" in crashed[0]["traceback"]
+    assert "Traceback" not in process.stderr
+
+
+def test_a_missing_schema_exits_78_and_says_what_to_run(cli, start):
+    process = start(*RUN, "--schema", "elsewhere")
+    assert process.exit_code() == 78
+    assert "asynctaskd migrate" in process.stderr[-1]
+    assert process.stderr[-1].startswith("error: ")
+
+
+@pytest.mark.parametrize("wrong", [{"database": "no_such_database"}, {"user": "no_such_role"}])
+def test_what_the_database_refuses_exits_78_at_once(cli, start, wrong):
+    process = start(*RUN, "--database", cli.dsn_of(**wrong))
+    assert process.exit_code() == 78
+    assert process.stderr[-1].startswith("error: the database refused: ")
+
+
+def test_an_unreachable_database_is_waited_for_until_a_signal(start):
+    process = start(*RUN, "--database", "postgresql://shop:sesame@127.0.0.1:1/shop")
+    line = json.loads(process.await_line("database.lost"))
+    assert line["level"] == "error"
+    process.tell(SIGTERM)
+    assert process.exit_code() == 0
+    assert "sesame" not in "".join(process.stderr)
+
+
+def test_an_app_that_is_not_there_exits_78(cli, start):
+    process = start("run", "--app", "shop:nothing")
+    assert process.exit_code() == 78
+    assert process.stderr[-1] == "error: app: shop has no attribute 'nothing'; its Apps are: app"
+
+
+def test_the_app_may_come_from_the_environment(cli, start):
+    task_id = cli.enqueue("add", '{"a": 1, "b": 2}')
+    assert start("run", "--once", ASYNCTASKD_APP="shop:app").exit_code() == 0
+    assert cli.status(task_id) == "completed"
+
+
+def test_without_an_app_it_is_wrong_usage(bare):
+    result = bare.run("run")
+    assert result.exit_code == 2
+    assert "--app" in result.stderr
+
+
+def test_flags_of_the_worker_win_over_the_file(cli, start, tmp_path):
+    (tmp_path / "worker.toml").write_text('[worker]\nconcurrency = 3\nlabels = ["file"]\n')
+    process = start(*RUN, "--config", "worker.toml", "--labels", "b,a", "--once")
+    assert process.exit_code() == 0
+    [worker] = cli.json("workers")
+    assert worker["concurrency"] == 3
+    assert worker["labels"][:2] == ["a", "b"]
+
+
+def test_an_unknown_key_names_the_nearest_one_and_exits_78(bare, tmp_path):
+    (tmp_path / "worker.toml").write_text("[worker]\nconcurency = 3\nlease = 5\n")
+    result = bare.run(*RUN, "--config", "worker.toml", "--database", "embedded")
+    assert result.exit_code == 78
+    first, second = result.stderr.splitlines()
+    assert first.startswith("error: ")
+    assert "worker.concurrency" in first
+    assert second.startswith("error: worker.lease in worker.toml must be a duration")
+
+
+def test_debug_logs_at_the_level_debug(cli, start):
+    cli.enqueue("add", '{"a": 1, "b": 2}')
+    process = start("--debug", *RUN, "--once")
+    assert process.exit_code() == 0
+    assert "task.completed" in events_of(process)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="XDG_DATA_HOME is how it is told where to live")
+def test_on_the_embedded_server_it_migrates_by_itself_and_says_so(start, tmp_path):
+    # A path that is short enough for a socket.
+    home = Path(tempfile.mkdtemp(prefix="asynctaskd-cli-"))
+    try:
+        process = start(*RUN, "--once", "--database", "embedded", XDG_DATA_HOME=str(home))
+        assert process.exit_code() == 0
+        assert events_of(process)[:3] == ["database.starting", "database.migrated", "worker.started"]
+        again = start(*RUN, "--once", "--database", "embedded", XDG_DATA_HOME=str(home))
+        assert again.exit_code() == 0
+        assert "database.migrated" not in events_of(again)
+    finally:
+        wait_until_stopped(home / "asynctaskd" / "postgres")
+        shutil.rmtree(home)
+
+
+def wait_until_stopped(home: Path) -> None:
+    """The keeper stops the server as soon as nobody uses it."""
+    until = time.monotonic() + 30
+    while (home / "data" / "postmaster.pid").exists() and time.monotonic() < until:
+        time.sleep(0.01)
+    assert not (home / "data" / embedded.SOCKET).exists()

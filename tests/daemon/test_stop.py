@@ -1,0 +1,223 @@
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import Counter
+from types import SimpleNamespace
+
+import pytest
+
+from asynctaskd import TaskRequest
+
+
+@pytest.fixture
+def hold(app):
+    """The handler "hold", which runs until it is let go or cancelled."""
+
+    hold = SimpleNamespace(entered=asyncio.Event(), go_on=asyncio.Event(), cancelled=[])
+
+    @app.task("hold")
+    async def handler(n: int = 0) -> None:
+        hold.entered.set()
+        try:
+            await hold.go_on.wait()
+        except asyncio.CancelledError:
+            hold.cancelled.append(n)
+            raise
+
+    return hold
+
+
+@pytest.fixture
+def started(daemon_of):
+    """A daemon whose end the test sees for itself: `daemon, life = await started(app)`."""
+
+    async def start(app, **settings):
+        daemon = daemon_of(app, **settings)
+        life = asyncio.create_task(daemon.run(), name="daemon")
+        waiting = asyncio.create_task(daemon.ready.wait())
+        await asyncio.wait({waiting, life}, return_when=asyncio.FIRST_COMPLETED, timeout=20)
+        assert daemon.ready.is_set()
+        return daemon, life
+
+    return start
+
+
+async def test_the_first_stop_lets_running_tasks_finish_and_claims_no_more(
+    app, started, client, wait, tables, hold, soon, recorder
+):
+    daemon, life = await started(app)
+    first = await client.enqueue("hold")
+    await soon(hold.entered)
+    daemon.stop()
+    await recorder.wait_for("worker.stopping")
+    second = await client.enqueue("hold")
+    hold.go_on.set()
+    await wait(first)
+    await asyncio.wait_for(life, 20)
+    assert hold.cancelled == []
+    assert (await tables.task(second))["status"] == "pending"
+    assert (await tables.task(second))["attempts"] == 0
+
+
+async def test_the_lease_is_kept_while_running_tasks_finish(app, started, client, tables, hold, soon):
+    daemon, life = await started(app, lease="1500ms", renew_interval="100ms")
+    await client.enqueue("hold")
+    await soon(hold.entered)
+    daemon.stop()
+    [expiry] = await tables.column("SELECT expires_at FROM asynctaskd.workers")
+    await tables.until("SELECT expires_at > $1 + interval '500 ms' FROM asynctaskd.workers", expiry)
+    hold.go_on.set()
+    await asyncio.wait_for(life, 20)
+    assert await tables.value("SELECT count(*) FROM asynctaskd.finished_tasks") == 1
+
+
+@pytest.mark.parametrize("stops", [1, 2], ids=["grace over", "stopped twice"])
+async def test_what_does_not_finish_is_given_back_with_its_attempt(
+    app, started, client, tables, hold, soon, stops
+):
+    daemon, life = await started(app, grace="20ms" if stops == 1 else "1h")
+    ids = [await client.enqueue("hold", {"n": n}) for n in range(3)]
+    await tables.until("SELECT count(*) = 3 FROM asynctaskd.tasks WHERE status = 'running'")
+    await soon(hold.entered)
+    began = asyncio.get_running_loop().time()
+    for _ in range(stops):
+        daemon.stop()
+    for task_id in ids:
+        row = await tables.until_status(task_id, "pending")
+        assert (row["attempts"], row["worker_id"], row["claim_token"]) == (0, None, 1)
+        assert await tables.events(task_id) == ["released"]
+    assert asyncio.get_running_loop().time() - began < 2
+    await asyncio.wait_for(life, 20)
+    assert sorted(hold.cancelled) == [0, 1, 2]
+
+
+async def test_what_was_given_back_is_run_by_another_worker_at_once(
+    app, started, running, client, wait, hold, soon
+):
+    daemon, life = await started(app, grace="0s", poll_interval="1h")
+    task_id = await client.enqueue("hold")
+    await soon(hold.entered)
+    async with running(app):
+        daemon.stop()
+        await asyncio.wait_for(life, 20)
+        hold.go_on.set()
+        done = await wait(task_id)
+    assert (done.attempts, done.losses) == (1, 0)
+
+
+async def test_a_thread_that_cannot_be_stopped_is_put_back_in_the_last_statement(
+    app, started, client, tables, recorder
+):
+    entered, go_on = threading.Event(), threading.Event()
+
+    @app.task("thread")
+    def thread() -> None:
+        entered.set()
+        go_on.wait(20)
+
+    daemon, life = await started(app, grace="0s")
+    try:
+        task_id = await client.enqueue("thread")
+        assert await asyncio.to_thread(entered.wait, 10)
+        began = asyncio.get_running_loop().time()
+        daemon.stop()
+        row = await tables.until_status(task_id, "pending")
+        took = asyncio.get_running_loop().time() - began
+        await asyncio.wait_for(life, 20)
+    finally:
+        go_on.set()
+    assert 1 <= took < 3
+    assert row["attempts"] == 0
+    assert await tables.events(task_id) == ["released"]
+    assert recorder.all("worker.stopped")[-1]["left_behind"] == 1
+
+
+async def test_a_claim_in_flight_at_the_stop_is_executed(
+    app, started, client, wait, monkeypatch, soon, tables
+):
+    from asynctaskd.postgres.store import Store
+
+    claimed, go_on = asyncio.Event(), asyncio.Event()
+    claim, ran = Store.claim, []
+
+    async def slow_claim(self, *args, **kwargs):
+        tasks = await claim(self, *args, **kwargs)
+        if tasks:
+            claimed.set()
+            await go_on.wait()
+        return tasks
+
+    @app.task("quick")
+    async def quick() -> None:
+        ran.append(1)
+
+    monkeypatch.setattr(Store, "claim", slow_claim)
+    daemon, life = await started(app)
+    task_id = await client.enqueue("quick")
+    await soon(claimed)
+    daemon.stop()
+    go_on.set()
+    await asyncio.wait_for(life, 20)
+    assert ran == [1]
+    assert (await tables.task(task_id))["status"] == "completed"
+
+
+async def test_thirty_daemons_in_a_row_lose_nothing_and_run_nothing_twice(app, started, client, tables):
+    ran = Counter()
+    before = asyncio.all_tasks()
+
+    @app.task("one")
+    async def one(n: int) -> None:
+        ran[n] += 1
+        await asyncio.sleep(0)
+
+    enqueued = 0
+    for _ in range(30):
+        daemon, life = await started(app, concurrency=5)
+        await client.enqueue_many([TaskRequest("one", {"n": n}) for n in range(enqueued, enqueued + 20)])
+        enqueued += 20
+        daemon.stop()
+        await asyncio.wait_for(life, 20)
+    daemon, life = await started(app)
+    await tables.until("SELECT count(*) = $1 FROM asynctaskd.finished_tasks", enqueued)
+    daemon.stop()
+    await asyncio.wait_for(life, 20)
+    assert ran == Counter(range(enqueued))
+    assert await tables.value("SELECT count(*) FROM asynctaskd.tasks") == 0
+    assert await tables.value("SELECT count(*) FROM asynctaskd.task_events") == 0
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert asyncio.all_tasks() - before == set()
+
+
+async def test_a_stop_before_it_is_ready_ends_it(app, daemon_of):
+    daemon = daemon_of(app)
+    daemon.stop()
+    await asyncio.wait_for(daemon.run(), 20)
+
+
+@pytest.mark.parametrize("cause", ["cancelled", "crashed"])
+async def test_a_daemon_that_is_cancelled_or_crashes_leaves_no_execution_behind(
+    app, started, client, tables, hold, soon, monkeypatch, cause
+):
+    from asynctaskd.postgres.store import Store
+
+    async def crash(self):
+        raise RuntimeError("crash")
+
+    before = asyncio.all_tasks()
+    _, life = await started(app, poll_interval="20ms")
+    await client.enqueue("hold")
+    await soon(hold.entered)
+    if cause == "cancelled":
+        life.cancel()
+    else:
+        monkeypatch.setattr(Store, "recover", crash)
+    await asyncio.wait({life}, timeout=20)
+    assert life.done()
+    assert life.cancelled() or isinstance(life.exception(), BaseExceptionGroup)
+    assert hold.cancelled == [0]
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert asyncio.all_tasks() - before == set()

@@ -1,0 +1,292 @@
+from __future__ import annotations
+
+import asyncio
+
+import asyncpg
+import pytest
+
+from asynctaskd import InvalidInputError, LeaseLostError, RetryPolicy, TaskContext
+
+
+@pytest.fixture
+async def written(tables):
+    """Reads what handlers have written."""
+    await tables.execute("CREATE TABLE written (what text)")
+
+    async def read() -> list[str]:
+        return await tables.column("SELECT what FROM written ORDER BY what")
+
+    return read
+
+
+async def write(connection, what: str) -> None:
+    await connection.execute("INSERT INTO written VALUES ($1)", what)
+
+
+async def test_the_commit_completes_the_task_together_with_what_was_written(
+    app, running, client, tables, wait, written, soon
+):
+    inside, go_on, after = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    @app.task("book")
+    async def book(ctx: TaskContext) -> str:
+        async with ctx.transaction() as connection:
+            await write(connection, "booking")
+            ctx.result = {"seats": 2}
+            inside.set()
+            await go_on.wait()
+        await after.wait()
+        return "ignored: the task is completed"
+
+    async with running(app):
+        task_id = await client.enqueue("book")
+        await soon(inside)
+        assert (await tables.task(task_id))["status"] == "running"
+        assert await written() == []
+        go_on.set()
+        done = await wait(task_id)
+        assert await written() == ["booking"]
+        after.set()
+    assert (done.result, done.attempts) == ({"seats": 2}, 1)
+    assert (await tables.task(task_id))["result"] == '{"seats": 2}'
+    assert await tables.events(task_id) == []
+
+
+async def test_an_error_inside_rolls_back_and_is_retried(app, running, client, wait, written):
+    @app.task("book", retry=RetryPolicy("0s", max_attempts=3))
+    async def book(ctx: TaskContext) -> None:
+        async with ctx.transaction() as connection:
+            await write(connection, f"attempt {ctx.attempt}")
+            if ctx.attempt < 3:
+                raise ValueError
+
+    async with running(app):
+        done = await wait(await client.enqueue("book"))
+    assert await written() == ["attempt 3"]
+    assert done.attempts == 3
+
+
+async def test_a_stale_claim_raises_lease_lost_and_rolls_back(
+    app, running, client, tables, written, recorder, soon
+):
+    caught = asyncio.Event()
+
+    @app.task("book")
+    async def book(ctx: TaskContext) -> None:
+        with pytest.raises(LeaseLostError):
+            async with ctx.transaction() as connection:
+                await write(connection, "from a zombie")
+                await tables.execute(
+                    "UPDATE asynctaskd.tasks SET claim_token = claim_token + 1 WHERE id = $1", ctx.task_id
+                )
+        caught.set()
+
+    async with running(app):
+        task_id = await client.enqueue("book")
+        await soon(caught)
+        await recorder.wait_for("task.stale_result", task_id=task_id)
+    assert await written() == []
+    assert (await tables.task(task_id))["status"] == "running"
+    assert await tables.events(task_id) == ["stale_result"]
+
+
+async def test_progress_of_a_stale_claim_raises_lease_lost(app, running, client, tables, soon):
+    caught = asyncio.Event()
+
+    @app.task("climb")
+    async def climb(ctx: TaskContext) -> None:
+        await tables.execute(
+            "UPDATE asynctaskd.tasks SET claim_token = claim_token + 1 WHERE id = $1", ctx.task_id
+        )
+        with pytest.raises(LeaseLostError):
+            await ctx.progress(50)
+        caught.set()
+
+    async with running(app):
+        await client.enqueue("climb")
+        await soon(caught)
+
+
+async def test_a_second_transaction_in_one_attempt_is_refused(app, running, client, wait, written, soon):
+    refused = asyncio.Event()
+
+    @app.task("book")
+    async def book(ctx: TaskContext) -> None:
+        async with ctx.transaction() as connection:
+            await write(connection, "first")
+        with pytest.raises(InvalidInputError, match="once per attempt"):
+            async with ctx.transaction() as connection:
+                await write(connection, "second")
+        refused.set()
+
+    async with running(app):
+        await wait(await client.enqueue("book"))
+        await soon(refused)
+    assert await written() == ["first"]
+
+
+async def test_a_transaction_inside_another_is_refused(app, running, client, wait, written):
+    @app.task("book")
+    async def book(ctx: TaskContext) -> None:
+        async with ctx.transaction() as connection:
+            await write(connection, "outer")
+            with pytest.raises(InvalidInputError, match="once per attempt"):
+                async with ctx.transaction() as inner:
+                    await write(inner, "inner")
+
+    async with running(app):
+        await wait(await client.enqueue("book"))
+    assert await written() == ["outer"]
+
+
+async def test_what_the_handler_does_after_the_commit_changes_nothing(
+    app, running, client, tables, wait, written, recorder
+):
+    @app.task("book", retry=RetryPolicy("0s"))
+    async def book(ctx: TaskContext) -> None:
+        async with ctx.transaction() as connection:
+            await write(connection, "booking")
+        raise ValueError("too late")
+
+    @book.on_failed
+    async def book_failed(params, failure, tx) -> None:
+        await write(tx, "hook")
+
+    async with running(app):
+        task_id = await client.enqueue("book")
+        await recorder.wait_for("task.after_commit", task_id=task_id)
+        done = await wait(task_id)
+    assert (done.status, done.attempts, done.last_error) == ("completed", 1, None)
+    assert await written() == ["booking"]
+    assert await tables.events(task_id) == []
+
+
+async def test_a_stop_after_the_commit_writes_nothing_more(app, running, client, tables, written, soon):
+    committed, go_on = asyncio.Event(), asyncio.Event()
+
+    @app.task("book")
+    async def book(ctx: TaskContext) -> None:
+        async with ctx.transaction() as connection:
+            await write(connection, "booking")
+        committed.set()
+        while not go_on.is_set():
+            try:
+                await go_on.wait()
+            except asyncio.CancelledError:
+                pass
+
+    async with running(app, leaves_tasks=True):
+        task_id = await client.enqueue("book")
+        await soon(committed)
+    go_on.set()
+    assert (await tables.task(task_id))["status"] == "completed"
+    assert await tables.events(task_id) == []
+
+
+async def test_an_sql_error_that_was_swallowed_inside_does_not_complete_the_task(
+    app, running, client, tables, written
+):
+    @app.task("book")
+    async def book(ctx: TaskContext) -> None:
+        async with ctx.transaction() as connection:
+            await write(connection, "booking")
+            try:
+                await connection.execute("SELECT 1/0")
+            except asyncpg.PostgresError:
+                pass
+
+    async with running(app):
+        row = await tables.until_status(await client.enqueue("book"), "failed")
+    assert await written() == []
+    assert "InFailedSQLTransactionError" in row["last_error"]
+
+
+async def test_a_constraint_that_is_checked_at_commit_fails_the_attempt(
+    app, running, client, tables, written
+):
+    await tables.execute("ALTER TABLE written ADD UNIQUE (what) DEFERRABLE INITIALLY DEFERRED")
+
+    @app.task("book")
+    async def book(ctx: TaskContext) -> None:
+        async with ctx.transaction() as connection:
+            await write(connection, "same")
+            await write(connection, "same")
+
+    async with running(app):
+        row = await tables.until_status(await client.enqueue("book"), "failed")
+    assert await written() == []
+    assert "unique" in row["last_error"].lower()
+
+
+async def test_a_result_that_cannot_be_stored_rolls_back(app, running, client, tables, written):
+    @app.task("book")
+    async def book(ctx: TaskContext) -> None:
+        async with ctx.transaction() as connection:
+            await write(connection, "booking")
+            ctx.result = object()
+
+    async with running(app):
+        row = await tables.until_status(await client.enqueue("book"), "failed")
+    assert await written() == []
+    assert "result" in row["last_error"]
+
+
+async def test_a_child_enqueued_inside_is_committed_with_it(app, running, client, wait, tables, written):
+    @app.task("book", retry=RetryPolicy("0s", max_attempts=2))
+    async def book(ctx: TaskContext) -> None:
+        async with ctx.transaction():
+            ctx.result = await ctx.enqueue("confirm")
+            if ctx.attempt == 1:
+                raise ValueError
+
+    @app.task("confirm")
+    async def confirm() -> None: ...
+
+    async with running(app):
+        done = await wait(await client.enqueue("book"))
+        child = await wait(done.result)
+    assert child.parent_id == done.id
+    assert await tables.value("SELECT count(*) FROM asynctaskd.all_tasks WHERE name = 'confirm'") == 1
+
+
+async def test_the_timeout_bounds_the_transaction(app, running, client, tables, written, soon):
+    @app.task("book", timeout="50ms")
+    async def book(ctx: TaskContext) -> None:
+        async with ctx.transaction() as connection:
+            await write(connection, "booking")
+            await connection.execute("SELECT pg_sleep(30)")
+
+    async with running(app):
+        row = await tables.until_status(await client.enqueue("book"), "failed")
+    assert row["reason"] == "timeout"
+    assert await written() == []
+    assert await tables.value("SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%pg_sleep(30)%' AND "
+                              "state = 'active' AND pid <> pg_backend_pid()") == 0
+
+
+async def test_handlers_that_want_more_connections_than_there_are_wait_for_each_other(
+    app, running, client, wait, written
+):
+    @app.task("book")
+    async def book(n: int, ctx: TaskContext) -> None:
+        async with ctx.transaction() as connection:
+            await write(connection, f"{n:02}")
+
+    ids = [await client.enqueue("book", {"n": n}) for n in range(20)]
+    async with running(app, pool_size=1, concurrency=20):
+        for task_id in ids:
+            await wait(task_id)
+    assert await written() == [f"{n:02}" for n in range(20)]
+
+
+async def test_a_serial_key_moves_on_after_a_transaction(app, running, client, wait, written):
+    @app.task("book")
+    async def book(ctx: TaskContext) -> None:
+        async with ctx.transaction() as connection:
+            await write(connection, "one")
+
+    async with running(app, poll_interval="1h"):
+        first = await client.enqueue("book", serial_key="k")
+        second = await client.enqueue("book", serial_key="k")
+        await wait(first)
+        await wait(second)
