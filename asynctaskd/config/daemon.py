@@ -44,7 +44,7 @@ class DatabaseConfig(Section):
     url: DatabaseURL = _setting(
         None,
         'The database that holds the tasks, as a URL, or "embedded": a private server for trying things out, '
-        "started when the first process asks for it and stopped after the last. All commands need a database.",
+        "started when the first process asks for it and stopped after the last. Each command needs one.",
         example="postgresql://asynctaskd@localhost:5432/asynctaskd",
     )
     schema_name: SchemaName = Field(

@@ -517,5 +517,5 @@ def test_a_task_of_an_unknown_name_waits_as_long_again_within_bounds(age: int, d
 
 def test_an_overdue_task_expires_without_an_attempt() -> None:
     assert decide(Overdue(), TASK, POLICY, NOW, middle) == Transition(
-        TaskStatus.EXPIRED, attempt_spent=False, event=EventKind.EXPIRED
+        TaskStatus.EXPIRED, reason="deadline passed", attempt_spent=False, event=EventKind.EXPIRED
     )
