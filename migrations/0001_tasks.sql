@@ -192,7 +192,9 @@ BEGIN
         RETURN;
     END IF;
     PERFORM pg_advisory_xact_lock(hashtext('asynctaskd.finished_tasks'), 0);
-    IF to_regclass('asynctaskd.' || partition) IS NOT NULL THEN
+    -- Asked of the catalogue: to_regclass would answer from what this session has cached before it got the lock.
+    IF EXISTS (SELECT FROM pg_inherits JOIN pg_class ON pg_class.oid = inhrelid
+               WHERE inhparent = 'asynctaskd.finished_tasks'::regclass AND relname = partition) THEN
         RETURN;
     END IF;
     EXECUTE format('CREATE TABLE asynctaskd.%I (LIKE asynctaskd.finished_tasks INCLUDING ALL)', partition);

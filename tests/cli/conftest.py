@@ -29,6 +29,7 @@ PATIENCE = 60.0
 
 SHOP = """
 import asyncio
+import logging
 import time
 from pathlib import Path
 
@@ -39,6 +40,7 @@ app = App()
 
 @app.task("add")
 def add(a: int, b: int) -> int:
+    logging.getLogger("shop").debug("adding")
     return a + b
 
 
