@@ -70,7 +70,8 @@ async def probe(dsn: str, config: DaemonConfig) -> list[Finding]:
     try:
         async with connect(dsn) as connection:
             with translated():
-                findings += [finding async for finding in _findings(connection, dsn, config)]
+                async for finding in _findings(connection, dsn, config):
+                    findings.append(finding)  # noqa: PERF401  (what was found before an error counts)
     except DatabaseUnavailableError as error:
         findings.append(Finding.unreachable(error))
     except DatabaseRefusedError as error:

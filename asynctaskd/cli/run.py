@@ -40,9 +40,9 @@ def run(
     SIGTERM or Ctrl-C: it stops claiming and lets running tasks finish (worker.grace); a second time: it puts
     them back at once; a third time: it ends hard. An unreachable database is waited for.
     """
+    settings = read_config(database, schema, config, concurrency=concurrency, labels=labels)
     signals = Signals()
     signals.install()
-    settings = read_config(database, schema, config, concurrency=concurrency, labels=labels)
     level = "debug" if ctx.find_root().params["debug"] else settings.log.level
     configure_logging(level, settings.log.format)
     return _work(_build(app, settings), signals, once=once)
@@ -88,8 +88,7 @@ def _work(daemon: Daemon, signals: Signals, *, once: bool) -> int:
 async def _run(daemon: Daemon, signals: Signals, once: bool) -> tuple[ExitCode, bool]:
     """The exit code, and whether everything has ended in order."""
     loop = asyncio.get_running_loop()
-    signals.bind(partial(loop.call_soon_threadsafe, daemon.stop))
-    with _own_threads(loop):
+    with signals.bound_to(partial(loop.call_soon_threadsafe, daemon.stop)), _own_threads(loop):
         try:
             await daemon.run(once=once)
         except BaseExceptionGroup as crash:

@@ -8,6 +8,8 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from asynctaskd.cli.failures import ExitCode
@@ -24,7 +26,7 @@ _LAST_BREATH = 0.05
 class Signals:
     """SIGTERM and SIGINT: the first drains, the second gives running tasks back at once, the third ends it.
 
-    Before `bind` there is nothing to drain: a signal ends the process with exit code 0.
+    As long as there is nothing to stop, a signal ends the process with exit code 0.
     """
 
     def __init__(self) -> None:
@@ -36,9 +38,14 @@ class Signals:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
 
-    def bind(self, stop: Callable[[], object]) -> None:
-        """Call `stop` on the first signal and on the second."""
+    @contextmanager
+    def bound_to(self, stop: Callable[[], object]) -> Iterator[None]:
+        """Within the block the first signal and the second call `stop`; after it all is stopped anyway."""
         self._stop = stop
+        try:
+            yield
+        finally:
+            self._stop = _do_nothing
 
     def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
         self._count += 1
@@ -47,6 +54,10 @@ class Signals:
         if self._stop is None:
             raise SystemExit(ExitCode.FINE)
         self._stop()
+
+
+def _do_nothing() -> None:
+    pass
 
 
 async def end_rest() -> bool:

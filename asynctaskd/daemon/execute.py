@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from enum import Enum
 from functools import lru_cache
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from asynctaskd.daemon.context import ExecutionContext
@@ -58,7 +59,7 @@ class Execution:
         "timer",
     )
 
-    def __init__(self, task: ClaimedTask, definition: Definition[..., Any] | None, started: float) -> None:
+    def __init__(self, task: ClaimedTask, definition: Definition[..., Any] | None) -> None:
         self.task = task
         self.definition = definition
         self.timeout = task.timeout or (definition and definition.options.timeout) or DEFAULT_TIMEOUT
@@ -68,7 +69,7 @@ class Execution:
         self.timer: asyncio.TimerHandle | None = None
         self.context: ExecutionContext | None = None
         self.stored = False  # ctx.transaction() has committed what became of it
-        self._started = started
+        self._started = monotonic()  # not the loop's clock: a handler in a thread asks too
 
     @property
     def keep(self) -> timedelta | None:
@@ -89,7 +90,7 @@ class Execution:
 
     def now(self) -> datetime:
         """The present by the database's clock, as far as it is known here."""
-        return self.task.claimed_at + timedelta(seconds=asyncio.get_running_loop().time() - self._started)
+        return self.task.claimed_at + timedelta(seconds=monotonic() - self._started)
 
     def interrupt(self, why: Interruption) -> None:
         """Tell the handler to stop; the first reason counts."""
@@ -107,9 +108,8 @@ class Execution:
         """(Re)start the timeout from what is left of it."""
         if self.timer is not None:
             self.timer.cancel()
-        loop = asyncio.get_running_loop()
-        ends = self._started + self.timeout.total_seconds()
-        self.timer = loop.call_at(ends, self.interrupt, Interruption.TIMEOUT)
+        left = self._started + self.timeout.total_seconds() - monotonic()
+        self.timer = asyncio.get_running_loop().call_later(left, self.interrupt, Interruption.TIMEOUT)
 
     def _report_stuck(self) -> None:
         if self.runner is not None and not self.runner.done() and self.interruption is not None:
@@ -142,15 +142,14 @@ class Executor:
 
     def start(self, task: ClaimedTask) -> None:
         """Begin an execution; it takes a slot at once."""
-        loop = asyncio.get_running_loop()
-        execution = Execution(task, self._app.get(task.name), loop.time())
+        execution = Execution(task, self._app.get(task.name))
         self._slots.take(execution)
         obstacle = _obstacle(execution)
         if obstacle is not None:
             self._hand_on(execution, obstacle)
             return
         execution.start_timer()
-        execution.runner = loop.create_task(self._run(execution))
+        execution.runner = asyncio.create_task(self._run(execution))
         execution.runner.add_done_callback(lambda _: self._end(execution))
 
     def close(self) -> None:
@@ -193,7 +192,8 @@ class Executor:
     async def _in_thread(self, call: Callable[..., Any], *arguments: Any) -> Any:
         """Run a synchronous handler. A thread can't be stopped, so a cancelled one is waited for."""
         loop = asyncio.get_running_loop()
-        running = loop.run_in_executor(self._threads, contextvars.copy_context().run, call, *arguments)
+        context = contextvars.copy_context()
+        running = loop.run_in_executor(self._threads, context.run, _without_stop_iteration, call, *arguments)
         while True:
             try:
                 return await asyncio.shield(running)
@@ -204,6 +204,14 @@ class Executor:
     def _context(self, execution: Execution) -> ExecutionContext:
         execution.context = ExecutionContext(execution, self._transactions, self._client)
         return execution.context
+
+
+def _without_stop_iteration(call: Callable[..., Any], *arguments: Any) -> Any:
+    """Call; a future can't hold a StopIteration, and whoever waits for it would wait for ever."""
+    try:
+        return call(*arguments)
+    except StopIteration as error:
+        raise RuntimeError("the handler raised StopIteration") from error
 
 
 def _obstacle(execution: Execution) -> Outcome | None:

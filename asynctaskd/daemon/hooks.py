@@ -80,7 +80,10 @@ class FailureHooks:
         try:
             async with asyncio.timeout(_TIMEOUT), connection.transaction():
                 await self._tell(execution, transition, connection)
-        except Exception as error:
+        except BaseException as error:  # SystemExit too is the hook's failure, not the daemon's
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
             if connection.is_closed():
                 raise DatabaseUnavailableError("the connection broke while a failure hook ran") from error
             raise HookFailedError(describe_error(error)) from error

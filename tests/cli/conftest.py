@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, Any
 from urllib.parse import urlsplit
 
 import asyncpg
@@ -21,9 +21,6 @@ import pytest
 from typer.testing import CliRunner
 
 from asynctaskd.cli.commands import cli as commands
-
-if TYPE_CHECKING:
-    from click.testing import Result
 
 PATIENCE = 60.0
 
@@ -92,7 +89,7 @@ class Cli:
 
     dsn: str
 
-    def run(self, *args: str, **options: Any) -> Result:
+    def run(self, *args: str, **options: Any) -> Any:
         """The result of a command; nothing in it may know passwords."""
         return CliRunner().invoke(commands, args, prog_name="asynctaskd", **options)
 

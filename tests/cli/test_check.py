@@ -5,7 +5,9 @@ from dataclasses import replace
 
 import pytest
 
+from asynctaskd.cli import probes
 from asynctaskd.cli.probes import FAILURE, OK, WARNING, Server, clock, encoding, primary, reachable
+from asynctaskd.errors import DatabaseUnavailableError
 
 SERVER = Server("18.1", 180001, "UTF8", is_standby=False, is_read_only=False, seconds=0.001, skew=0.01)
 UNREACHABLE = "postgresql://shop:sesame@127.0.0.1:1/shop"
@@ -123,3 +125,13 @@ def test_a_bad_configuration_exits_78(cli, tmp_path):
     result = cli.run("check", "--config", "bad.toml")
     assert result.exit_code == 78
     assert "worker.lease must be at least 3" in result.stderr
+
+
+def test_what_was_found_before_the_database_went_away_counts(cli, monkeypatch):
+    async def lost(*_):
+        raise DatabaseUnavailableError("the database is unavailable: gone")
+
+    monkeypatch.setattr(probes, "rights", lost)
+    findings, code = found(cli)
+    assert code == 69
+    assert (findings["schema"]["status"], findings["reachable"]["status"]) == (OK, FAILURE)

@@ -147,7 +147,9 @@ def test_workers_are_listed_with_their_state(cli, start):
 
 
 def test_an_output_that_cannot_hold_every_character_gets_escapes(cli, start):
-    task_id = cli.enqueue("add", '{"a": "ü"}')
+    task_id = cli.enqueue("a" * 128, '{"a": "ü"}', "--tags", "ü")
     process = start("tasks", "show", str(task_id), "--json", PYTHONIOENCODING="ascii")
     assert process.exit_code() == 0
     assert json.loads(process.stdout[0])["payload"] == {"a": "ü"}
+    for args in (["show", str(task_id)], ["list"]):
+        assert start("tasks", *args, PYTHONIOENCODING="ascii").exit_code() == 0

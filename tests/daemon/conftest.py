@@ -83,12 +83,15 @@ class Tables:
 
     async def events(self, task_id: int) -> list[str]:
         """The kinds of the task's events, in order."""
-        return await self.column("SELECT kind FROM asynctaskd.task_events WHERE task_id = $1 ORDER BY id", task_id)
+        return await self.column(
+            "SELECT kind FROM asynctaskd.task_events WHERE task_id = $1 ORDER BY id", task_id
+        )
 
     async def detail(self, task_id: int, kind: str) -> dict[str, Any]:
         """The detail of the task's last event of that kind."""
         detail = await self.value(
-            "SELECT detail FROM asynctaskd.task_events WHERE task_id = $1 AND kind = $2 ORDER BY id DESC LIMIT 1",
+            "SELECT detail FROM asynctaskd.task_events"
+            " WHERE task_id = $1 AND kind = $2 ORDER BY id DESC LIMIT 1",
             task_id,
             kind,
         )
@@ -98,7 +101,7 @@ class Tables:
     async def until(self, question: str, *arguments: Any) -> Any:
         """Ask until the answer is true, for what nobody tells; returns the answer."""
         async with asyncio.timeout(LONG_ENOUGH):
-            while not (answer := await self.value(question, *arguments)):
+            while not (answer := await self.value(question, *arguments)):  # noqa: ASYNC110  (rows tell nobody)
                 await asyncio.sleep(0.005)
         return answer
 
@@ -111,7 +114,8 @@ class Tables:
         """End the server's side of the daemons' connections; returns how many there were."""
         return int(
             await self.value(
-                "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE datname = current_database()"
+                "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity"
+                " WHERE datname = current_database()"
                 f" AND application_name = 'asynctaskd' AND pid <> pg_backend_pid() AND ({condition})"
             )
         )
@@ -138,7 +142,7 @@ def app() -> App:
 @pytest.fixture
 async def client(pool: asyncpg.Pool) -> AsyncIterator[Client]:
     """A client without an App, so that everything the daemon must cope with can be enqueued."""
-    yield Client(pool)
+    return Client(pool)
 
 
 @pytest.fixture
@@ -198,7 +202,7 @@ def running(daemon_of: Callable[..., Daemon]) -> Iterator[Running]:
             await asyncio.wait({life}, timeout=LONG_ENOUGH)
             alive.remove(daemon)
             assert life.done(), "the daemon doesn't stop"
-        await life
+            await life  # where it ended with an error, that is why the block failed too
         if not leaves_tasks and not alive:
             assert await left_since(others) == set(), "asyncio tasks were left behind"
 

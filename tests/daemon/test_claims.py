@@ -88,7 +88,7 @@ async def test_strict_tasks_go_first_by_priority_up_to_their_cap(
 async def test_with_a_cap_of_0_no_strict_task_runs(app, running, client, stage, tables):
     await client.enqueue_many([*map(strict, range(1, 7)), *map(normal, range(6))])
     async with running(app, concurrency=4, max_strict_percentage=0):
-        assert await stage.full(4) == set("n0 n1 n2 n3".split())
+        assert await stage.full(4) == {"n0", "n1", "n2", "n3"}
         await stage.play(6)
     assert await tables.value("SELECT count(*) FROM asynctaskd.tasks WHERE status = 'pending'") == 6
 
@@ -100,12 +100,12 @@ async def test_a_free_strict_slot_goes_to_the_most_urgent_task_and_a_normal_one_
     async with running(app, concurrency=4, max_strict_percentage=50):
         await stage.full(4)
         await stage.send_on("s5")
-        assert await stage.full(4) == set("s6 s4 n0 n1".split())
+        assert await stage.full(4) == {"s6", "s4", "n0", "n1"}
         await stage.send_on("n0")
-        assert await stage.full(4) == set("s6 s4 n1 n2".split())
+        assert await stage.full(4) == {"s6", "s4", "n1", "n2"}
         await client.enqueue_many([strict(9)])
         await stage.send_on("s6")
-        assert await stage.full(4) == set("s9 s4 n1 n2".split())
+        assert await stage.full(4) == {"s9", "s4", "n1", "n2"}
         await stage.play(13)
 
 
@@ -124,7 +124,7 @@ async def test_within_a_group_the_heavier_task_is_claimed_first_and_then_the_old
     await client.enqueue_many([normal(n, weight=weight) for n, weight in enumerate(weights)])
     async with running(app, concurrency=1):
         await stage.play(6)
-    assert stage.came == "n1 n4 n3 n5 n0 n2".split()
+    assert stage.came == ["n1", "n4", "n3", "n5", "n0", "n2"]
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -208,13 +208,13 @@ async def test_a_runtime_configuration_is_followed_from_the_next_renewal_on(
 ):
     await client.enqueue_many([*map(normal, range(6)), *map(strict, range(1, 7))])
     async with running(app, concurrency=4, renew_interval="20ms", max_strict_percentage=0) as daemon:
-        assert await stage.full(4) == set("n0 n1 n2 n3".split())
+        assert await stage.full(4) == {"n0", "n1", "n2", "n3"}
         await tables.execute(
             "INSERT INTO asynctaskd.runtime_configs (version, max_strict_percentage) VALUES (1, 100)"
         )
         await recorder.wait_for("config.applied", version=1)
         await stage.send_on("n0")
-        assert await stage.full(4) == set("n1 n2 n3 s6".split())
+        assert await stage.full(4) == {"n1", "n2", "n3", "s6"}
         await tables.until(
             "SELECT applied_config_version = 1 FROM asynctaskd.workers WHERE id = $1", daemon.worker_id
         )
@@ -251,7 +251,7 @@ async def test_tasks_of_one_serial_key_run_one_at_a_time_in_their_order(app, run
         await stage.play(5)
         for task_id in ids:
             await wait(task_id)
-    assert stage.came == "k3 k2 k1 k0 k4".split()
+    assert stage.came == ["k3", "k2", "k1", "k0", "k4"]
     assert stage.most["k"] == 1
 
 

@@ -307,9 +307,9 @@ async def test_an_extended_attempt_outlives_its_first_timeout(app, running, clie
     @app.task("stretch", timeout="50ms")
     async def stretch(ctx: TaskContext) -> bool:
         await ctx.extend("1h")
-        first = asyncio.get_running_loop().call_later(0.06, lambda: None).when()
-        while asyncio.get_running_loop().time() < first:
-            await asyncio.sleep(0.005)
+        past_the_first = asyncio.Event()
+        asyncio.get_running_loop().call_later(0.06, past_the_first.set)
+        await past_the_first.wait()
         return ctx.cancelled
 
     async with running(app):
@@ -330,7 +330,9 @@ async def test_a_child_is_enqueued_with_its_parent_and_a_stranger_without(app, r
     assert (own.parent_id, strange.parent_id) == (done.id, None)
 
 
-async def test_a_record_that_is_kept_for_no_time_leaves_nothing_behind(app, running, client, tables, recorder):
+async def test_a_record_that_is_kept_for_no_time_leaves_nothing_behind(
+    app, running, client, tables, recorder
+):
     ran = asyncio.Event()
 
     @app.task("gone", keep=0)

@@ -78,7 +78,9 @@ async def test_without_a_policy_the_first_failure_is_final(app, running, client,
     assert row["attempts"] == 1
 
 
-async def test_a_retry_that_would_start_after_the_deadline_is_a_final_failure_now(app, running, client, tables):
+async def test_a_retry_that_would_start_after_the_deadline_is_a_final_failure_now(
+    app, running, client, tables
+):
     @app.task("late", retry=RetryPolicy("2h", max_attempts=5))
     async def late() -> None:
         raise ValueError("no")
@@ -130,9 +132,7 @@ class TestSignals:
 
     async def test_a_snooze_gives_the_attempt_back(self, app, running, client, wait, tables, sync, chained):
         snoozes = iter([True] * 5)
-        self.declare(
-            app, sync, lambda ctx: next(snoozes, None) and _raise(SnoozeTask(timedelta(0)), chained)
-        )
+        self.declare(app, sync, lambda ctx: next(snoozes, None) and _raise(SnoozeTask(timedelta(0)), chained))
         async with running(app):
             done = await wait(await client.enqueue("signal"))
         assert (done.attempts, done.result, done.claim_token) == (1, 1, 6)
@@ -154,7 +154,7 @@ async def test_a_snoozed_task_waits_for_its_time(app, running, client, tables, r
 
 @pytest.mark.parametrize("sync", [False, True], ids=["async", "thread"])
 @pytest.mark.parametrize(
-    "error", [SystemExit, KeyboardInterrupt, asyncio.CancelledError, GeneratorExit, StopIteration, TimeoutError]
+    "error", [SystemExit, KeyboardInterrupt, asyncio.CancelledError, GeneratorExit, TimeoutError]
 )
 async def test_whatever_a_handler_raises_is_its_own_failure_and_not_the_daemons(
     app, running, client, tables, wait, error, sync
@@ -168,14 +168,24 @@ async def test_whatever_a_handler_raises_is_its_own_failure_and_not_the_daemons(
             raise error
 
     app.task("raise")(in_thread if sync else in_loop)
-    async with running(app, concurrency=1, leaves_tasks=True):
+    async with running(app, concurrency=1):
         row = await tables.until_status(await client.enqueue("raise", {"ok": False}), "failed")
         await wait(await client.enqueue("raise", {"ok": True}))
     assert error.__name__ in row["last_error"]
     assert row["reason"] == "error"
 
 
-class Unspeakable(Exception):
+async def test_a_stop_iteration_in_a_thread_is_a_failure_too(app, running, client, tables):
+    @app.task("first")
+    def first() -> None:
+        next(iter([]))
+
+    async with running(app):
+        row = await tables.until_status(await client.enqueue("first"), "failed")
+    assert "StopIteration" in row["last_error"]
+
+
+class UnspeakableError(Exception):
     def __str__(self) -> str:
         raise SystemExit("even this")
 
@@ -185,11 +195,11 @@ class Unspeakable(Exception):
 async def test_an_exception_that_cannot_be_put_into_words_is_named_by_its_type(app, running, client, tables):
     @app.task("mute")
     async def mute() -> None:
-        raise Unspeakable
+        raise UnspeakableError
 
     async with running(app):
         row = await tables.until_status(await client.enqueue("mute"), "failed")
-    assert row["last_error"].startswith("Unspeakable")
+    assert row["last_error"].startswith("UnspeakableError")
 
 
 async def test_a_message_of_ten_megabytes_is_truncated_with_a_mark(app, running, client, tables):
@@ -251,7 +261,7 @@ async def test_a_payload_of_64_levels_enqueued_by_sql_is_read(app, running, clie
 
     async with running(app):
         task_id = await tables.value(
-            "SELECT asynctaskd.enqueue('deep', ('{\"a\":' || repeat('[', 63) || repeat(']', 63) || '}')::jsonb)"
+            "SELECT asynctaskd.enqueue('deep', $1)", '{"a":' + "[" * 63 + "]" * 63 + "}"
         )
         assert (await wait(task_id)).result == 132
 
@@ -261,14 +271,17 @@ async def test_a_payload_of_64_levels_enqueued_by_sql_is_read(app, running, clie
     ['{"a":' + "[" * 3000 + "]" * 3000 + "}", '{"a":' + "9" * 5000 + "}"],
     ids=["3000 levels", "5000 digits"],
 )
-async def test_a_payload_that_python_cannot_read_is_a_final_failure(app, running, tables, client, wait, payload):
+async def test_a_payload_that_python_cannot_read_is_a_final_failure(
+    app, running, tables, client, wait, payload
+):
     @app.task("read")
     async def read(payload: dict) -> None: ...
 
     async with running(app):
         # Past the rules of enqueue, which would refuse it.
         task_id = await tables.value(
-            "INSERT INTO asynctaskd.tasks (name, status, payload) VALUES ('read', 'pending', $1) RETURNING id",
+            "INSERT INTO asynctaskd.tasks (name, status, payload) VALUES ('read', 'pending', $1)"
+            " RETURNING id",
             payload,
         )
         row = await tables.until_status(task_id, "failed")

@@ -39,9 +39,9 @@ async def test_a_hook_writes_in_the_transaction_that_writes_the_status(
     @ship.on_failed
     async def ship_failed(order, failure, tx) -> None:
         await write(tx, failure, f"order {order.number}")
-        assert await tx.fetchval("SELECT status FROM asynctaskd.all_tasks WHERE id = $1", failure.task_id) == (
-            "failed"
-        )
+        assert await tx.fetchval(
+            "SELECT status FROM asynctaskd.all_tasks WHERE id = $1", failure.task_id
+        ) == ("failed")
         written.set()
         await go_on.wait()
 
@@ -73,7 +73,11 @@ async def test_a_hook_is_told_what_failed_and_how_with_typed_params(app, running
     [(order, failure)] = told
     assert order == Order(number=7)
     assert (failure.task_id, failure.name, failure.attempts, failure.max_attempts) == (task_id, "ship", 3, 3)
-    assert (failure.error, failure.reason, failure.payload) == ("ValueError: no stock", "error", {"number": 7})
+    assert (failure.error, failure.reason, failure.payload) == (
+        "ValueError: no stock",
+        "error",
+        {"number": 7},
+    )
 
 
 async def test_a_hook_of_plain_arguments_gets_them_by_name(app, running, client, tables):

@@ -8,6 +8,8 @@ import pytest
 
 from asynctaskd import RetryPolicy, TaskContext
 
+RECOVERED = "SELECT count(*) > 0 FROM asynctaskd.task_events WHERE task_id = $1 AND kind = 'lease_lost'"
+
 QUICK = {"lease": "1500ms", "renew_interval": "100ms", "poll_interval": "50ms"}
 
 
@@ -183,10 +185,7 @@ async def test_the_late_result_of_a_lost_worker_changes_nothing(
         task_id = await client.enqueue("hold")
         await soon(entered)
         await tables.execute("UPDATE asynctaskd.workers SET lost_at = clock_timestamp()")
-        await tables.until(
-            "SELECT EXISTS (SELECT FROM asynctaskd.task_events WHERE task_id = $1 AND kind = 'lease_lost')",
-            task_id,
-        )
+        await tables.until(RECOVERED, task_id)
         go_on.set()
         await recorder.wait_for("task.stale_result", task_id=task_id)
         done = await wait(task_id)
@@ -216,10 +215,7 @@ async def test_a_worker_never_claims_a_task_that_it_is_still_executing(
             task_id = await client.enqueue("thread")
             assert await asyncio.to_thread(entered.acquire, timeout=10)
             await tables.execute("UPDATE asynctaskd.workers SET lost_at = clock_timestamp()")
-            await tables.until(
-                "SELECT EXISTS (SELECT FROM asynctaskd.task_events WHERE task_id = $1 AND kind = 'lease_lost')",
-                task_id,
-            )
+            await tables.until(RECOVERED, task_id)
             for _ in range(3):
                 await wait(await client.enqueue("other"))
         finally:

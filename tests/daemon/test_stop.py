@@ -66,7 +66,9 @@ async def test_the_lease_is_kept_while_running_tasks_finish(app, started, client
     await soon(hold.entered)
     daemon.stop()
     [expiry] = await tables.column("SELECT expires_at FROM asynctaskd.workers")
-    await tables.until("SELECT expires_at > $1 + interval '500 ms' FROM asynctaskd.workers", expiry)
+    await tables.until(
+        "SELECT expires_at > $1::timestamptz + interval '500 ms' FROM asynctaskd.workers", expiry
+    )
     hold.go_on.set()
     await asyncio.wait_for(life, 20)
     assert await tables.value("SELECT count(*) FROM asynctaskd.finished_tasks") == 1

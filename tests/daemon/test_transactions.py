@@ -73,7 +73,7 @@ async def test_a_stale_claim_raises_lease_lost_and_rolls_back(
 
     @app.task("book")
     async def book(ctx: TaskContext) -> None:
-        with pytest.raises(LeaseLostError):
+        with pytest.raises(LeaseLostError):  # noqa: PT012  (it is raised at the end of the inner block)
             async with ctx.transaction() as connection:
                 await write(connection, "from a zombie")
                 await tables.execute(
@@ -260,8 +260,13 @@ async def test_the_timeout_bounds_the_transaction(app, running, client, tables, 
         row = await tables.until_status(await client.enqueue("book"), "failed")
     assert row["reason"] == "timeout"
     assert await written() == []
-    assert await tables.value("SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%pg_sleep(30)%' AND "
-                              "state = 'active' AND pid <> pg_backend_pid()") == 0
+    assert (
+        await tables.value(
+            "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%pg_sleep(30)%' AND "
+            "state = 'active' AND pid <> pg_backend_pid()"
+        )
+        == 0
+    )
 
 
 async def test_handlers_that_want_more_connections_than_there_are_wait_for_each_other(

@@ -1,0 +1,212 @@
+"""Worker processes as they are run in production, killed and stopped from outside."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from textwrap import dedent
+from typing import Any
+
+import asyncpg
+import pytest
+
+from asynctaskd import Client
+
+LONG_ENOUGH = 30.0
+
+SHOP = """
+    import asyncio
+    import os
+    import threading
+    import time
+    from pathlib import Path
+
+    from asynctaskd import App, TaskContext
+
+    app = App()
+
+    def _say(what: str) -> None:
+        with open(os.environ["WITNESS"], "a") as witness:
+            witness.write(what + "\\n")
+
+    @app.task("hold")
+    async def hold(ctx: TaskContext) -> str:
+        _say(f"start {ctx.task_id}")
+        while not Path(os.environ["GO_ON"]).exists():
+            await asyncio.sleep(0.01)
+        _say(f"end {ctx.task_id}")
+        return f"by {os.getpid()}"
+
+    @app.task("thread")
+    def thread(ctx: TaskContext) -> None:
+        _say(f"start {ctx.task_id}")
+        while not Path(os.environ["GO_ON"]).exists():
+            time.sleep(0.01)
+
+    @app.task("quick")
+    async def quick() -> None: ...
+"""
+
+
+@pytest.fixture
+def go_on(tmp_path: Path) -> Path:
+    """The file that lets handlers end."""
+    return tmp_path / "go_on"
+
+
+@pytest.fixture
+def witness(tmp_path: Path) -> Callable[[], list[str]]:
+    """What handlers have said, whatever the database says."""
+    path = tmp_path / "witness"
+    path.touch()
+    return lambda: path.read_text().splitlines()
+
+
+@pytest.fixture
+async def worker(database: Any, tmp_path: Path, go_on: Path, witness: Any):
+    """Starts `asynctaskd run`; whatever still runs at the end of the test is killed."""
+    (tmp_path / "shop.py").write_text(dedent(SHOP))
+    (tmp_path / "config.toml").write_text(
+        '[worker]\nlease = "1500ms"\nrenew_interval = "500ms"\ngrace = "1s"\npoll_interval = "100ms"\n'
+    )
+
+    @asynccontextmanager
+    async def start(*options: str) -> AsyncIterator[asyncio.subprocess.Process]:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "asynctaskd", "run", "--app", "shop:app", "--config", "config.toml"),
+            *("--database", database.dsn, *options),
+            cwd=tmp_path,
+            env=os.environ
+            | {
+                "WITNESS": str(tmp_path / "witness"),
+                "GO_ON": str(go_on),
+                "PYTHONPATH": str(Path(__file__).parents[2]),
+            },
+            stdin=asyncio.subprocess.DEVNULL,
+        )
+        try:
+            yield process
+        finally:
+            if process.returncode is None:
+                process.kill()
+            await process.wait()
+
+    return start
+
+
+async def until(connection: asyncpg.Connection, question: str, *arguments: Any) -> None:
+    async with asyncio.timeout(LONG_ENOUGH):
+        while not await connection.fetchval(question, *arguments):  # noqa: ASYNC110  (rows tell nobody)
+            await asyncio.sleep(0.01)
+
+
+async def until_running(connection: asyncpg.Connection, task_id: int) -> None:
+    await until(connection, "SELECT status = 'running' FROM asynctaskd.all_tasks WHERE id = $1", task_id)
+
+
+async def until_said(witness: Callable[[], list[str]], what: str, times: int = 1) -> None:
+    async with asyncio.timeout(LONG_ENOUGH):
+        while witness().count(what) < times:  # noqa: ASYNC110  (it is another process)
+            await asyncio.sleep(0.01)
+
+
+async def ended(process: asyncio.subprocess.Process) -> int:
+    return await asyncio.wait_for(process.wait(), LONG_ENOUGH)
+
+
+async def kinds(connection: asyncpg.Connection, task_id: int) -> list[str]:
+    rows = await connection.fetch(
+        "SELECT kind FROM asynctaskd.task_events WHERE task_id = $1 ORDER BY id", task_id
+    )
+    return [row["kind"] for row in rows]
+
+
+async def test_a_task_whose_worker_was_killed_runs_again_after_its_lease(worker, connection, witness, go_on):
+    client = Client(connection)
+    task_id = await client.enqueue("hold")
+    async with worker() as first:
+        await until_said(witness, f"start {task_id}")
+        first.kill()
+        await ended(first)
+    killed_at = await connection.fetchval("SELECT clock_timestamp()")
+    async with worker() as second:
+        await until_said(witness, f"start {task_id}", times=2)
+        go_on.touch()
+        done = await client.wait(task_id, timeout="30s")
+        assert done.result == f"by {second.pid}"
+        second.terminate()
+        assert await ended(second) == 0
+    assert (done.attempts, done.losses) == (2, 0)
+    assert (done.claimed_at - killed_at).total_seconds() < 10
+    assert await kinds(connection, task_id) == ["lease_lost"]
+    assert witness() == [f"start {task_id}"] * 2 + [f"end {task_id}"]
+
+
+async def test_a_task_that_kills_its_worker_three_times_is_quarantined(worker, connection, witness, go_on):
+    client = Client(connection)
+    task_id = await client.enqueue("hold")
+    for nth in range(1, 4):
+        async with worker() as process:
+            await until_said(witness, f"start {task_id}", times=nth)
+            process.kill()
+            await ended(process)
+    async with worker() as last:
+        await until(connection, "SELECT status = 'failed' FROM asynctaskd.all_tasks WHERE id = $1", task_id)
+        last.terminate()
+        assert await ended(last) == 0
+    assert (await client.get_task(task_id)).reason == "quarantined"
+    assert witness() == [f"start {task_id}"] * 3
+
+
+async def test_a_terminated_worker_lets_its_task_finish_and_exits_0(worker, connection, witness, go_on):
+    client = Client(connection)
+    task_id = await client.enqueue("hold")
+    async with worker() as process:
+        await until_said(witness, f"start {task_id}")
+        process.terminate()
+        go_on.touch()
+        assert (await client.wait(task_id, timeout="30s")).attempts == 1
+        assert await ended(process) == 0
+
+
+async def test_after_its_grace_a_terminated_worker_gives_its_task_back_and_exits_0(
+    worker, connection, witness
+):
+    client = Client(connection)
+    task_id = await client.enqueue("hold")
+    async with worker() as process:
+        await until_said(witness, f"start {task_id}")
+        process.terminate()
+        await until(connection, "SELECT status = 'pending' FROM asynctaskd.tasks WHERE id = $1", task_id)
+        assert await ended(process) == 0
+    assert (await client.get_task(task_id)).attempts == 0
+    assert await kinds(connection, task_id) == ["released"]
+
+
+async def test_a_worker_with_a_thread_that_does_not_end_exits_all_the_same(worker, connection, witness):
+    client = Client(connection)
+    task_id = await client.enqueue("thread")
+    async with worker() as process:
+        await until_said(witness, f"start {task_id}")
+        process.send_signal(signal.SIGINT)
+        assert await ended(process) == 0
+    assert (await client.get_task(task_id)).status == "pending"
+    assert await kinds(connection, task_id) == ["released"]
+
+
+async def test_run_once_performs_what_is_due_and_exits_0(worker, connection):
+    client = Client(connection)
+    ids = [await client.enqueue("quick") for _ in range(20)]
+    async with worker("--once") as process:
+        assert await ended(process) == 0
+    assert {status async for status in _statuses(client, ids)} == {"completed"}
+
+
+async def _statuses(client: Client, ids: list[int]) -> AsyncIterator[str]:
+    for task_id in ids:
+        yield (await client.get_task(task_id)).status

@@ -1,0 +1,156 @@
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+
+import pytest
+
+from asynctaskd import RetryPolicy, TaskContext, TaskRequest
+
+QUICK = {"lease": "3s", "renew_interval": "100ms", "poll_interval": "50ms"}
+
+
+async def test_tasks_that_run_while_every_connection_is_ended_complete_once(
+    app, running, client, tables, wait
+):
+    ran, go_on = Counter(), asyncio.Event()
+
+    @app.task("hold")
+    async def hold(n: int) -> None:
+        ran[n] += 1
+        await go_on.wait()
+
+    ids = await client.enqueue_many([TaskRequest("hold", {"n": n}) for n in range(10)])
+    async with running(app, **QUICK):
+        await tables.until("SELECT count(*) = 10 FROM asynctaskd.tasks WHERE status = 'running'")
+        assert await tables.terminate() >= 4
+        go_on.set()
+        for task_id in ids:
+            done = await wait(task_id)
+            assert (done.attempts, done.losses) == (1, 0)
+            assert await tables.events(task_id) == []
+    assert ran == Counter(range(10))
+
+
+async def test_connections_that_are_ended_again_and_again_lose_nothing(
+    app, running, client, tables, recorder
+):
+    ran = Counter()
+
+    @app.task("one", retry=RetryPolicy("0s", max_attempts=2))
+    async def one(n: int, ctx: TaskContext) -> None:
+        ran[n] += 1
+        if n % 10 == 0 and ctx.attempt == 1:
+            raise ValueError
+
+    async with running(app, **QUICK), running(app, **QUICK):
+        await client.enqueue_many([TaskRequest("one", {"n": n}) for n in range(500)])
+        for finished in (50, 150, 250, 350, 450):
+            await tables.until("SELECT count(*) >= $1 FROM asynctaskd.finished_tasks", finished)
+            await tables.terminate()
+        await tables.until("SELECT count(*) = 500 FROM asynctaskd.finished_tasks")
+    assert (
+        await tables.value("SELECT count(*) FROM asynctaskd.finished_tasks WHERE status = 'completed'") == 500
+    )
+    assert set(ran) == set(range(500))
+    assert all(times == (2 if n % 10 == 0 else 1) for n, times in ran.items())
+
+
+async def test_an_outage_is_told_once_and_so_is_its_end(app, running, client, wait, recorder, monkeypatch):
+    from asynctaskd.errors import DatabaseUnavailableError
+    from asynctaskd.postgres.store import Store
+
+    renew, failures = Store.renew_lease, []
+
+    async def away(self, *args, **kwargs):
+        if len(failures) < 3:
+            failures.append(1)
+            raise DatabaseUnavailableError("away")
+        return await renew(self, *args, **kwargs)
+
+    monkeypatch.setattr(Store, "renew_lease", away)
+    async with running(app, **QUICK):
+        await recorder.wait_for("database.restored", station="lease")
+    assert len(recorder.all("database.lost", station="lease")) == 1
+
+
+async def test_a_finalize_that_fails_is_repeated_until_it_is_written(
+    app, running, client, wait, tables, monkeypatch
+):
+    from asynctaskd.errors import DatabaseUnavailableError
+    from asynctaskd.postgres.store import Store
+
+    finalize, failures, ran = Store.finalize, [], []
+
+    async def away(self, batch):
+        if batch and len(failures) < 3:
+            failures.append(1)
+            raise DatabaseUnavailableError("away")
+        return await finalize(self, batch)
+
+    @app.task("one")
+    async def one() -> int:
+        ran.append(1)
+        return 7
+
+    monkeypatch.setattr(Store, "finalize", away)
+    async with running(app, **QUICK):
+        done = await wait(await client.enqueue("one"))
+    assert (ran, done.result, len(failures)) == ([1], 7, 3)
+    assert await tables.events(done.id) == []
+
+
+async def test_one_result_the_database_refuses_fails_alone(app, running, client, wait, tables, monkeypatch):
+    from asynctaskd.definitions.definition import Definition
+
+    go_on = asyncio.Event()
+
+    @app.task("say")
+    async def say(word: str) -> str:
+        await go_on.wait()
+        return word
+
+    # Past the check in Python: what only the server refuses.
+    monkeypatch.setattr(Definition, "dump_result", lambda self, value: f'"{value}"')
+    async with running(app):
+        bad = await client.enqueue("say", {"word": "\\x"})
+        good = [await client.enqueue("say", {"word": f"w{n}"}) for n in range(5)]
+        await tables.until("SELECT count(*) = 6 FROM asynctaskd.tasks WHERE status = 'running'")
+        go_on.set()
+        row = await tables.until_status(bad, "failed")
+        assert [(await wait(task_id)).result for task_id in good] == [f"w{n}" for n in range(5)]
+    assert row["reason"] == "invalid_result"
+
+
+async def test_a_daemon_that_starts_before_its_database_waits_for_it(
+    app, daemon_of, client, wait, monkeypatch, recorder
+):
+    from asynctaskd.daemon import supervisor
+    from asynctaskd.errors import DatabaseUnavailableError
+
+    require, failures = supervisor.require_primary, []
+
+    async def away(*args, **kwargs):
+        if len(failures) < 2:
+            failures.append(1)
+            raise DatabaseUnavailableError("away")
+        return await require(*args, **kwargs)
+
+    @app.task("one")
+    async def one() -> None: ...
+
+    monkeypatch.setattr(supervisor, "require_primary", away)
+    daemon = daemon_of(app)
+    life = asyncio.create_task(daemon.run())
+    await wait(await client.enqueue("one"))
+    daemon.stop()
+    await asyncio.wait_for(life, 20)
+    assert len(recorder.all("database.lost", station="start")) == 1
+
+
+async def test_a_schema_that_is_missing_ends_the_daemon_with_its_error(app, daemon_of, tables):
+    from asynctaskd import SchemaVersionError
+
+    await tables.execute("DROP SCHEMA asynctaskd CASCADE")
+    with pytest.raises(SchemaVersionError):
+        await asyncio.wait_for(daemon_of(app).run(), 20)
