@@ -22,6 +22,7 @@ from asynctaskd.scheduling.lanes import (
     standings,
     strict_cap,
 )
+from asynctaskd.telemetry.events import emit, is_watched
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,6 +40,10 @@ EVERYWHERE = "*"
 # How long all slots have to be taken before enqueuers are told to stop notifying: an idle flag that flips
 # with every task would cost more than the notices it saves.
 _BUSY_AFTER = 0.1
+
+# How long after a failed call a claim whose answer got lost may still be committed, in seconds: as long as
+# the server may go on with a statement that nobody waits for.
+_DOUBT = 30.0
 
 
 class Claimer:
@@ -70,6 +75,7 @@ class Claimer:
         self._blocked = True
         self._next_poll = 0.0
         self._last_hungry = 0.0
+        self._doubtful_until = 0.0
 
     def wake(self) -> None:
         """A slot was freed. That changes nothing where the last claim had room to spare."""
@@ -96,6 +102,7 @@ class Claimer:
             try:
                 await self._step()
             except OUTAGE as error:
+                self._doubtful_until = self._now() + _DOUBT
                 await backoff.wait(error)
             else:
                 backoff.reset()
@@ -145,9 +152,11 @@ class Claimer:
             strict=min(slots, max(self._strict_cap() - self._slots.strict, 0)),
             slots=slots,
             shares=shares,
+            but=[execution.task.id for execution in self._slots if execution.has_lost_its_lease],
         )
         for task in sorted(claimed, key=_strict_first):
             self._start(task)
+        _tell(claimed)
         return self._settle(shares, groups, claimed, slots)
 
     async def _find_ready(self) -> None:
@@ -155,9 +164,18 @@ class Claimer:
             self._look_everywhere = False
             self._announced.clear()
             self._next_poll = self._now() + self._poll_interval
+            if self._now() < self._doubtful_until:
+                await self._release_orphans()
             self._ready = set(await self._store.ready_sets(self._lease.labels))
         self._ready |= {label_set for label_set in self._announced if self._may_run(label_set)}
         self._announced.clear()
+
+    async def _release_orphans(self) -> None:
+        # This loop alone claims: what the database says is ours and the slots don't know got lost on its way.
+        known = [execution.task.id for execution in self._slots]
+        released = await self._store.release_orphans(self._lease.worker_id, known)
+        if released:
+            emit("claim.lost", worker_id=self._lease.worker_id, tasks=released)
 
     def _groups(self) -> dict[str, list[str]]:
         """Group → its label sets, of those believed to hold something."""
@@ -219,6 +237,12 @@ def _row_limit(quota: int, sets: int) -> int:
     # sets would lock far more rows than are taken; four times its even part is enough unless one set has
     # most of the group's first tasks, and then the next claim takes them.
     return quota if sets == 1 else min(quota, max(8, -(-4 * quota // sets)))
+
+
+def _tell(claimed: list[ClaimedTask]) -> None:
+    if is_watched("task.claimed"):
+        for task in claimed:
+            emit("task.claimed", task_id=task.id, task=task.name, attempt=task.attempts)
 
 
 def _strict_first(task: ClaimedTask) -> tuple[bool, int]:

@@ -48,6 +48,7 @@ class Execution:
 
     __slots__ = (
         "_started",
+        "completing",
         "context",
         "definition",
         "interruption",
@@ -68,6 +69,7 @@ class Execution:
         self.runner: asyncio.Task[None] | None = None
         self.timer: asyncio.TimerHandle | None = None
         self.context: ExecutionContext | None = None
+        self.completing = False  # ctx.transaction() is open
         self.stored = False  # ctx.transaction() has committed what became of it
         self._started = monotonic()  # not the loop's clock: a handler in a thread asks too
 
@@ -87,6 +89,11 @@ class Execution:
     def deadline(self) -> datetime:
         """When this attempt times out, by the database's clock."""
         return self.task.claimed_at + self.timeout
+
+    @property
+    def has_lost_its_lease(self) -> bool:
+        """Whether its task may already be somebody else's."""
+        return self.interruption is Interruption.LEASE_LOST
 
     def now(self) -> datetime:
         """The present by the database's clock, as far as it is known here."""

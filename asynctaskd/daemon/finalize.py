@@ -7,12 +7,12 @@ import random
 from typing import TYPE_CHECKING
 
 from asynctaskd.daemon.loops import OUTAGE, Backoff
-from asynctaskd.errors import InvalidInputError
+from asynctaskd.errors import InvalidInputError, InvalidPayloadError
 from asynctaskd.postgres.driver import StatementRefusedError
 from asynctaskd.postgres.store import Ended
 from asynctaskd.scheduling.transitions import decide
 from asynctaskd.task import Completed, EventKind, Failed, TaskStatus, Transition
-from asynctaskd.telemetry.events import emit
+from asynctaskd.telemetry.events import emit, is_watched
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -72,10 +72,12 @@ class Finalizer:
             batch, self._gathered = self._gathered, []
             await self._finish(batch)
 
-    def close(self) -> None:
-        """Give up what is being written."""
+    async def close(self, limit: float) -> None:
+        """Give up the hooks that still run; waits at most `limit` seconds for them to end."""
         for writing in self._hooked:
             writing.cancel()
+        if self._hooked:
+            await asyncio.wait(set(self._hooked), timeout=limit)
 
     async def _finish(self, batch: Gathered) -> None:
         unwritten = [(execution, transition) for execution, transition in batch if not execution.stored]
@@ -94,7 +96,7 @@ class Finalizer:
         while True:
             try:
                 return known | await self._store.finalize(ended)
-            except StatementRefusedError as error:
+            except (StatementRefusedError, InvalidPayloadError) as error:
                 return known | await self._write_apart(batch, error)
             except OUTAGE as error:
                 await backoff.wait(error)
@@ -109,7 +111,7 @@ class Finalizer:
             except OUTAGE as error:
                 await backoff.wait(error)
 
-    async def _write_apart(self, batch: Gathered, error: StatementRefusedError) -> set[int]:
+    async def _write_apart(self, batch: Gathered, error: Exception) -> set[int]:
         """The database refused a batch: find the one it means, and let that one fail without its result."""
         if len(batch) > 1:
             parts = [await self._write([one]) for one in batch]
@@ -175,15 +177,14 @@ def _ended(execution: Execution, transition: Transition) -> Ended:
 
 
 def _tell(execution: Execution, transition: Transition, *, stale: bool) -> None:
-    if transition.event is None and not stale:
-        return
-    kind = EventKind.STALE_RESULT if stale else transition.event
-    emit(
-        f"task.{kind}",
-        task_id=execution.task.id,
-        task=execution.task.name,
-        attempt=execution.task.attempts,
-        error=transition.error,
-        reason=transition.reason,
-        delay=transition.delay,
-    )
+    kind = EventKind.STALE_RESULT if stale else transition.event or transition.status
+    if is_watched(f"task.{kind}"):
+        emit(
+            f"task.{kind}",
+            task_id=execution.task.id,
+            task=execution.task.name,
+            attempt=execution.task.attempts,
+            error=transition.error,
+            reason=transition.reason,
+            delay=transition.delay,
+        )

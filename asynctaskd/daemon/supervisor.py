@@ -223,7 +223,7 @@ class Daemon:
         left = [
             Ended(execution.task.id, execution.task.claim_token, _GIVEN_BACK, None)
             for execution in self._slots
-            if execution.outcome is None
+            if execution.outcome is None and not execution.stored
         ]
         try:
             await self._store.finalize(left)
@@ -238,7 +238,7 @@ class Daemon:
         self._interrupt(Interruption.SHUTDOWN)
         if unaware:
             await asyncio.wait(unaware, timeout=_LAST_WORDS)
-        self._finalizer.close()
+        await self._finalizer.close(_LAST_WORDS)
 
     def _interrupt(self, why: Interruption) -> None:
         for execution in self._slots:

@@ -30,15 +30,19 @@ class Transactions:
         self, execution: Execution, result: Callable[[], Any]
     ) -> AsyncIterator[asyncpg.Connection]:
         """A transaction whose commit completes the task with `result()`; once per attempt."""
-        if execution.stored:
+        if execution.stored or execution.completing:
             raise InvalidInputError(
                 "ctx.transaction() completes the task, so it can be used once per attempt"
             )
         assert execution.definition is not None  # noqa: S101  (it has a handler: it is asking)
-        async with self.ending(execution) as (connection, end):
-            yield connection
-            written = execution.definition.dump_result(result())
-            await end(Transition(TaskStatus.COMPLETED, result=written))
+        execution.completing = True
+        try:
+            async with self.ending(execution) as (connection, end):
+                yield connection
+                written = execution.definition.dump_result(result())
+                await end(Transition(TaskStatus.COMPLETED, result=written))
+        finally:
+            execution.completing = False
         execution.stored = True
 
     @asynccontextmanager

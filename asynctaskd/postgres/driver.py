@@ -58,6 +58,7 @@ _UNAVAILABLE = (
     asyncio.TimeoutError,
     asyncpg.PostgresConnectionError,
     asyncpg.InterfaceError,
+    asyncpg.InternalClientError,  # its state machine, where a connection breaks in the middle of an answer
     asyncpg.CannotConnectNowError,
     asyncpg.TooManyConnectionsError,
     asyncpg.ReadOnlySQLTransactionError,
@@ -95,7 +96,7 @@ def translated(*, but: tuple[type[Exception], ...] = ()) -> Iterator[None]:
         yield
     except but:
         raise
-    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
+    except (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError) as error:
         ours = translate(error)
         if ours is None:
             raise
@@ -150,7 +151,7 @@ async def connect(dsn: str, **settings: str) -> AsyncIterator[asyncpg.Connection
 
 async def open_connection(dsn: str, **settings: str) -> asyncpg.Connection:
     """One connection; raises like `connect`. The caller closes it with `close`."""
-    with translated(), _readable_url():
+    with _readable_url(), translated():
         return await asyncpg.connect(
             dsn,
             timeout=CONNECT_TIMEOUT,
@@ -180,7 +181,7 @@ async def open_pool(
     `call_timeout` bounds each call, in seconds; `settings` are server settings of its sessions; `reset` is
     what happens to a connection that comes back.
     """
-    with translated(), _readable_url():
+    with _readable_url(), translated():
         return await asyncpg.create_pool(
             dsn,
             min_size=1,
@@ -197,5 +198,7 @@ async def open_pool(
 def _readable_url() -> Iterator[None]:
     try:
         yield
+    except StatementRefusedError as error:  # a setting that came with the URL
+        raise DatabaseRefusedError(str(error)) from error
     except (asyncpg.ClientConfigurationError, ValueError) as error:
         raise ConfigError(f"database.url can't be read: {type(error).__name__}") from None

@@ -65,7 +65,8 @@ def _read(path: Path) -> Migration:
 async def plan(dsn: str, *, schema: str = "asynctaskd") -> list[Migration]:
     """The migrations that `migrate` would apply; changes nothing."""
     async with connect(dsn) as connection:
-        applied = await _applied(connection, schema)
+        with translated():
+            applied = await _applied(connection, schema)
         return [migration for migration in shipped_migrations() if migration.number not in applied]
 
 

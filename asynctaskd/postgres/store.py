@@ -123,9 +123,16 @@ class Store:
         return rows[0][0] if rows else None
 
     async def claim(
-        self, worker_id: UUID, labels: Sequence[str], *, strict: int, slots: int, shares: Sequence[Share]
+        self,
+        worker_id: UUID,
+        labels: Sequence[str],
+        *,
+        strict: int,
+        slots: int,
+        shares: Sequence[Share],
+        but: Sequence[int] = (),
     ) -> list[ClaimedTask]:
-        """Claim at most `slots` tasks, of them at most `strict` of the strict lane, and lease them."""
+        """Claim at most `slots` tasks, at most `strict` of them of the strict lane, and no id in `but`."""
         rows = await self._fetch(
             "claim",
             worker_id,
@@ -138,8 +145,13 @@ class Store:
             [share.row_limit for share in shares],
             [share.weight for share in shares],
             [share.standing for share in shares],
+            but,
         )
         return [ClaimedTask(*row) for row in rows]
+
+    async def release_orphans(self, worker_id: UUID, known: Sequence[int]) -> int:
+        """Put back what a worker holds beside the ids it knows; returns how many."""
+        return int(await self._value("release_orphans", worker_id, known))
 
     async def ready_sets(self, labels: Sequence[str]) -> list[str]:
         """The label sets of the normal lane with something ready for a worker of these labels."""

@@ -79,15 +79,6 @@ async def test_without_listening_the_poll_finds_tasks(app, running, client, wait
     assert recorder.all("listener.up") == []
 
 
-async def test_a_delayed_task_is_found_when_it_is_due_however_seldom_the_worker_polls(
-    app, running, client, wait, tables, recorder
-):
-    async with running(app, poll_interval=SELDOM) as daemon:
-        await recorder.wait_for("listener.up")
-        await idle(tables, daemon)
-        await wait(await client.enqueue("quick", delay="50ms"))
-
-
 async def test_a_serial_line_moves_on_without_a_poll(app, running, client, wait, tables, recorder):
     async with running(app, poll_interval=SELDOM):
         await recorder.wait_for("listener.up")

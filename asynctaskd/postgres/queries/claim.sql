@@ -1,7 +1,8 @@
 -- Claim up to $4 tasks for a worker whose lease holds: the strict lane first, then each group's share.
 -- $1 worker_id, $2 the worker's labels, $3 strict tasks at most, $4 tasks at most,
 -- $5 label sets of the normal lane, $6 their groups, $7 what each group may have, $8 rows at most of each set,
--- $9 the groups' weights, $10 how many picks each group is behind its ideal share
+-- $9 the groups' weights, $10 how many picks each group is behind its ideal share,
+-- $11 tasks that this worker lost and whose handlers have not stopped
 --
 -- Rows are locked where they are found, so that workers beside each other find different ones. Where a group has
 -- several label sets, more rows are locked than taken; their locks end with this statement.
@@ -43,6 +44,7 @@ UPDATE asynctaskd.tasks AS t
 SET status = 'running', worker_id = $1, claim_token = t.claim_token + 1, claimed_at = asynctaskd.clock(),
     attempts = t.attempts + 1
 WHERE t.id = ANY (ARRAY(SELECT id FROM strict UNION ALL SELECT id FROM normal))
+  AND t.id <> ALL ($11::bigint[])
   AND (SELECT asynctaskd.is_live(w) FROM asynctaskd.workers AS w WHERE w.id = $1)
 RETURNING t.id, t.claim_token, t.name, t.payload, t.label_set, t.priority > 0, t.attempts, t.failures, t.losses,
           t.max_attempts, t.timeout, t.retry, t.keep, t.deadline, t.claimed_at, t.created_at, t.serial_key,

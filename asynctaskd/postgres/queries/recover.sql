@@ -16,7 +16,9 @@ WITH RECURSIVE holders (worker_id) AS (
     SELECT t.id, t.worker_id AS holder FROM asynctaskd.tasks AS t
     WHERE t.worker_id = ANY (ARRAY(
         SELECT worker_id FROM holders LEFT JOIN asynctaskd.workers AS w ON w.id = worker_id
-        WHERE worker_id IS NOT NULL AND asynctaskd.is_live(w) IS NOT TRUE))
+        -- Not whoever looked expired when this began: it may have renewed before it was declared lost.
+        WHERE worker_id IS NOT NULL AND (w.id IS NULL OR w.stopped_at IS NOT NULL OR w.lost_at IS NOT NULL
+              OR w.id IN (SELECT id FROM declared))))
     ORDER BY t.id FOR UPDATE OF t SKIP LOCKED
 ), recovered AS (
     UPDATE asynctaskd.tasks AS t

@@ -1,0 +1,11 @@
+-- Put back what a worker holds without knowing: the answer to its claim got lost. Returns how many.
+-- $1 worker_id, $2 ids of what it does know
+WITH released AS (
+    UPDATE asynctaskd.tasks SET status = 'pending', worker_id = NULL, attempts = attempts - 1
+    WHERE worker_id = $1 AND id <> ALL ($2::bigint[])
+    RETURNING id, claim_token, claimed_at, label_set
+), told AS (
+    INSERT INTO asynctaskd.task_events (task_id, claim_token, claimed_at, kind, detail)
+    SELECT id, claim_token, claimed_at, 'released', '{"reason": "claim got lost"}' FROM released
+)
+SELECT count(*), asynctaskd.announce(array_agg(DISTINCT label_set)) FROM released
