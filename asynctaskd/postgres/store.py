@@ -213,7 +213,7 @@ class Store:
         """Put back the tasks of workers that aren't live: rows of id, name, holder, losses."""
         return await self._fetch("recover")
 
-    async def register_worker(self, worker: WorkerRow, *, version: int) -> None:
+    async def register_worker(self, worker: WorkerRow, *, version: int = 0) -> None:
         """Write down a new worker, its lease and the configuration version it applies."""
         await self._fetch(
             "register_worker",
