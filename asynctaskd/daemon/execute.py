@@ -7,7 +7,7 @@ import contextvars
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from enum import Enum
-from functools import lru_cache
+from functools import lru_cache, partial
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -198,9 +198,9 @@ class Executor:
 
     async def _in_thread(self, call: Callable[..., Any], *arguments: Any) -> Any:
         """Run a synchronous handler. A thread can't be stopped, so a cancelled one is waited for."""
-        loop = asyncio.get_running_loop()
         context = contextvars.copy_context()
-        running = loop.run_in_executor(self._threads, context.run, _without_stop_iteration, call, *arguments)
+        run = partial(context.run, _without_stop_iteration, call, *arguments)
+        running = asyncio.get_running_loop().run_in_executor(self._threads, run)
         while True:
             try:
                 return await asyncio.shield(running)

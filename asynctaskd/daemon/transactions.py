@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
     import asyncpg
+    from asyncpg.transaction import Transaction
 
     from asynctaskd.daemon.execute import Execution
     from asynctaskd.postgres.store import Store
@@ -72,7 +73,7 @@ class Transactions:
                 raise
             await self._commit(transaction, asked)
 
-    async def _commit(self, transaction: asyncpg.transaction.Transaction, asked: list[Ended]) -> None:
+    async def _commit(self, transaction: Transaction, asked: list[Ended]) -> None:
         try:
             await transaction.commit()
         except BaseException:
@@ -92,6 +93,6 @@ class Transactions:
             )
 
 
-async def _roll_back(connection: asyncpg.Connection, transaction: asyncpg.transaction.Transaction) -> None:
+async def _roll_back(connection: asyncpg.Connection, transaction: Transaction) -> None:
     if not connection.is_closed():
         await transaction.rollback()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from asynctaskd.task import Task, TaskStatus
 
@@ -15,7 +15,8 @@ _JSON_COLUMNS = ("payload", "result", "progress", "metadata")
 
 def task_of(row: asyncpg.Record) -> Task:
     """A row of `all_tasks` as a Task."""
-    values = dict(row)
+    values: dict[str, Any] = dict(row)
     for name in _JSON_COLUMNS:
         values[name] = None if values[name] is None else json.loads(values[name])
-    return Task(**values | {"status": TaskStatus(values["status"])})
+    values["status"] = TaskStatus(values["status"])
+    return Task(**values)
