@@ -203,7 +203,7 @@ class Client:
         if connection is None and isinstance(self._database, asyncpg.Connection):
             # The client's own waits and calls take turns on the one connection it was given.
             async with self._turn:
-                with translated():
+                with translated(but=CONFLICTS):
                     return await self._database.fetch(statement, *arguments)
         if connection is not None:
             # A conflict is for the owner of the transaction, who knows it by the driver's own error.

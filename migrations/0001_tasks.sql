@@ -202,10 +202,15 @@ BEGIN
                    'FOR VALUES FROM (%L) TO (%L)', partition, day, day + 1);
 END $$;
 
+-- A moment that much later; a day is 24 hours, whatever zone the session is in.
+CREATE FUNCTION asynctaskd.later(moment timestamptz, duration interval) RETURNS timestamptz
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN moment + make_interval(secs => extract(epoch FROM duration)::float8);
+
 -- The day after which nothing of a task that finished now has to be known.
 CREATE FUNCTION asynctaskd.forget_day(finished timestamptz, keep interval) RETURNS date
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
-RETURN ((finished + keep) AT TIME ZONE 'UTC')::date + 1;
+RETURN (asynctaskd.later(finished, keep) AT TIME ZONE 'UTC')::date + 1;
 
 CREATE TABLE asynctaskd.unique_tags (
     tag text PRIMARY KEY,

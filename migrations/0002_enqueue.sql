@@ -266,11 +266,6 @@ CREATE FUNCTION asynctaskd.is_cancelled(task bigint) RETURNS boolean
 LANGUAGE sql STABLE
 RETURN EXISTS (SELECT FROM asynctaskd.finished_tasks WHERE id = task AND status = 'cancelled');
 
--- A moment that much later; a day is 24 hours, whatever zone the session is in.
-CREATE FUNCTION asynctaskd.later(moment timestamptz, duration interval) RETURNS timestamptz
-LANGUAGE sql IMMUTABLE PARALLEL SAFE
-RETURN moment + make_interval(secs => extract(epoch FROM duration)::float8);
-
 CREATE FUNCTION asynctaskd.enqueue(
     name text,
     payload jsonb DEFAULT '{}',
@@ -414,6 +409,11 @@ BEGIN
     IF problem IS NOT NULL THEN
         RAISE EXCEPTION '%', problem USING ERRCODE = 'ATD01';
     END IF;
+
+    -- Tags are taken in the order given; whoever brings the same ones in another order waits here, not crosswise.
+    PERFORM pg_advisory_xact_lock(hashtext('asynctaskd.unique_tag'), tag)
+    FROM (SELECT DISTINCT hashtext(option ->> 'unique_tag') AS tag FROM unnest(options) AS option
+          WHERE option ->> 'unique_tag' IS NOT NULL ORDER BY tag) AS tags;
 
     -- Tags, keys and parents have to be looked at one after the other.
     IF EXISTS (SELECT FROM unnest(options) AS option

@@ -231,13 +231,6 @@ def test_an_unset_url_is_told_with_the_ways_to_set_it():
         DaemonConfig().database.require_url()
 
 
-def test_the_listen_url_is_the_url_unless_it_is_given():
-    given = {"database.url": "postgres://a/b"}
-    assert load_config(None, {}, given).database.require_listen_url() == "postgres://a/b"
-    given["database.listen_url"] = "postgres://c/d"
-    assert load_config(None, {}, given).database.require_listen_url() == "postgres://c/d"
-
-
 def test_no_password_appears_in_a_repr():
     config = load_config(None, {"ASYNCTASKD_DATABASE_URL": "postgresql://u:hunter2@h/d"}, {})
     assert "hunter2" not in f"{config!r} {config} {config.model_dump()} {config.model_dump_json()}"

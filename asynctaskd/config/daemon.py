@@ -79,10 +79,6 @@ class DatabaseConfig(Section):
             )
         return self.url.get_secret_value()
 
-    def require_listen_url(self) -> str:
-        """The URL for LISTEN in plain text: `listen_url`, or else what `require_url` gives or raises."""
-        return self.listen_url.get_secret_value() if self.listen_url else self.require_url()
-
 
 class WorkerConfig(Section):
     """What this worker runs, and how it holds on to it."""

@@ -107,11 +107,6 @@ class Claimer:
             else:
                 backoff.reset()
 
-    async def run_due(self) -> bool:
-        """Claim once everywhere; False if there was nothing."""
-        self._look_everywhere = True
-        return bool(await self._claim()) if self._slots.free else True
-
     async def _step(self) -> None:
         self._wake.clear()
         if not self._lease.is_held or not self._slots.free:

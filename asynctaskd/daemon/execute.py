@@ -51,6 +51,7 @@ class Execution:
         "completing",
         "context",
         "definition",
+        "has_lost_its_lease",
         "interruption",
         "outcome",
         "runner",
@@ -69,6 +70,7 @@ class Execution:
         self.runner: asyncio.Task[None] | None = None
         self.timer: asyncio.TimerHandle | None = None
         self.context: ExecutionContext | None = None
+        self.has_lost_its_lease = False  # its task may already be somebody else's
         self.completing = False  # ctx.transaction() is open
         self.stored = False  # ctx.transaction() has committed what became of it
         self._started = monotonic()  # not the loop's clock: a handler in a thread asks too
@@ -90,17 +92,13 @@ class Execution:
         """When this attempt times out, by the database's clock."""
         return self.task.claimed_at + self.timeout
 
-    @property
-    def has_lost_its_lease(self) -> bool:
-        """Whether its task may already be somebody else's."""
-        return self.interruption is Interruption.LEASE_LOST
-
     def now(self) -> datetime:
         """The present by the database's clock, as far as it is known here."""
         return self.task.claimed_at + timedelta(seconds=monotonic() - self._started)
 
     def interrupt(self, why: Interruption) -> None:
         """Tell the handler to stop; the first reason counts."""
+        self.has_lost_its_lease |= why is Interruption.LEASE_LOST
         if self.interruption is None and self.runner is not None:
             self.interruption = why
             self.runner.cancel()

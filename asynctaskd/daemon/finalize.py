@@ -27,6 +27,13 @@ if TYPE_CHECKING:
 Gathered = list[tuple["Execution", Transition]]
 
 _DONE = Transition(TaskStatus.COMPLETED)
+_UNSTORABLE = Transition(
+    TaskStatus.FAILED,
+    error="the database refused what was to be written",
+    reason="error",
+    failed_execution=True,
+    event=EventKind.FAILED,
+)
 
 
 class Finalizer:
@@ -117,11 +124,12 @@ class Finalizer:
             parts = [await self._write([one]) for one in batch]
             return set().union(*parts)
         [(execution, transition)] = batch
-        if transition.result is None:
+        if transition is _UNSTORABLE:
             raise error
-        failed = _decide(
-            execution, Failed(f"the database can't store its result: {error}", reason="invalid_result")
-        )
+        failed = _UNSTORABLE
+        if transition.result is not None:
+            why = f"the database can't store its result: {error}"
+            failed = _decide(execution, Failed(why, reason="invalid_result"))
         return await self._write([(execution, failed)])
 
     async def _promote_keys(self, batch: Gathered) -> None:

@@ -71,6 +71,12 @@ class FailureHooks:
                         await self._store.note_hook_failed(connection, execution.task, errors[-1])
         except LeaseLostError:
             return False
+        except (HookFailedError, *OUTAGE):
+            raise
+        except Exception as error:  # what the hook wrote was refused at COMMIT: a deferred constraint
+            if len(errors) >= _TRIES:
+                raise
+            raise HookFailedError(describe_error(error)) from error
         return True
 
     async def _call(

@@ -20,9 +20,12 @@ _BATCH = 1000
 class Housekeeper:
     """Run by every worker; rows that another one has in hand are skipped, so that nobody waits."""
 
-    def __init__(self, store: Store, *, look: Callable[[], None], poll_interval: float) -> None:
+    def __init__(
+        self, store: Store, names: list[str], *, look: Callable[[], None], poll_interval: float
+    ) -> None:
         self._store = store
         self._look = look
+        self._names = names  # those for which tasks may still be waiting
         self._poll_interval = poll_interval
         self._next_upkeep = 0.0
         self._next_round = 0.0
@@ -55,15 +58,22 @@ class Housekeeper:
         """Expire, recover, and promote what a notice or a finalize has missed."""
         while await self._store.expire(_BATCH) == _BATCH:
             continue
-        lost = await self._store.recover()
-        if lost:
-            emit("workers.lost", workers=sorted({str(row["holder"]) for row in lost}), tasks=len(lost))
-        if lost or await self._store.promote_serial():
+        recovered = await self._recover()
+        if await self._store.promote_serial() or recovered:
             self._look()
+        if self._names and await self._store.wake_unknown(self._names, _BATCH) < _BATCH:
+            self._names = []
         if self._now() >= self._next_upkeep:
             self._next_upkeep = self._now() + _UPKEEP_INTERVAL
             await self._store.ensure_partitions()
             await self._store.forget_workers()
+
+    async def _recover(self) -> bool:
+        found = False
+        while lost := await self._store.recover(_BATCH):
+            found = True
+            emit("workers.lost", workers=sorted({str(row["holder"]) for row in lost}), tasks=len(lost))
+        return found
 
     @staticmethod
     def _now() -> float:

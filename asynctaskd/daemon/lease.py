@@ -69,13 +69,13 @@ class Lease:
         backoff = Backoff("lease")
         try:
             while True:
-                await asyncio.sleep(self._renew_interval if self.is_held else 0)
                 try:
                     await self._renew()
                 except OUTAGE as error:
                     await backoff.wait(error)
                 else:
                     backoff.reset()
+                    await asyncio.sleep(self._renew_interval)
         finally:
             self._stop_timer()
 

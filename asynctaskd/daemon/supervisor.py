@@ -127,7 +127,9 @@ class Daemon:
         transactions = Transactions(pool, self._store)
         client = Client(pool, self._app, schema=schema)
 
-        self._housekeeper = Housekeeper(self._store, look=self._look, poll_interval=self._poll_interval)
+        self._housekeeper = Housekeeper(
+            self._store, list(self._app.definitions), look=self._look, poll_interval=self._poll_interval
+        )
         self._slots = Slots(config.concurrency, freed=self._on_freed)
         self._steering = Steering(self._store, own_strict_percentage=config.max_strict_percentage)
         self._finalizer = Finalizer(
@@ -211,12 +213,16 @@ class Daemon:
         """Stop claiming, let executions finish for the grace period, then give them back."""
         emit("worker.stopping", worker_id=self.worker_id, running=self._slots.running)
         self._claimer.stop()
-        await self._claiming
         grace = self._config.worker.grace.total_seconds()
-        await _first_of(self._slots.wait_empty(), self._hurry.wait(), timeout=grace)
-        if self._slots:
-            self._interrupt(Interruption.SHUTDOWN)
-            await _first_of(self._slots.wait_empty(), timeout=_LAST_WORDS)
+        await _first_of(self._until_idle(), self._hurry.wait(), timeout=grace)
+        self._interrupt(Interruption.SHUTDOWN)
+        await self._claiming  # what a claim in flight still brings is given back too
+        self._interrupt(Interruption.SHUTDOWN)
+        await _first_of(self._slots.wait_empty(), timeout=_LAST_WORDS)
+
+    async def _until_idle(self) -> None:
+        await asyncio.shield(self._claiming)
+        await self._slots.wait_empty()
 
     async def _leave(self) -> None:
         """Give back what couldn't be stopped, in the last statements before the process ends."""
@@ -254,6 +260,8 @@ class Daemon:
 async def _first_of(*waiting: Coroutine[Any, Any, Any], timeout: float | None = None) -> None:
     """Until one of them is over, but not longer than that, in seconds."""
     tasks = [asyncio.create_task(one) for one in waiting]
-    await asyncio.wait(tasks, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
-    for task in tasks:
-        task.cancel()
+    try:
+        await asyncio.wait(tasks, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()

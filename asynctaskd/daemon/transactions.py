@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, cast
 
@@ -44,7 +45,6 @@ class Transactions:
                 await end(Transition(TaskStatus.COMPLETED, result=written))
         finally:
             execution.completing = False
-        execution.stored = True
 
     @asynccontextmanager
     async def ending(self, execution: Execution) -> AsyncIterator[tuple[asyncpg.Connection, Any]]:
@@ -54,15 +54,17 @@ class Transactions:
             LeaseLostError: when the function is called and the claim no longer stands; all is rolled back.
         """
         task = execution.task
-        asked: list[Ended] = []
+        written: list[str] = []
 
         async with self._pool.acquire() as pooled:
             connection = cast("asyncpg.Connection", pooled)  # it behaves like one
 
             async def end(transition: Transition) -> None:
-                asked.append(Ended(task.id, task.claim_token, transition, execution.keep))
-                if not await self._store.finalize_on(connection, asked[-1]):
+                ended = Ended(task.id, task.claim_token, transition, execution.keep)
+                transaction_id = await self._store.finalize_on(connection, ended)
+                if transaction_id is None:
                     raise LeaseLostError(f"task {task.id} is no longer this execution's: its lease was lost")
+                written.append(transaction_id)
 
             transaction = connection.transaction(isolation="read_committed")
             await transaction.start()
@@ -71,15 +73,17 @@ class Transactions:
             except BaseException:
                 await _roll_back(connection, transaction)
                 raise
-            await self._commit(transaction, asked)
+            await self._commit(execution, transaction, written)
 
-    async def _commit(self, transaction: Transaction, asked: list[Ended]) -> None:
+    async def _commit(self, execution: Execution, transaction: Transaction, written: list[str]) -> None:
         try:
             await transaction.commit()
-        except BaseException:
-            # The answer to COMMIT may have got lost, or this task been cancelled while waiting for it.
-            if not asked or len(await self._store.settled(asked)) < len(asked):
+        except BaseException as error:
+            # The answer to COMMIT may have got lost, or this task been cancelled while waiting for it: ask.
+            execution.stored = bool(written) and await self._store.was_committed(written[0])
+            if not execution.stored or isinstance(error, asyncio.CancelledError):
                 raise
+        execution.stored = True
 
     async def note_progress(self, execution: Execution, progress: str) -> None:
         """Write down how far an execution is.

@@ -45,6 +45,8 @@ PINNED_PLANS = {
     "enable_bitmapscan": "off",
     "jit": "off",
     "plan_cache_mode": "force_generic_plan",
+    "default_transaction_isolation": "read committed",
+    "statement_timeout": "15s",  # whatever the role or the database says
     "timezone": "UTC",  # a day is 24 hours, whatever the server's zone
 }
 

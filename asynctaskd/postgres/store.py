@@ -6,6 +6,7 @@ The statements themselves are in `queries/`; what they promise is written there.
 
 from __future__ import annotations
 
+import asyncio
 import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 # One for each loop that talks to the database, so that none waits for another: claim, finalize, lease,
 # housekeeping.
 _CONNECTIONS = 4
+
+_NEXT_LOOK = 0.05  # seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,21 +168,33 @@ class Store:
         """Write what became of some executions; returns the ids of those whose claim still stood."""
         with translated():
             async with self._pool.acquire() as connection:
-                return await self._write(cast("asyncpg.Connection", connection), batch)
+                return set(await self._write(cast("asyncpg.Connection", connection), batch))
 
-    async def _write(self, connection: asyncpg.Connection, batch: Sequence[Ended]) -> set[int]:
+    async def _write(self, connection: asyncpg.Connection, batch: Sequence[Ended]) -> dict[int, str]:
         statement, columns = query("finalize", self._schema), _columns(batch)
         if connection.is_in_transaction():
             await self.ensure_partitions(batch)  # an error would spoil the caller's transaction
         try:
-            return {row[0] for row in await connection.fetch(statement, *columns)}
+            return _written(await connection.fetch(statement, *columns))
         except asyncpg.CheckViolationError:  # no partition for one of the days on which records are forgotten
+            if connection.is_in_transaction():
+                raise
             await self.ensure_partitions(batch)
-            return {row[0] for row in await connection.fetch(statement, *columns)}
+            return _written(await connection.fetch(statement, *columns))
 
-    async def finalize_on(self, connection: asyncpg.Connection, ended: Ended) -> bool:
-        """Write what became of one execution in the caller's transaction; False if its claim is stale."""
-        return bool(await self._write(connection, [ended]))
+    async def finalize_on(self, connection: asyncpg.Connection, ended: Ended) -> str | None:
+        """Write what became of one execution in the caller's transaction, and return that transaction's id.
+
+        None means that the claim is stale and nothing was written.
+        """
+        return (await self._write(connection, [ended])).get(ended.task_id)
+
+    async def was_committed(self, transaction_id: str) -> bool:
+        """What became of a transaction whose answer got lost; waits until the server knows."""
+        # The server ends this wait, no event of ours.
+        while (status := await self._value("xact_status", transaction_id)) == "in progress":  # noqa: ASYNC110
+            await asyncio.sleep(_NEXT_LOOK)
+        return bool(status == "committed")
 
     async def note_hook_failed(self, connection: asyncpg.Connection, task: ClaimedTask, error: str) -> None:
         """Record in the caller's transaction that a failure hook failed for good."""
@@ -209,9 +224,13 @@ class Store:
         """End tasks past their deadline; returns how many."""
         return int(await self._value("expire", limit))
 
-    async def recover(self) -> list[asyncpg.Record]:
+    async def recover(self, limit: int = 1000) -> list[asyncpg.Record]:
         """Put back the tasks of workers that aren't live: rows of id, name, holder, losses."""
-        return await self._fetch("recover")
+        return await self._fetch("recover", limit)
+
+    async def wake_unknown(self, names: Sequence[str], limit: int = 1000) -> int:
+        """Make tasks due that waited for somebody to know these names; returns how many."""
+        return int(await self._value("wake_unknown", names, limit))
 
     async def register_worker(self, worker: WorkerRow, *, version: int = 0) -> None:
         """Write down a new worker, its lease and the configuration version it applies."""
@@ -265,6 +284,11 @@ class Store:
         """Of a batch whose COMMIT may have got lost: the ids of the tasks for which it happened."""
         ids, tokens = [ended.task_id for ended in batch], [ended.claim_token for ended in batch]
         return {row[0] for row in await self._fetch("settled", ids, tokens)}
+
+
+def _written(rows: list[asyncpg.Record]) -> dict[int, str]:
+    """Task id → the id of the transaction that wrote it."""
+    return {row[0]: row[1] for row in rows}
 
 
 def _columns(batch: Sequence[Ended]) -> list[list[Any]]:

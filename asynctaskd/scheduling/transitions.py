@@ -44,13 +44,18 @@ def decide(
         case Released():
             return Transition(TaskStatus.PENDING, attempt_spent=False, event=EventKind.RELEASED)
         case Unroutable():
-            # Waiting as long as it has waited already doubles the delay each time, without a counter.
-            age = now - task.created_at
-            return _put_back(min(max(age, _SOONEST_REROUTE), _LATEST_REROUTE), reason="unknown_name")
+            return _put_back(_reroute_delay(task, now), reason="unknown_name")
         case Overdue():
             return Transition(
                 TaskStatus.EXPIRED, reason="deadline passed", attempt_spent=False, event=EventKind.EXPIRED
             )
+
+
+def _reroute_delay(task: ClaimedTask, now: datetime) -> timedelta:
+    if task.reason != "unknown_name":
+        return _SOONEST_REROUTE
+    # Waiting as long as it has waited already doubles the delay each time, without a counter.
+    return min(max(now - task.created_at, _SOONEST_REROUTE), _LATEST_REROUTE)
 
 
 def _put_back(delay: timedelta, *, reason: str | None = None, event: EventKind | None = None) -> Transition:

@@ -509,10 +509,15 @@ def test_a_released_task_can_be_claimed_at_once_with_its_attempt_back() -> None:
     "age, delay", [(-3, 5), (0, 5), (5, 5), (10, 10), (77, 77), (300, 300), (10**6, 300)]
 )
 def test_a_task_of_an_unknown_name_waits_as_long_again_within_bounds(age: int, delay: int) -> None:
-    task = replace(TASK, created_at=NOW - timedelta(seconds=age))
+    task = replace(TASK, created_at=NOW - timedelta(seconds=age), reason="unknown_name")
     assert decide(Unroutable(), task, POLICY, NOW, middle) == Transition(
         TaskStatus.SCHEDULED, delay=timedelta(seconds=delay), reason="unknown_name", attempt_spent=False
     )
+
+
+def test_a_task_that_meets_an_unknown_name_for_the_first_time_waits_the_least() -> None:
+    task = replace(TASK, created_at=NOW - timedelta(days=3))
+    assert decide(Unroutable(), task, POLICY, NOW, middle).delay == timedelta(seconds=5)
 
 
 def test_an_overdue_task_expires_without_an_attempt() -> None:

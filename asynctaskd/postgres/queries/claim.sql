@@ -14,37 +14,44 @@ WITH RECURSIVE strict_sets (label_set) AS (
             WHERE t.status = 'pending' AND t.priority > 0 AND t.label_set > strict_sets.label_set
             ORDER BY t.label_set LIMIT 1)
     FROM strict_sets WHERE strict_sets.label_set IS NOT NULL
-), strict AS MATERIALIZED (
-    SELECT found.id
+), urgent AS MATERIALIZED (
+    SELECT found.id, found.place, strict_sets.label_set
     FROM strict_sets CROSS JOIN LATERAL (
         SELECT t.id, -t.priority AS place FROM asynctaskd.tasks AS t
         WHERE t.status = 'pending' AND t.priority > 0 AND t.label_set = strict_sets.label_set
+          AND t.id <> ALL ($11::bigint[])
         ORDER BY -t.priority, t.id LIMIT $3 FOR UPDATE SKIP LOCKED
     ) AS found
     WHERE $3 > 0 AND string_to_array(strict_sets.label_set, ',') <@ $2::text[]
-    ORDER BY found.place, found.id LIMIT $3
-), normal AS (
-    SELECT ranked.id
-    FROM (
-        SELECT found.id, wanted.quota, wanted.weight, wanted.standing,
-               row_number() OVER (PARTITION BY wanted.lane_group ORDER BY found.place, found.id) AS nth
-        FROM unnest($5::text[], $6::text[], $7::integer[], $8::integer[], $9::integer[], $10::float8[])
-                 AS wanted(label_set, lane_group, quota, row_limit, weight, standing)
-             CROSS JOIN LATERAL (
-                 SELECT t.id, -t.weight AS place FROM asynctaskd.tasks AS t
-                 WHERE t.status = 'pending' AND t.priority = 0 AND t.label_set = wanted.label_set
-                 ORDER BY -t.weight, t.id LIMIT wanted.row_limit FOR UPDATE SKIP LOCKED
-             ) AS found
-    ) AS ranked
+), strict AS MATERIALIZED (
+    SELECT id FROM urgent ORDER BY place, id LIMIT $3
+), ranked AS MATERIALIZED (
+    SELECT found.id, wanted.label_set, wanted.quota, wanted.weight, wanted.standing,
+           row_number() OVER (PARTITION BY wanted.lane_group ORDER BY found.place, found.id) AS nth
+    FROM unnest($5::text[], $6::text[], $7::integer[], $8::integer[], $9::integer[], $10::float8[])
+             AS wanted(label_set, lane_group, quota, row_limit, weight, standing)
+         CROSS JOIN LATERAL (
+             SELECT t.id, -t.weight AS place FROM asynctaskd.tasks AS t
+             WHERE t.status = 'pending' AND t.priority = 0 AND t.label_set = wanted.label_set
+               AND t.id <> ALL ($11::bigint[])
+             ORDER BY -t.weight, t.id LIMIT wanted.row_limit FOR UPDATE SKIP LOCKED
+         ) AS found
+), normal AS MATERIALIZED (
+    SELECT ranked.id FROM ranked
     WHERE ranked.nth <= ranked.quota
     ORDER BY (ranked.nth - ranked.standing) / ranked.weight, ranked.id
     LIMIT $4 - (SELECT count(*) FROM strict)
+), left_over AS MATERIALIZED (
+    -- Whoever looked meanwhile skipped these as locked: tell them, once this commits.
+    SELECT asynctaskd.announce(array_agg(DISTINCT label_set))
+    FROM (SELECT id, label_set FROM urgent UNION ALL SELECT id, label_set FROM ranked) AS locked
+    WHERE id NOT IN (SELECT id FROM strict UNION ALL SELECT id FROM normal)
 )
 UPDATE asynctaskd.tasks AS t
 SET status = 'running', worker_id = $1, claim_token = t.claim_token + 1, claimed_at = asynctaskd.clock(),
     attempts = t.attempts + 1
 WHERE t.id = ANY (ARRAY(SELECT id FROM strict UNION ALL SELECT id FROM normal))
-  AND t.id <> ALL ($11::bigint[])
+  AND (SELECT count(*) FROM left_over) = 1
   AND (SELECT asynctaskd.is_live(w) FROM asynctaskd.workers AS w WHERE w.id = $1)
 RETURNING t.id, t.claim_token, t.name, t.payload, t.label_set, t.priority > 0, t.attempts, t.failures, t.losses,
           t.max_attempts, t.timeout, t.retry, t.keep, t.deadline, t.claimed_at, t.created_at, t.serial_key,

@@ -1,7 +1,7 @@
 -- Write what became of executions, each guarded by its claim token; a row whose token went stale stays as it is.
 -- $1 ids, $2 claim tokens, $3 new statuses, $4 delays, $5 results (JSON), $6 errors, $7 reasons,
 -- $8 attempt spent?, $9 failed execution?, $10 event kinds, $11 the definitions' keep
--- Returns the ids that were written.
+-- Returns the ids that were written, with this transaction's own id.
 WITH outcome AS (
     SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::text[], $4::interval[], $5::jsonb[], $6::text[],
                          $7::text[], $8::boolean[], $9::boolean[], $10::text[], $11::interval[])
@@ -60,6 +60,6 @@ WITH outcome AS (
     SELECT id, token, NULL, 'stale_result', jsonb_build_object('status', status)
     FROM outcome WHERE id NOT IN (SELECT id FROM written)
 ), announced AS (
-    SELECT asynctaskd.announce(array_agg(label_set)) FROM back WHERE status = 'pending'
+    SELECT asynctaskd.announce(array_agg(DISTINCT label_set)) FROM back WHERE status = 'pending'
 )
-SELECT id FROM written LEFT JOIN announced ON true
+SELECT id, pg_current_xact_id()::text FROM written LEFT JOIN announced ON true

@@ -14,9 +14,11 @@ WITH RECURSIVE lines (serial_key) AS (
 ), headless AS MATERIALIZED (
     SELECT key.serial_key
     FROM (SELECT serial_key FROM lines UNION SELECT unnest($1::text[])) AS key
-    WHERE key.serial_key IS NOT NULL AND NOT EXISTS (
-        SELECT FROM asynctaskd.tasks AS head
-        WHERE head.serial_key = key.serial_key AND head.status IN ('pending', 'scheduled', 'running'))
+    -- A scalar subquery can't become a join: one index probe a key, whatever the planner believed.
+    WHERE key.serial_key IS NOT NULL AND (
+        SELECT head.id FROM asynctaskd.tasks AS head
+        WHERE head.serial_key = key.serial_key AND head.status IN ('pending', 'scheduled', 'running')
+        LIMIT 1) IS NULL
 ), promoted AS (
     SELECT line.label_set, line.status
     FROM headless CROSS JOIN LATERAL asynctaskd.promote_line(headless.serial_key) AS line

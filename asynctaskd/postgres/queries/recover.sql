@@ -1,4 +1,6 @@
 -- Put back what is held by workers that aren't live; returns a row per task.
+-- $1 rows at most
+--
 -- A loss isn't a failure: it has an allowance of its own, and the third in a row marks the task as quarantined,
 -- to be claimed once more for its failure hook alone.
 WITH RECURSIVE holders (worker_id) AS (
@@ -19,7 +21,7 @@ WITH RECURSIVE holders (worker_id) AS (
         -- Not whoever looked expired when this began: it may have renewed before it was declared lost.
         WHERE worker_id IS NOT NULL AND (w.id IS NULL OR w.stopped_at IS NOT NULL OR w.lost_at IS NOT NULL
               OR w.id IN (SELECT id FROM declared))))
-    ORDER BY t.id FOR UPDATE OF t SKIP LOCKED
+    ORDER BY t.id LIMIT $1 FOR UPDATE OF t SKIP LOCKED
 ), recovered AS (
     UPDATE asynctaskd.tasks AS t
     SET status = 'pending', worker_id = NULL, losses = t.losses + 1,

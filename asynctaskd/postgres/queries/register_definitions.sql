@@ -1,4 +1,4 @@
--- Write down the definitions a worker knows, and wake the tasks that waited for someone to know their name.
+-- Write down the definitions a worker knows.
 -- Arrays, one element a definition: $1 names, $2 schema hashes, $3 priorities, $4 weights, $5 label sets,
 -- $6 tags (JSON arrays), $7 serial keys, $8 unique_until, $9 delays, $10 deadlines, $11 timeouts,
 -- $12 retry policies, $13 max_attempts, $14 keeps
@@ -12,23 +12,20 @@ WITH known AS (
         AS d(name, schema_hash, priority, weight, label_set, tags, serial_key, unique_until, delay, deadline,
              timeout, retry, max_attempts, keep)
     ORDER BY name  -- one order of locks for all
-), written AS (
-    INSERT INTO asynctaskd.definitions AS d (
-        name, schema_hash, priority, weight, label_set, tags, serial_key, unique_until, delay, deadline, timeout,
-        retry, max_attempts, keep)
-    SELECT * FROM known
-    ON CONFLICT (name) DO UPDATE SET
-        schema_hash = excluded.schema_hash, priority = excluded.priority, weight = excluded.weight,
-        label_set = excluded.label_set, tags = excluded.tags, serial_key = excluded.serial_key,
-        unique_until = excluded.unique_until, delay = excluded.delay, deadline = excluded.deadline,
-        timeout = excluded.timeout, retry = excluded.retry, max_attempts = excluded.max_attempts,
-        keep = excluded.keep, updated_at = asynctaskd.clock()
-    WHERE (d.schema_hash, d.priority, d.weight, d.label_set, d.tags, d.serial_key, d.unique_until, d.delay,
-           d.deadline, d.timeout, d.retry, d.max_attempts, d.keep)
-        IS DISTINCT FROM
-          (excluded.schema_hash, excluded.priority, excluded.weight, excluded.label_set, excluded.tags,
-           excluded.serial_key, excluded.unique_until, excluded.delay, excluded.deadline, excluded.timeout,
-           excluded.retry, excluded.max_attempts, excluded.keep)
 )
-UPDATE asynctaskd.tasks SET run_at = asynctaskd.clock()
-WHERE status = 'scheduled' AND reason = 'unknown_name' AND name = ANY ($1::text[])
+INSERT INTO asynctaskd.definitions AS d (
+    name, schema_hash, priority, weight, label_set, tags, serial_key, unique_until, delay, deadline, timeout,
+    retry, max_attempts, keep)
+SELECT * FROM known
+ON CONFLICT (name) DO UPDATE SET
+    schema_hash = excluded.schema_hash, priority = excluded.priority, weight = excluded.weight,
+    label_set = excluded.label_set, tags = excluded.tags, serial_key = excluded.serial_key,
+    unique_until = excluded.unique_until, delay = excluded.delay, deadline = excluded.deadline,
+    timeout = excluded.timeout, retry = excluded.retry, max_attempts = excluded.max_attempts,
+    keep = excluded.keep, updated_at = asynctaskd.clock()
+WHERE (d.schema_hash, d.priority, d.weight, d.label_set, d.tags, d.serial_key, d.unique_until, d.delay,
+       d.deadline, d.timeout, d.retry, d.max_attempts, d.keep)
+    IS DISTINCT FROM
+      (excluded.schema_hash, excluded.priority, excluded.weight, excluded.label_set, excluded.tags,
+       excluded.serial_key, excluded.unique_until, excluded.delay, excluded.deadline, excluded.timeout,
+       excluded.retry, excluded.max_attempts, excluded.keep)

@@ -1,0 +1,319 @@
+"""The daemon's statements go by their indexes, whatever the statistics say, and touch only what they are about.
+
+ASYNCTASKD_TEST_ROWS says how many tasks are ready in the one label set (100,000 when it isn't set).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, cast
+from urllib.parse import urlsplit, urlunsplit
+from uuid import UUID
+
+import asyncpg
+import pytest
+
+from asynctaskd.postgres.driver import PINNED_PLANS, query
+from asynctaskd.postgres.store import Ended, Share, Store, WorkerRow
+from asynctaskd.task import TaskStatus, Transition
+
+if TYPE_CHECKING:
+    Connection = asyncpg.Connection[asyncpg.Record]
+    Node = dict[str, Any]
+    Call = Callable[[Store, Connection], Awaitable[Awaitable[object]]]
+
+ROWS = int(os.environ.get("ASYNCTASKD_TEST_ROWS", "100000"))
+SETS = [f"set{number:03}" for number in range(200)]
+WORKER = UUID(int=1)
+LABELS = ["a", *SETS]
+HOUR = timedelta(hours=1)
+
+INDEXES = {
+    "claim": {"tasks_ready_strict", "tasks_ready_normal", "tasks_pkey", "workers_pkey"},
+    "ready_sets": {"tasks_ready_normal"},
+    "finalize": {"tasks_pkey", "unique_tags_pkey"},
+    "promote_due": {"tasks_due", "tasks_pkey"},
+    "promote_serial": {"tasks_serial_line", "tasks_serial_head"},
+    "expire": {"tasks_deadline"},
+    "recover": {"tasks_held", "tasks_pkey", "workers_pkey"},
+    "renew_lease": {"workers_pkey", "runtime_configs_pkey"},
+    "set_idle": {"workers_pkey"},
+    "register_worker": set(),  # it only writes
+    "release_orphans": {"tasks_held"},
+    "settled": {"tasks_pkey"},
+    "note_progress": {"tasks_pkey"},
+    "has_work": {"tasks_held", "tasks_ready_normal", "tasks_ready_strict", "tasks_serial_line", "tasks_serial_head"},
+}
+
+# A worker is one row, and who is gone for a day is forgotten: there is nothing to index.
+SCANNED = {"recover": {"workers"}}
+
+STAGES = {
+    "fresh": "planned on tables that were never analysed",
+    "empty": "planned on empty tables, analysed",
+    "kept": "planned on empty tables, analysed, and kept while they filled",
+    "stale": "planned on full tables, while the statistics say that they are empty",
+    "analysed": "planned on full tables, analysed",
+}
+
+# Everything is in the tables that statements could stumble over: tasks in each status, most of them of the one
+# label set "a", the lines of serial keys, each with its head, unique tags, and three days of finished tasks.
+FILL = """
+    INSERT INTO asynctaskd.workers (id, name, hostname, pid, version, labels, names, concurrency, expires_at)
+    SELECT ('00000000-0000-0000-0000-' || lpad(to_hex(n), 12, '0'))::uuid, gen_random_uuid(), 'host', n, '0',
+           '{a}', '{x}', 10, clock_timestamp() + interval '1 day'
+    FROM generate_series(1, 50) AS n;
+
+    INSERT INTO asynctaskd.tasks (name, status, label_set, weight, payload, unique_tag, deadline)
+    SELECT 'x', 'pending', 'a', 1 + n % 3, '{}', CASE WHEN n % 10 = 0 THEN 'tag' || n END,
+           CASE WHEN n % 2 = 0 THEN clock_timestamp() + interval '1 day' END
+    FROM generate_series(1, $rows) AS n;
+
+    INSERT INTO asynctaskd.tasks (name, status, label_set, payload)
+    SELECT 'x', 'pending', 'set' || lpad((n % 200)::text, 3, '0'), '{}' FROM generate_series(0, $rows / 5) AS n;
+
+    INSERT INTO asynctaskd.tasks (name, status, label_set, priority, payload)
+    SELECT 'x', 'pending', 'a', 1 + n % 3, '{}' FROM generate_series(1, $rows / 20) AS n;
+
+    INSERT INTO asynctaskd.tasks (name, status, label_set, payload, run_at, serial_key)
+    SELECT 'x', 'scheduled', 'a', '{}', clock_timestamp() + make_interval(secs => 3600 + n),
+           CASE WHEN n <= $rows / 50 THEN 'key' || n END
+    FROM generate_series(1, $rows / 2) AS n;
+
+    INSERT INTO asynctaskd.tasks (name, status, label_set, payload, serial_key)
+    SELECT 'x', 'waiting', 'a', '{}', 'key' || 1 + n % ($rows / 50) FROM generate_series(1, $rows / 5) AS n;
+
+    INSERT INTO asynctaskd.tasks (name, status, label_set, payload, worker_id, claim_token, claimed_at, attempts,
+                                  unique_tag)
+    SELECT 'x', 'running', 'a', '{}', ('00000000-0000-0000-0000-' || lpad(to_hex(2 + n % 49), 12, '0'))::uuid,
+           1, clock_timestamp(), 1, CASE WHEN n % 2 = 0 THEN 'held' || n END
+    FROM generate_series(1, $rows / 20) AS n;
+
+    INSERT INTO asynctaskd.unique_tags (tag, task_id, until)
+    SELECT unique_tag, id, CASE WHEN id % 4 = 0 THEN 'finished' ELSE 'forgotten' END
+    FROM asynctaskd.tasks WHERE unique_tag IS NOT NULL;
+
+    INSERT INTO asynctaskd.finished_tasks (id, claim_token, created_at, finished_at, forget_on, priority, weight,
+        attempts, failures, losses, status, name, label_set, tags, depends_on, payload)
+    SELECT -n, 1, clock_timestamp(), clock_timestamp(), current_date + 7 + n % 3, 0, 1, 1, 0, 0, 'completed', 'x',
+           'a', '{}', '{}', '{}'
+    FROM generate_series(1, $rows / 2) AS n;
+"""
+
+
+BLOCKS = """
+    SELECT relname, pg_stat_get_xact_blocks_fetched(oid) FROM pg_class
+    WHERE relnamespace = 'asynctaskd'::regnamespace AND relkind IN ('r', 'i')
+"""
+
+
+async def claim(store: Store, _: Connection) -> Awaitable[object]:
+    return store.claim(WORKER, LABELS, strict=0, slots=10, shares=[Share("a", "default", 10, 10, 1, 0.0)])
+
+
+async def claim_strict(store: Store, _: Connection) -> Awaitable[object]:
+    return store.claim(WORKER, LABELS, strict=10, slots=10, shares=[])
+
+
+async def claim_from_200_sets(store: Store, _: Connection) -> Awaitable[object]:
+    shares = [Share(label_set, "default", 10, 8, 1, 0.0) for label_set in SETS]  # rows as the daemon asks for
+    return store.claim(WORKER, LABELS, strict=0, slots=10, shares=shares)
+
+
+async def ready_sets(store: Store, _: Connection) -> Awaitable[object]:
+    return store.ready_sets(LABELS)
+
+
+async def running(connection: Connection) -> list[int]:
+    """Ten claimed tasks, half of them with a unique tag."""
+    return [row[0] for row in await connection.fetch(
+        "SELECT id FROM asynctaskd.tasks WHERE worker_id IS NOT NULL ORDER BY id LIMIT 10")] or [*range(10)]  # fmt: skip
+
+
+async def finalize(store: Store, connection: Connection) -> Awaitable[object]:
+    completed = Transition(TaskStatus.COMPLETED, result="1")
+    return store._write(connection, [Ended(id, 1, completed, None) for id in await running(connection)])
+
+
+async def finalize_retried(store: Store, connection: Connection) -> Awaitable[object]:
+    retried = Transition(TaskStatus.SCHEDULED, delay=HOUR, error="no", reason="error", failed_execution=True)
+    return store._write(connection, [Ended(id, 1, retried, None) for id in await running(connection)])
+
+
+async def settled(store: Store, connection: Connection) -> Awaitable[object]:
+    completed = Transition(TaskStatus.COMPLETED)
+    return store.settled([Ended(id, 1, completed, None) for id in await running(connection)])
+
+
+async def nothing_due(store: Store, _: Connection) -> Awaitable[object]:
+    return store.promote_due()
+
+
+async def ten_due(store: Store, connection: Connection) -> Awaitable[object]:
+    await connection.execute(TEN.format("run_at", "status = 'scheduled'"))
+    return store.promote_due()
+
+
+async def nothing_expired(store: Store, _: Connection) -> Awaitable[object]:
+    return store.expire()
+
+
+async def ten_expired(store: Store, connection: Connection) -> Awaitable[object]:
+    await connection.execute(TEN.format("deadline", "unique_tag LIKE 'tag%'"))
+    return store.expire()
+
+
+async def nothing_lost(store: Store, _: Connection) -> Awaitable[object]:
+    return store.recover()
+
+
+async def ten_lost(store: Store, connection: Connection) -> Awaitable[object]:
+    await connection.execute(
+        "UPDATE asynctaskd.tasks SET worker_id = gen_random_uuid() WHERE id = ANY ($1)".replace(
+            "$1", f"'{{{','.join(map(str, await running(connection)))}}}'"
+        )
+    )
+    return store.recover()
+
+
+async def no_orphan(store: Store, connection: Connection) -> Awaitable[object]:
+    return store.release_orphans(WORKER, await running(connection))
+
+
+async def free_a_line(connection: Connection) -> None:
+    await connection.execute(
+        "DELETE FROM asynctaskd.tasks WHERE serial_key = 'key7' AND status = 'scheduled' AND run_at IS NOT NULL"
+    )
+
+
+async def promote_a_key(store: Store, connection: Connection) -> Awaitable[object]:
+    await free_a_line(connection)
+    return store.promote_serial(["key7"])
+
+
+async def renew_lease(store: Store, _: Connection) -> Awaitable[object]:
+    return store.renew_lease(WORKER, HOUR, running=1, version=0)
+
+
+async def note_progress(store: Store, connection: Connection) -> Awaitable[object]:
+    [first, *_] = await running(connection)
+    return store._fetch("note_progress", first, 1, "1")
+
+
+async def work_of_nobody(store: Store, _: Connection) -> Awaitable[object]:
+    return store.has_work(WORKER, ["other"], strict=True)
+
+
+TEN = """
+    UPDATE asynctaskd.tasks SET {0} = clock_timestamp()
+    WHERE id = ANY (ARRAY(SELECT id FROM asynctaskd.tasks WHERE {1} ORDER BY id LIMIT 10))
+"""
+"""Ten tasks whose time has come."""
+
+CALLS: dict[str, Call] = {
+    call.__name__: call
+    for call in (
+        claim, claim_strict, claim_from_200_sets, ready_sets, finalize, finalize_retried, settled, nothing_due,
+        ten_due, nothing_expired, ten_expired, nothing_lost, ten_lost, no_orphan, promote_a_key, renew_lease,
+        note_progress, work_of_nobody,
+    )
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What was seen while a database filled: plans by stage and statement, blocks by stage, call and relation."""
+
+    plans: dict[tuple[str, str], Node]
+    blocks: dict[tuple[str, str], dict[str, int]]
+
+
+@pytest.fixture(scope="module")
+def seen(dsn: str, template: str) -> Iterator[Seen]:
+    name = f"{template}_plans"
+    address = urlunsplit(urlsplit(dsn)._replace(path=f"/{name}"))
+    asyncio.run(execute(dsn, f'CREATE DATABASE "{name}" TEMPLATE "{template}"'))
+    try:
+        yield asyncio.run(look(address))
+    finally:
+        asyncio.run(execute(dsn, f'DROP DATABASE "{name}" WITH (FORCE)'))
+
+
+async def execute(dsn: str, *statements: str) -> None:
+    connection = await asyncpg.connect(dsn)
+    try:
+        for statement in statements:
+            await connection.execute(statement)
+    finally:
+        await connection.close()
+
+
+async def look(dsn: str) -> Seen:
+    """Fill a database, and look how the statements go about it on the way."""
+    seen = Seen({}, {})
+    tables = ("tasks", "unique_tags", "workers", "task_events")
+    await execute(
+        dsn,
+        *(f"ALTER TABLE asynctaskd.{table} SET (autovacuum_enabled = off)" for table in tables),
+        "SELECT asynctaskd.ensure_finished_partition(current_date + n) FROM generate_series(-2, 12) AS n",
+    )
+    async with session(dsn) as new:
+        await look_at(new, "fresh", seen)
+    async with session(dsn) as kept:
+        await execute(dsn, "ANALYZE")
+        await look_at(kept, "empty", seen)
+        await execute(dsn, FILL.replace("$rows", str(ROWS)))
+        await look_at(kept, "kept", seen)
+    for stage in ("stale", "analysed"):
+        async with session(dsn) as new:
+            await look_at(new, stage, seen)
+        await execute(dsn, "ANALYZE")
+    return seen
+
+
+@asynccontextmanager
+async def session(dsn: str) -> AsyncIterator[Connection]:
+    """A session like the daemon's own."""
+    connection = await asyncpg.connect(dsn, server_settings=PINNED_PLANS, command_timeout=100)
+    try:
+        yield connection
+    finally:
+        await connection.close()
+
+
+async def look_at(session: Connection, stage: str, seen: Seen) -> None:
+    for name in INDEXES:
+        seen.plans[stage, name] = await plan(session, name)
+    for name, call in CALLS.items():
+        undone = session.transaction()
+        await undone.start()
+        seen.blocks[stage, name] = await blocks(session, call)
+        await undone.rollback()
+
+
+async def plan(session: Connection, name: str) -> Node:
+    """The plan of a statement, which the session keeps like the daemon's sessions do."""
+    statement = query(name, "asynctaskd")
+    if not await session.fetchval("SELECT EXISTS (SELECT FROM pg_prepared_statements WHERE name = $1)", name):
+        await session.execute(f"PREPARE {name} AS {statement}")
+    arguments = ", ".join("NULL" for _ in set(re.findall(r"\$\d+", re.sub("--.*", "", statement))))
+    found = await session.fetchval(
+        f"EXPLAIN (FORMAT JSON) EXECUTE {name}" + (f" ({arguments})" if arguments else "")
+    )
+    return cast("Node", json.loads(found)[0]["Plan"])
+
+
+async def blocks(session: Connection, call: Call) -> dict[str, int]:
+    """How many blocks of each table and index a call touches, the functions it calls included."""
+    act = await call(Store(cast("asyncpg.Pool[asyncpg.Record]", session), "asynctaskd"), session)
+    before = dict(await session.fetch(BLOCKS))
+    await act
+    after = dict(await session.fetch(BLOCKS))
+    return {name: count - before.get(name, 0) for name, count in after.items() if count > before.get(name, 0)}
