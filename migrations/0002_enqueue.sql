@@ -247,12 +247,15 @@ BEGIN
     ), tagged AS (
         SELECT tag, until = 'finished' OR kept = interval '0' AS freed,
                asynctaskd.forget_day(finished_at, kept) AS forget_on
-        FROM ended JOIN asynctaskd.unique_tags ON tag = unique_tag AND task_id = ended.id
+        FROM ended CROSS JOIN LATERAL (
+            SELECT tag, until FROM asynctaskd.unique_tags WHERE tag = unique_tag AND task_id = ended.id LIMIT 1
+        ) AS held
     ), freed AS (
-        DELETE FROM asynctaskd.unique_tags USING tagged WHERE unique_tags.tag = tagged.tag AND tagged.freed
+        DELETE FROM asynctaskd.unique_tags WHERE tag = ANY (ARRAY(SELECT tag FROM tagged WHERE freed))
     ), dated AS (
         UPDATE asynctaskd.unique_tags SET forget_on = tagged.forget_on
-        FROM tagged WHERE unique_tags.tag = tagged.tag AND NOT tagged.freed
+        FROM tagged
+        WHERE unique_tags.tag = ANY (ARRAY(SELECT tag FROM tagged WHERE NOT freed)) AND unique_tags.tag = tagged.tag
     ), told AS (
         INSERT INTO asynctaskd.task_events (task_id, claim_token, claimed_at, kind, detail)
         SELECT id, claim_token, claimed_at, new_status, jsonb_build_object('reason', why) FROM ended

@@ -10,6 +10,7 @@ import structlog
 from typing_extensions import override
 
 from asynctaskd.definitions.context import TaskContext
+from asynctaskd.definitions.text import truncate_text
 from asynctaskd.durations import parse_duration
 from asynctaskd.errors import InvalidInputError
 
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
     from asynctaskd.client import Client
     from asynctaskd.daemon.execute import Execution
     from asynctaskd.daemon.transactions import Transactions
+
+
+_LONGEST_MESSAGE = 1024  # bytes
 
 
 class ExecutionContext(TaskContext):
@@ -89,7 +93,8 @@ class ExecutionContext(TaskContext):
     @override
     async def enqueue(self, task: Any, payload: object = None, **options: Any) -> int:
         options.setdefault("parent_id", self.task_id)
-        return await self._client.enqueue(task, payload, connection=self._connection, **options)
+        options.setdefault("connection", self._connection)
+        return await self._client.enqueue(task, payload, **options)
 
     @override
     @asynccontextmanager
@@ -105,7 +110,7 @@ class ExecutionContext(TaskContext):
     async def progress(self, percent: float, message: str = "") -> None:
         if not 0 <= percent <= 100:
             raise InvalidInputError(f"percent must be from 0 to 100, got {percent!r}")
-        text = json.dumps({"percent": percent, "message": message})
+        text = json.dumps({"percent": percent, "message": truncate_text(message, _LONGEST_MESSAGE)})
         await self._transactions.note_progress(self._execution, text)
 
     @override

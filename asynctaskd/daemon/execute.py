@@ -34,6 +34,8 @@ DEFAULT_TIMEOUT = timedelta(hours=1)
 # How long a handler may go on after it was told to stop before it is named.
 _STUCK_AFTER = 5.0
 
+_AFTER_OUTAGE = timedelta(seconds=1)
+
 
 class Interruption(Enum):
     """Why an execution was told to stop."""
@@ -59,6 +61,7 @@ class Execution:
         "task",
         "timeout",
         "timer",
+        "was_cut_off",
     )
 
     def __init__(self, task: ClaimedTask, definition: Definition[..., Any] | None) -> None:
@@ -71,6 +74,7 @@ class Execution:
         self.timer: asyncio.TimerHandle | None = None
         self.context: ExecutionContext | None = None
         self.has_lost_its_lease = False  # its task may already be somebody else's
+        self.was_cut_off = False  # ctx.transaction() lost its connection
         self.completing = False  # ctx.transaction() is open
         self.stored = False  # ctx.transaction() has committed what became of it
         self._started = monotonic()  # not the loop's clock: a handler in a thread asks too
@@ -165,7 +169,8 @@ class Executor:
         # Here, not in the runner: a task cancelled before its first step runs none of its body.
         if execution.timer is not None:
             execution.timer.cancel()
-        self._hand_on(execution, execution.outcome or Released())
+        outcome = execution.outcome or _interrupted(execution, Released())
+        self._hand_on(execution, outcome)
 
     def _hand_on(self, execution: Execution, outcome: Outcome) -> None:
         self._slots.end(execution)
@@ -176,7 +181,7 @@ class Executor:
             outcome: Outcome = await self._attempt(execution)
         except BaseException as error:  # noqa: BLE001  (SystemExit too is the task's failure, not the daemon's)
             outcome = _outcome_of(error)
-        execution.outcome = _interrupted(execution, outcome) if execution.interruption else outcome
+        execution.outcome = _interrupted(execution, outcome)
 
     async def _attempt(self, execution: Execution) -> Outcome:
         definition = execution.definition
@@ -262,7 +267,9 @@ def _signal_in(error: BaseException) -> BaseException | None:
 
 
 def _interrupted(execution: Execution, outcome: Outcome) -> Outcome:
-    """What an execution that was told to stop comes to."""
+    """What an execution comes to that was told to stop, or whose database went away under its transaction."""
+    if execution.interruption is None:
+        return Snoozed(_AFTER_OUTAGE) if execution.was_cut_off and isinstance(outcome, Failed) else outcome
     if execution.interruption is Interruption.TIMEOUT:
         return Failed(f"timed out after {format_duration(execution.timeout)}", reason="timeout")
     # It may have finished all the same, or been asked to come back.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from asynctaskd.daemon.loops import OUTAGE, Backoff
 from asynctaskd.definitions.text import describe_error
-from asynctaskd.errors import DatabaseUnavailableError, InvalidPayloadError, LeaseLostError
+from asynctaskd.errors import InvalidPayloadError, LeaseLostError
 from asynctaskd.postgres.driver import translated
 from asynctaskd.task import TaskFailure, TaskStatus
 from asynctaskd.telemetry.events import emit
@@ -90,8 +90,6 @@ class FailureHooks:
             task = asyncio.current_task()
             if task is not None and task.cancelling():
                 raise
-            if connection.is_closed():
-                raise DatabaseUnavailableError("the connection broke while a failure hook ran") from error
             raise HookFailedError(describe_error(error)) from error
 
     async def _tell(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+from asynctaskd.daemon.loops import OUTAGE
 from asynctaskd.telemetry.events import emit
 
 if TYPE_CHECKING:
@@ -21,12 +22,20 @@ class Housekeeper:
     """Run by every worker; rows that another one has in hand are skipped, so that nobody waits."""
 
     def __init__(
-        self, store: Store, names: list[str], *, look: Callable[[], None], poll_interval: float
+        self,
+        store: Store,
+        names: list[str],
+        *,
+        look: Callable[[], None],
+        poll_interval: float,
+        lease: float,
     ) -> None:
         self._store = store
         self._look = look
         self._names = names  # those for which tasks may still be waiting
         self._poll_interval = poll_interval
+        self._lease = lease
+        self._judges_from = 0.0
         self._next_upkeep = 0.0
         self._next_round = 0.0
         self.wake = asyncio.Event()
@@ -38,6 +47,14 @@ class Housekeeper:
 
     async def step(self) -> float:
         """Promote what is due; once a poll interval also look for the rest. Returns the pause, in seconds."""
+        try:
+            return await self._round()
+        except OUTAGE:
+            # Who was cut off doesn't judge: the others could not renew their leases either.
+            self._judges_from = self._now() + self._lease
+            raise
+
+    async def _round(self) -> float:
         next_due = await self.promote_due()
         if self._now() >= self._next_round:
             self._next_round = self._now() + self._poll_interval
@@ -58,7 +75,7 @@ class Housekeeper:
         """Expire, recover, and promote what a notice or a finalize has missed."""
         while await self._store.expire(_BATCH) == _BATCH:
             continue
-        recovered = await self._recover()
+        recovered = self._now() >= self._judges_from and await self._recover()
         if await self._store.promote_serial() or recovered:
             self._look()
         if self._names and await self._store.wake_unknown(self._names, _BATCH) < _BATCH:

@@ -55,5 +55,7 @@ async def repeat(station: str, step: Callable[[], Awaitable[float]], wake: async
 
 async def wait_for(event: asyncio.Event, longest: float) -> None:
     """Until the event is set, but not longer than that, in seconds."""
+    # Not asyncio.wait_for: on Python 3.11 it swallows a cancellation that comes just as the event is set.
     with suppress(TimeoutError):
-        await asyncio.wait_for(event.wait(), longest)
+        async with asyncio.timeout(longest):
+            await event.wait()

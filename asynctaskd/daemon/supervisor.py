@@ -128,7 +128,11 @@ class Daemon:
         client = Client(pool, self._app, schema=schema)
 
         self._housekeeper = Housekeeper(
-            self._store, list(self._app.definitions), look=self._look, poll_interval=self._poll_interval
+            self._store,
+            list(self._app.definitions),
+            look=self._look,
+            poll_interval=self._poll_interval,
+            lease=config.lease.total_seconds(),
         )
         self._slots = Slots(config.concurrency, freed=self._on_freed)
         self._steering = Steering(self._store, own_strict_percentage=config.max_strict_percentage)
@@ -225,11 +229,12 @@ class Daemon:
         await self._slots.wait_empty()
 
     async def _leave(self) -> None:
-        """Give back what couldn't be stopped, in the last statements before the process ends."""
+        """Give back what couldn't be stopped or written, in the last statements before the process ends."""
+        await self._finalizer.close(_LAST_WORDS)
         left = [
             Ended(execution.task.id, execution.task.claim_token, _GIVEN_BACK, None)
             for execution in self._slots
-            if execution.outcome is None and not execution.stored
+            if not execution.stored
         ]
         try:
             await self._store.finalize(left)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any, cast
 
-from asynctaskd.errors import InvalidInputError, LeaseLostError
+from asynctaskd.errors import DatabaseUnavailableError, InvalidInputError, LeaseLostError
+from asynctaskd.postgres.driver import CONNECTION_LOSS, translated
 from asynctaskd.postgres.store import Ended
 from asynctaskd.task import TaskStatus, Transition
 
@@ -43,6 +44,9 @@ class Transactions:
                 yield connection
                 written = execution.definition.dump_result(result())
                 await end(Transition(TaskStatus.COMPLETED, result=written))
+        except CONNECTION_LOSS:
+            execution.was_cut_off = True
+            raise
         finally:
             execution.completing = False
 
@@ -71,7 +75,7 @@ class Transactions:
             try:
                 yield connection, end
             except BaseException:
-                await _roll_back(connection, transaction)
+                await _roll_back(transaction)
                 raise
             await self._commit(execution, transaction, written)
 
@@ -97,6 +101,7 @@ class Transactions:
             )
 
 
-async def _roll_back(connection: asyncpg.Connection, transaction: Transaction) -> None:
-    if not connection.is_closed():
+async def _roll_back(transaction: Transaction) -> None:
+    # Where the connection broke there is nothing to roll back, and that error is on its way already.
+    with suppress(DatabaseUnavailableError), translated():
         await transaction.rollback()

@@ -29,6 +29,9 @@ MAX_INT64 = 2**63 - 1
 _is_name = re.compile(NAME_PATTERN).fullmatch
 
 
+_INFINITY = datetime.max.replace(tzinfo=UTC)
+
+
 def name(option: str, value: object) -> str:
     """A task's name."""
     if not isinstance(value, str) or not _is_name(value):
@@ -132,9 +135,12 @@ def instant(option: str, value: object) -> datetime:
     if value.utcoffset() is None:
         raise InvalidInputError(f"{option} must have a time zone, got the naive {value.isoformat()}")
     try:
-        return value.astimezone(UTC)
+        moment = value.astimezone(UTC)
     except OverflowError:
         raise InvalidInputError(f"{option} is beyond the calendar in UTC, got {value.isoformat()}") from None
+    if moment == _INFINITY:
+        raise InvalidInputError(f"{option} must be finite: the database takes the last instant for infinity")
+    return moment
 
 
 def deadline(option: str, value: object) -> datetime | timedelta:

@@ -40,8 +40,8 @@ CALL_TIMEOUT = 10.0
 # (hooks, ctx.transaction) run elsewhere, with the server's settings.
 PINNED_PLANS = {
     "enable_seqscan": "off",
-    "enable_hashjoin": "off",
     "enable_mergejoin": "off",
+    "enable_nestloop": "off",  # where only LATERAL will do, it is used all the same
     "enable_bitmapscan": "off",
     "jit": "off",
     "plan_cache_mode": "force_generic_plan",
@@ -54,6 +54,15 @@ _SCHEMA = re.compile(r"\basynctaskd(?=([._;]))")
 _ABOUT_PAYLOAD = re.compile(r"(request \d+: )?payload ")
 CONFLICTS = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError)
 """What the server aborts a transaction with so that its owner tries the whole of it again."""
+
+CONNECTION_LOSS = (
+    ConnectionError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+)
+"""The server went away, or took the connection away."""
 
 _UNAVAILABLE = (
     OSError,

@@ -76,7 +76,8 @@ class Listener:
         while True:
             await self._probe(connection)
             try:
-                await asyncio.wait_for(self._lost.wait(), PROBE_INTERVAL)
+                async with asyncio.timeout(PROBE_INTERVAL):
+                    await self._lost.wait()
             except TimeoutError:
                 continue
             emit("listener.lost", error="the server closed the connection", retry_in=0.0)
@@ -88,7 +89,8 @@ class Listener:
         with translated():
             await connection.execute("SELECT pg_notify($1, '')", self._probe_channel, timeout=PROBE_TIMEOUT)
         try:
-            await asyncio.wait_for(self._echo.wait(), PROBE_TIMEOUT)
+            async with asyncio.timeout(PROBE_TIMEOUT):
+                await self._echo.wait()
         except TimeoutError:
             raise DatabaseUnavailableError(f"no notice came back within {PROBE_TIMEOUT:g} s") from None
 

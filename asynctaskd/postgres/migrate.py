@@ -139,7 +139,9 @@ async def require_primary(dsn: str, *, schema: str = "asynctaskd") -> None:
         SchemaVersionError: its schema doesn't suit.
     """
     async with connect(dsn) as connection:
-        if await connection.fetchval("SELECT pg_is_in_recovery()"):
+        with translated():
+            is_standby = await connection.fetchval("SELECT pg_is_in_recovery()")
+        if is_standby:
             raise DatabaseUnavailableError(
                 "the database is a standby that takes no writes: connect to the primary"
             )
@@ -152,7 +154,8 @@ async def require_version(connection: asyncpg.Connection, *, schema: str = "asyn
     Raises:
         SchemaVersionError: it can't; the message says what to run.
     """
-    applied = await _applied(connection, schema)
+    with translated():
+        applied = await _applied(connection, schema)
     found, needed = max(applied.values(), default=(0, 0)), _needed()
     if found[0] > needed[0]:
         _refuse_newer_major(applied)

@@ -175,7 +175,32 @@ def daemon_of(database: Any) -> Callable[..., Daemon]:
 
 
 @pytest.fixture
-def running(daemon_of: Callable[..., Daemon]) -> Iterator[Running]:
+def at_rest(client: Client, monkeypatch: pytest.MonkeyPatch) -> Callable[[], Awaitable[None]]:
+    """Close the client and see its watch to its end, so that only what others left behind is left."""
+    watch, looking = client._watch, set[asyncio.Task[None]]()
+    look = watch._look
+
+    async def seen() -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        looking.add(task)
+        await look()
+
+    async def rest() -> None:
+        await client.close()
+        for task in looking:
+            task.cancel()
+        if looking:
+            _, still = await asyncio.wait(looking, timeout=LONG_ENOUGH)
+            assert not still, "the client's watch doesn't end"
+            looking.clear()
+
+    monkeypatch.setattr(watch, "_look", seen)
+    return rest
+
+
+@pytest.fixture
+def running(daemon_of: Callable[..., Daemon], at_rest: Callable[[], Awaitable[None]]) -> Iterator[Running]:
     """An async context manager: a daemon that is ready inside its block and has stopped at the end of it.
 
     However they were stopped, the last to stop must leave no asyncio task behind; `leaves_tasks=True` is for
@@ -204,6 +229,7 @@ def running(daemon_of: Callable[..., Daemon]) -> Iterator[Running]:
             assert life.done(), "the daemon doesn't stop"
             await life  # where it ended with an error, that is why the block failed too
         if not leaves_tasks and not alive:
+            await at_rest()
             assert await left_since(others) == set(), "asyncio tasks were left behind"
 
     return run
@@ -223,4 +249,4 @@ async def left_since(before: set[asyncio.Task[Any]]) -> set[asyncio.Task[Any]]:
     """The tasks that are still there, once cancelled ones have had their chance to end."""
     for _ in range(10):
         await asyncio.sleep(0)
-    return {task for task in asyncio.all_tasks() - before if not task.done() and "_look" not in repr(task)}
+    return {task for task in asyncio.all_tasks() - before if not task.done()}

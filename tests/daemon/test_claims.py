@@ -1,13 +1,16 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections import Counter
 from datetime import timedelta
 from uuid import uuid4
 
+import asyncpg
 import pytest
 
 from asynctaskd import TaskRequest
+from asynctaskd.postgres.driver import PINNED_PLANS, query
 
 
 class Stage:
@@ -151,8 +154,8 @@ async def test_groups_share_the_claims_in_proportion_to_their_weights(app, runni
         await tables.until("SELECT count(*) >= 1100 FROM asynctaskd.finished_tasks")
     shares = Counter(order[:1000])
     for group, weight in weights.items():
-        # 5 %, and what one claim may be cut off.
-        assert abs(shares[group] - 1000 * weight / 9) <= 0.05 * 1000 * weight / 9 + 10 * workers
+        # The promised 5 %, and one pick of each worker's that the look at the first 1,000 cuts off.
+        assert abs(shares[group] - 1000 * weight / 9) <= 0.05 * 1000 * weight / 9 + workers, shares
 
 
 async def test_a_group_without_weight_shares_as_default(app, running, client, tables):
@@ -172,7 +175,7 @@ async def test_a_group_without_weight_shares_as_default(app, running, client, ta
     )
     async with running(app, concurrency=10, labels=["heavy", "other"]):
         await tables.until("SELECT count(*) >= 250 FROM asynctaskd.finished_tasks")
-    assert abs(Counter(order[:200])["heavy"] - 150) <= 17
+    assert abs(Counter(order[:200])["heavy"] - 150) <= 0.05 * 150 + 1
 
 
 async def test_a_worker_runs_only_tasks_whose_labels_it_carries_all(app, running, client, tables, wait):
@@ -325,3 +328,58 @@ async def test_a_task_whose_deadline_passed_expires_without_running(app, running
             assert row["attempts"] == 0
             assert await tables.events(task_id) == ["expired"]
     assert ran == []
+
+
+async def test_serial_lines_behind_20000_heads_are_passed_by_their_indexes(database, tables):
+    keys = 20_000
+    # What would make the server plan anew has no place here: the plan of an empty table has to do.
+    await tables.execute("ALTER TABLE asynctaskd.tasks SET (autovacuum_enabled = off)")
+    session = await asyncpg.connect(database.dsn, server_settings=PINNED_PLANS)
+    try:
+        await session.execute(f"PREPARE promote (text[]) AS {query('promote_serial', 'asynctaskd')}")
+        await session.execute("EXECUTE promote (NULL)")
+        await session.execute(
+            f"""INSERT INTO asynctaskd.tasks
+                       (status, name, payload, serial_key, claim_token, claimed_at, worker_id)
+                SELECT 'running', 'x', '{{}}', 'key' || n, 1, now(), gen_random_uuid()
+                FROM generate_series(1, {keys}) AS n"""
+        )
+        await session.execute(
+            f"""INSERT INTO asynctaskd.tasks (status, name, payload, serial_key)
+                SELECT 'waiting', 'x', '{{}}', 'key' || n FROM generate_series(0, {keys}) AS n"""
+        )
+        plan = await session.fetchval("EXPLAIN (FORMAT JSON) EXECUTE promote (NULL)")
+        assert "Join Filter" not in plan
+        assert "Materialize" not in plan
+        [done] = json.loads(
+            await session.fetchval("EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) EXECUTE promote (NULL)")
+        )
+    finally:
+        await session.close()
+    blocks = done["Plan"]["Shared Hit Blocks"] + done["Plan"]["Shared Read Blocks"]
+    assert blocks <= 20 * keys  # a look at each key's line and one at its head, through three levels each
+    headless = await tables.column("SELECT serial_key FROM asynctaskd.tasks WHERE status = 'pending'")
+    assert headless == ["key0"]
+
+
+async def test_a_worker_wakes_all_tasks_that_waited_for_somebody_to_know_their_name(app, running, tables):
+    ran = Counter()
+
+    @app.task("known")
+    async def known(n: int) -> None:
+        ran[n] += 1
+
+    await tables.execute(
+        """INSERT INTO asynctaskd.tasks (status, name, payload, reason, run_at)
+           SELECT 'scheduled', name, jsonb_build_object('n', n), 'unknown_name', now() + interval '1 hour'
+           FROM unnest(ARRAY['known', 'strange']) AS name, generate_series(1, 5000) AS n"""
+    )
+    async with running(app, concurrency=100, poll_interval="20ms"):
+        await tables.until("SELECT count(*) = 5000 FROM asynctaskd.finished_tasks WHERE status = 'completed'")
+    assert ran == Counter(range(1, 5001))
+    assert (
+        await tables.value(
+            "SELECT count(*) FROM asynctaskd.tasks WHERE name = 'strange' AND run_at > now() AND attempts = 0"
+        )
+        == 5000
+    )

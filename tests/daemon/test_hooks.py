@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 
 import pytest
 from pydantic import BaseModel
@@ -350,3 +351,39 @@ async def test_a_hook_that_fails_holds_no_serial_key_back_for_ever(app, running,
         second = await client.enqueue("ship", {"ok": True}, serial_key="k")
         await wait(second)
     assert (await tables.task(first))["status"] == "failed"
+
+
+async def test_what_a_hook_wrote_and_the_commit_refuses_is_tried_three_times_and_then_left_out(
+    app, running, client, tables, wait, recorder
+):
+    await tables.execute("CREATE TABLE orders (id bigint PRIMARY KEY)")
+    await tables.execute(
+        "CREATE TABLE complaints (order_id bigint REFERENCES orders DEFERRABLE INITIALLY DEFERRED)"
+    )
+    tries = Counter()
+
+    @app.task("ship")
+    async def ship() -> None:
+        raise ValueError("no stock")
+
+    @ship.on_failed
+    async def ship_failed(params, failure, tx) -> None:
+        tries[failure.task_id] += 1
+        await tx.execute("INSERT INTO complaints VALUES (7)")  # there is no order 7: COMMIT will say so
+
+    @app.task("other")
+    async def other() -> None: ...
+
+    async with running(app, concurrency=1) as daemon:
+        ids = [await client.enqueue("ship") for _ in range(2)]  # as many as one slot can hold unwritten
+        for task_id in ids:
+            row = await tables.until_status(task_id, "failed")
+            assert (row["last_error"], row["reason"]) == ("ValueError: no stock", "error")
+            assert sorted(await tables.events(task_id)) == ["failed", "hook_failed"]
+            assert "complaints" in (await tables.detail(task_id, "hook_failed"))["error"]
+            assert len(recorder.all("hook.failed", task_id=task_id)) == 3
+        await asyncio.wait_for(daemon._slots.wait_empty(), 20)
+        await wait(await client.enqueue("other"))
+    assert tries == dict.fromkeys(ids, 3)
+    assert await tables.value("SELECT count(*) FROM complaints") == 0
+    assert recorder.all("loop.crashed") == []

@@ -2,11 +2,12 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections import Counter
 from uuid import uuid4
 
 import pytest
 
-from asynctaskd import RetryPolicy, TaskContext
+from asynctaskd import RetryPolicy, TaskContext, TaskRequest
 
 RECOVERED = "SELECT count(*) > 0 FROM asynctaskd.task_events WHERE task_id = $1 AND kind = 'lease_lost'"
 
@@ -298,3 +299,76 @@ async def test_a_finalize_whose_answer_got_lost_is_not_written_twice(
     assert done.attempts == 2
     assert await tables.events(done.id) == ["retried"]
     assert recorder.all("task.stale_result") == []
+
+
+@pytest.mark.parametrize("priority", [0, 5], ids=["normal lane", "strict lane"])
+async def test_tasks_it_lost_and_cannot_stop_do_not_keep_a_worker_from_those_behind_them(
+    app, running, client, tables, wait, priority
+):
+    here, most, go_on = Counter(), Counter(), asyncio.Event()
+
+    @app.task("stubborn")
+    async def stubborn(n: int) -> None:
+        here[n] += 1
+        most[n] = max(most[n], here[n])
+        while not go_on.is_set():
+            try:
+                await go_on.wait()
+            except asyncio.CancelledError:
+                pass
+        here[n] -= 1
+
+    @app.task("other")
+    async def other() -> None: ...
+
+    async with running(app, concurrency=5, **QUICK):
+        try:
+            lost = await client.enqueue_many(
+                [TaskRequest("stubborn", {"n": n}, priority=priority) for n in range(4)]
+            )
+            await tables.until("SELECT count(*) = 4 FROM asynctaskd.tasks WHERE status = 'running'")
+            await tables.execute("UPDATE asynctaskd.workers SET lost_at = clock_timestamp()")
+            for task_id in lost:
+                await tables.until(RECOVERED, task_id)
+            for _ in range(3):  # they are younger, so the lost ones stand before them
+                await wait(await client.enqueue("other", priority=priority))
+            assert await tables.column("SELECT status FROM asynctaskd.tasks") == ["pending"] * 4
+        finally:
+            go_on.set()
+        for task_id in lost:
+            await wait(task_id)
+    assert most == Counter(range(4))
+
+
+async def test_a_thread_past_its_timeout_whose_lease_is_lost_is_never_run_twice_at_once(
+    app, running, client, tables, wait
+):
+    timed_out, go_on = threading.Event(), threading.Event()
+    together, most = [], []
+
+    @app.task("thread", timeout="50ms", retry=RetryPolicy("0s", max_attempts=5))
+    def thread(ctx: TaskContext) -> None:
+        together.append(1)
+        most.append(len(together))
+        while not ctx.cancelled and not go_on.is_set():
+            go_on.wait(0.005)  # nobody tells a thread
+        timed_out.set()
+        go_on.wait(20)
+        together.pop()
+
+    @app.task("other")
+    async def other() -> None: ...
+
+    async with running(app, **QUICK):
+        try:
+            task_id = await client.enqueue("thread")
+            assert await asyncio.to_thread(timed_out.wait, 10)
+            await tables.execute("UPDATE asynctaskd.workers SET lost_at = clock_timestamp()")
+            await tables.until(RECOVERED, task_id)
+            for _ in range(3):  # whoever claims these has looked at the lost one too: it is older
+                await wait(await client.enqueue("other"))
+            assert (await tables.task(task_id))["status"] == "pending"
+        finally:
+            go_on.set()
+        await wait(task_id)
+    assert max(most) == 1

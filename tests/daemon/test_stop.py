@@ -223,3 +223,61 @@ async def test_a_daemon_that_is_cancelled_or_crashes_leaves_no_execution_behind(
     for _ in range(10):
         await asyncio.sleep(0)
     assert asyncio.all_tasks() - before == set()
+
+
+async def test_the_second_stop_is_heard_while_a_claim_hangs(
+    app, started, client, tables, connection, soon, recorder
+):
+    # Of the claim loop: which of its two statements meets the lock is a matter of chance.
+    hanging = """SELECT count(*) > 0 FROM pg_stat_activity
+                 WHERE wait_event_type = 'Lock' AND datname = current_database()
+                   AND query ~ '^-- (Claim up to|The label sets of the normal lane)'"""
+    entered, cancelled = asyncio.Event(), asyncio.Event()
+
+    @app.task("hold")
+    async def hold() -> None:
+        entered.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            cancelled.set()
+
+    daemon, life = await started(app, grace="1h", poll_interval="20ms")
+    task_id = await client.enqueue("hold")
+    await soon(entered)
+    async with connection.transaction():
+        await connection.execute("LOCK TABLE asynctaskd.tasks IN ACCESS EXCLUSIVE MODE")
+        await tables.until(hanging)
+        daemon.stop()
+        await recorder.wait_for("worker.stopping")
+        assert not cancelled.is_set()
+        daemon.stop()
+        await soon(cancelled)
+        assert await tables.value(hanging), "it was told to stop only when the claim had been given up"
+    await asyncio.wait_for(life, 20)
+    row = await tables.task(task_id)
+    assert (row["status"], row["attempts"]) == ("pending", 0)
+    assert await tables.events(task_id) == ["released"]
+
+
+@pytest.mark.parametrize("stops", [0, 1], ids=["while it works", "while it drains"])
+async def test_a_daemon_that_is_cancelled_leaves_no_asyncio_task_behind(
+    app, started, client, hold, soon, recorder, stops
+):
+    before = asyncio.all_tasks()
+    daemon, life = await started(app, grace="1h")
+    await client.enqueue("hold")
+    await soon(hold.entered)
+    for _ in range(stops):
+        daemon.stop()
+        await recorder.wait_for("worker.stopping")
+        await asyncio.wait({daemon._claiming}, timeout=20)  # what is left is to wait for executions
+    for _ in range(10):
+        await asyncio.sleep(0)
+    life.cancel()
+    await asyncio.wait({life}, timeout=20)
+    assert life.cancelled()
+    assert hold.cancelled == [0]
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert asyncio.all_tasks() - before == set()

@@ -4,8 +4,10 @@ import asyncio
 
 import asyncpg
 import pytest
+from asyncpg.transaction import Transaction
 
 from asynctaskd import InvalidInputError, LeaseLostError, RetryPolicy, TaskContext
+from asynctaskd.postgres.store import Store
 
 
 @pytest.fixture
@@ -295,3 +297,85 @@ async def test_a_serial_key_moves_on_after_a_transaction(app, running, client, w
         second = await client.enqueue("book", serial_key="k")
         await wait(first)
         await wait(second)
+
+
+@pytest.fixture
+def at_commit(monkeypatch):
+    """Stands in for the first COMMIT of a task's transaction: `at_commit(stand_in)`, given the real one."""
+
+    def replace(stand_in):
+        commit, seen = Transaction.commit, []
+
+        async def once(self) -> None:
+            if seen:
+                await commit(self)
+            else:
+                seen.append(self)
+                await stand_in(lambda: commit(self))
+
+        monkeypatch.setattr(Transaction, "commit", once)
+
+    return replace
+
+
+async def test_a_transaction_that_broke_before_its_commit_and_whose_task_was_recovered_raises(
+    app, running, client, tables, wait, written, at_commit, soon, pool
+):
+    pids, errors, told = [], [], asyncio.Event()
+
+    @app.task("book")
+    async def book(ctx: TaskContext) -> None:
+        try:
+            async with ctx.transaction() as connection:
+                pids.append(await connection.fetchval("SELECT pg_backend_pid()"))
+                await write(connection, f"attempt {ctx.attempt}")
+        except BaseException as error:
+            errors.append(error)
+            raise
+        finally:
+            told.set()
+
+    async def broken_and_recovered(commit) -> None:
+        await tables.value("SELECT pg_terminate_backend($1)", pids[0])
+        await tables.until("SELECT NOT EXISTS (SELECT FROM pg_stat_activity WHERE pid = $1)", pids[0])
+        await tables.execute("UPDATE asynctaskd.workers SET expires_at = clock_timestamp()")
+        assert len(await Store(pool, "asynctaskd").recover()) == 1
+        await commit()
+
+    at_commit(broken_and_recovered)
+    async with running(app, lease="1h", renew_interval="20m", poll_interval="1h"):  # it doesn't notice itself
+        task_id = await client.enqueue("book")
+        await soon(told)
+        [error] = errors
+        assert isinstance(error, (asyncpg.PostgresError, asyncpg.InterfaceError, OSError)), repr(error)
+        assert await written() == []
+        assert (await tables.task(task_id))["status"] == "pending"
+    async with running(app):
+        done = await wait(task_id)
+    assert await written() == ["attempt 2"]
+    assert (done.attempts, len(errors)) == (2, 1)
+
+
+async def test_a_commit_whose_answer_got_lost_completes_the_task_once(
+    app, running, client, tables, wait, written, at_commit
+):
+    ran = []
+
+    @app.task("book", retry=RetryPolicy("0s"))
+    async def book(ctx: TaskContext) -> None:
+        ran.append(ctx.attempt)
+        async with ctx.transaction() as connection:
+            await write(connection, f"attempt {ctx.attempt}")
+            ctx.result = "booked"
+
+    async def answer_lost(commit) -> None:
+        await commit()
+        raise asyncpg.ConnectionDoesNotExistError("connection was closed in the middle of operation")
+
+    at_commit(answer_lost)
+    async with running(app) as daemon:
+        done = await wait(await client.enqueue("book"))
+        await asyncio.wait_for(daemon._slots.wait_empty(), 20)
+    assert (ran, done.attempts, done.result, done.last_error) == ([1], 1, "booked", None)
+    assert await written() == ["attempt 1"]
+    assert await tables.events(done.id) == []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,6 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from asynctaskd import (
-    AsynctaskdError,
     Client,
     InvalidInputError,
     InvalidPayloadError,
@@ -49,7 +48,10 @@ SQL_TYPES = {
 }  # fmt: skip
 
 by_examples = settings(
-    max_examples=200, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=200,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 
 
@@ -131,7 +133,8 @@ async def noon(connection: Connection[Record]) -> datetime:
 
 async def set_clock(connection: Connection[Record], moment: datetime) -> None:
     await connection.execute(
-        "CREATE OR REPLACE FUNCTION asynctaskd.clock() RETURNS timestamptz LANGUAGE sql VOLATILE PARALLEL SAFE"
+        "CREATE OR REPLACE FUNCTION asynctaskd.clock() RETURNS timestamptz"
+        " LANGUAGE sql VOLATILE PARALLEL SAFE"
         f" RETURN timestamptz '{moment.isoformat()}'"
     )
 
@@ -204,7 +207,7 @@ async def test_a_task_without_options_is_pending_with_every_default(
         ({"delay": "0s"}, {"status": "pending", "run_at": NOON}),
         ({"run_at": NOON + HOUR}, {"status": "scheduled", "run_at": NOON + HOUR}),
         ({"run_at": NOON - HOUR}, {"status": "pending", "run_at": NOON - HOUR}),
-        ({"run_at": datetime.max.replace(tzinfo=UTC)}, {"run_at": datetime.max.replace(tzinfo=UTC)}),
+        ({"run_at": datetime(9999, 12, 31, tzinfo=UTC)}, {"run_at": datetime(9999, 12, 31, tzinfo=UTC)}),
         ({"deadline": NOON + HOUR}, {"deadline": NOON + HOUR}),
         ({"deadline": NOON - HOUR}, {"deadline": NOON - HOUR, "status": "pending"}),
         ({"deadline": "1h"}, {"deadline": NOON + HOUR}),
@@ -274,8 +277,8 @@ def definition(name: str = "known", **columns: Any) -> DefinitionRow:
 
 
 DECLARED = definition(
-    priority=3, weight=4, label_set="l1,l2", tags='["t"]', serial_key="k", unique_until="finished", delay=HOUR,
-    deadline=2 * HOUR, timeout=3 * HOUR, retry="5s", max_attempts=6, keep=7 * HOUR,
+    priority=3, weight=4, label_set="l1,l2", tags='["t"]', serial_key="k", unique_until="finished",
+    delay=HOUR, deadline=2 * HOUR, timeout=3 * HOUR, retry="5s", max_attempts=6, keep=7 * HOUR,
 )  # fmt: skip
 
 
@@ -301,7 +304,9 @@ async def test_defaults_apply_to_a_plain_batch_too(
     [other_id] = await client.enqueue_many([TaskRequest("known")])
     other = await client.get_task(other_id)
     differences = {
-        name for name in Task.__slots__ if getattr(one, name) != getattr(other, name)  # type: ignore[attr-defined]
+        name
+        for name in Task.__slots__
+        if getattr(one, name) != getattr(other, name)  # type: ignore[attr-defined]
     }
     assert differences == {"id"}
     rows = await connection.fetch("SELECT keep, retry FROM asynctaskd.tasks")
@@ -461,8 +466,8 @@ async def test_a_payload_that_breaks_a_rule_is_refused(
 @pytest.mark.parametrize(
     "payload",
     [
-        nested(64), {"a": nested(63)}, [nested(63)] * 70, "[" * 200, 2**63 - 1, -(2**63), 1e18, 1.5, 0.1, 1e-300,
-        str(2**63), {str(2**63): 1}, of_size(2**20),
+        nested(64), {"a": nested(63)}, [nested(63)] * 70, "[" * 200, 2**63 - 1, -(2**63), 1e18, 1.5,
+        0.1, 1e-300, str(2**63), {str(2**63): 1}, of_size(2**20),
     ],
     ids=lambda payload: str(payload)[:30],
 )  # fmt: skip
@@ -487,7 +492,9 @@ async def test_a_malformed_duration_is_refused(door: Door, client: Client, optio
 
 
 @pytest.mark.parametrize("option", ["run_at", "deadline"])
-@pytest.mark.parametrize("moment", ["infinity", "-infinity", "10000-01-01 00:00+00", "0044-03-15 00:00+00 BC"])
+@pytest.mark.parametrize(
+    "moment", ["infinity", "-infinity", "10000-01-01 00:00+00", "0044-03-15 00:00+00 BC"]
+)
 async def test_a_moment_that_no_worker_could_read_is_refused(
     pool: Pool[Record], option: str, moment: str
 ) -> None:
@@ -526,7 +533,7 @@ async def test_what_only_sql_can_say_keeps_the_rules_too(
 
 async def test_a_task_can_not_be_its_own_parent(door: Door, pool: Pool[Record]) -> None:
     last = await pool.fetchval("SELECT nextval('asynctaskd.task_ids')")
-    for future in (last + 1, last + 2, last + 3):
+    for future in (last + 2, last + 50):  # its own id in a batch of three, and one that nobody has
         with pytest.raises(InvalidInputError, match="is not a task.*|parent"):
             await door.enqueue("a", parent_id=future)
     assert await pool.fetchval("SELECT count(*) FROM asynctaskd.tasks") == 0
@@ -586,8 +593,10 @@ numbers = st.one_of(
     st.floats(allow_nan=False, allow_infinity=False),
 )
 values = st.recursive(
-    st.one_of(numbers, st.booleans(), st.none(), st.text("0123456789[{\\\" eE.", max_size=30)),
-    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(st.text("09ab", max_size=25), inner)),
+    st.one_of(numbers, st.booleans(), st.none(), st.text('0123456789[{\\" eE.', max_size=30)),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3), st.dictionaries(st.text("09ab", max_size=25), inner)
+    ),
     max_leaves=6,
 )
 
@@ -668,7 +677,9 @@ async def test_a_second_enqueue_with_the_tag_returns_the_first_id_and_changes_no
 
 async def test_a_conflict_that_is_to_be_raised_carries_the_id(door: Door, client: Client) -> None:
     first = await door.enqueue("a", unique_tag="it's")
-    with pytest.raises(TaskAlreadyExistsError, match=f"unique_tag 'it''s' is taken by task {first}") as caught:
+    with pytest.raises(
+        TaskAlreadyExistsError, match=f"unique_tag 'it''s' is taken by task {first}"
+    ) as caught:
         await door.enqueue("b", unique_tag="it's", on_conflict="raise")
     assert caught.value.task_id == first
     assert await client.list_tasks(name="b") == []
@@ -702,9 +713,10 @@ async def until_somebody_waits(database: Any, sessions: int = 1) -> None:
     """Until that many sessions of this database wait for a lock."""
     observer = await asyncpg.connect(database.dsn)
     query = (
-        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+        "SELECT count(*) FROM pg_stat_activity"
+        " WHERE datname = current_database() AND wait_event_type = 'Lock'"
     )
-    while await observer.fetchval(query) < sessions:
+    while await observer.fetchval(query) < sessions:  # noqa: ASYNC110  (the server tells nobody)
         await asyncio.sleep(0)
     await observer.close()
 
@@ -741,7 +753,12 @@ async def test_a_tag_is_free_once_its_record_is_due_to_be_forgotten(
     second = await door.enqueue("b", unique_tag="u", unique_until="finished")
     assert second != first
     assert await door.enqueue("b", unique_tag="u") == second
-    assert await connection.fetchrow("SELECT * FROM asynctaskd.unique_tags") == ("u", second, "finished", None)
+    assert await connection.fetchrow("SELECT * FROM asynctaskd.unique_tags") == (
+        "u",
+        second,
+        "finished",
+        None,
+    )
 
 
 async def test_a_record_that_is_not_kept_keeps_no_tag(client: Client, store: Store) -> None:
@@ -833,8 +850,10 @@ async def test_tasks_of_different_keys_do_not_wait_for_each_other(door: Door, cl
     assert await statuses(client, *ids) == ["pending"] * 3
 
 
-@pytest.mark.parametrize("head, newcomer, heads", [(5, 3, "new"), (None, 3, "new"), (5, 5, "old"),
-                                                   (5, 7, "old"), (5, None, "old"), (None, None, "old")])  # fmt: skip
+@pytest.mark.parametrize(
+    "head, newcomer, heads",
+    [(5, 3, "new"), (None, 3, "new"), (5, 5, "old"), (5, 7, "old"), (5, None, "old"), (None, None, "old")],
+)
 async def test_an_unclaimed_head_gives_way_to_a_smaller_id(
     door: Door, client: Client, head: int | None, newcomer: int | None, heads: str
 ) -> None:
@@ -916,7 +935,9 @@ async def test_key_mates_of_two_open_transactions_never_both_go(
         assert await run_line(client, store, 2) == [head, mate]
 
 
-async def test_a_head_that_rolls_back_lets_its_key_mate_go(database: Any, client: Client, store: Store) -> None:
+async def test_a_head_that_rolls_back_lets_its_key_mate_go(
+    database: Any, client: Client, store: Store
+) -> None:
     async with session(database) as one:
         first = one.transaction()
         await first.start()
@@ -930,9 +951,13 @@ async def test_a_head_that_rolls_back_lets_its_key_mate_go(database: Any, client
 
 def session(database: Any) -> Any:
     """A connection that rather fails than waits for a lock."""
-    return asyncpg.create_pool(
-        database.dsn, min_size=1, max_size=1, server_settings={"lock_timeout": "5s"}
-    ).acquire() if False else _Session(database.dsn)
+    return (
+        asyncpg.create_pool(
+            database.dsn, min_size=1, max_size=1, server_settings={"lock_timeout": "5s"}
+        ).acquire()
+        if False
+        else _Session(database.dsn)
+    )
 
 
 class _Session:

@@ -116,7 +116,7 @@ async def test_ten_connections_at_once_give_one_schema_and_no_error(bare: Bare) 
 
 async def test_ten_processes_at_once_give_one_schema_and_no_error(bare: Bare) -> None:
     processes = [
-        subprocess.Popen(
+        subprocess.Popen(  # noqa: ASYNC220  (ten that begin together; nothing waits here)
             [sys.executable, "-c", PROCESS, bare.dsn],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -139,7 +139,9 @@ async def test_ten_processes_at_once_give_one_schema_and_no_error(bare: Bare) ->
 async def test_a_plan_names_what_is_missing_and_changes_nothing(bare: Bare) -> None:
     assert await plan(bare.dsn) == shipped_migrations()
     assert await bare.relations() == set()
-    assert await bare.connection.fetchval("SELECT count(*) FROM pg_namespace WHERE nspname = 'asynctaskd'") == 0
+    assert (
+        await bare.connection.fetchval("SELECT count(*) FROM pg_namespace WHERE nspname = 'asynctaskd'") == 0
+    )
 
 
 async def test_two_schemas_in_one_database_know_nothing_of_each_other(bare: Bare) -> None:
@@ -204,7 +206,8 @@ async def test_a_database_of_a_newer_major_is_refused(bare: Bare, numbers: str) 
     await migrate(bare.dsn)
     next_number = shipped_migrations()[-1].number + 1
     await bare.connection.execute(
-        "INSERT INTO asynctaskd.migrations (number, name, major, minor) VALUES ($1, 'next', 2, 0)", next_number
+        "INSERT INTO asynctaskd.migrations (number, name, major, minor) VALUES ($1, 'next', 2, 0)",
+        next_number,
     )
     if numbers == "the same":  # as after a squash: what we ship isn't there by number either
         await bare.connection.execute("DELETE FROM asynctaskd.migrations WHERE number = $1", next_number - 1)

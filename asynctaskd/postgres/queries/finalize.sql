@@ -2,13 +2,16 @@
 -- $1 ids, $2 claim tokens, $3 new statuses, $4 delays, $5 results (JSON), $6 errors, $7 reasons,
 -- $8 attempt spent?, $9 failed execution?, $10 event kinds, $11 the definitions' keep
 -- Returns the ids that were written, with this transaction's own id.
+--
+-- Rows are looked up by = ANY or in a subquery with a LIMIT, never by a join alone: planned while the table was
+-- empty, a join would walk the whole index for ever after.
 WITH outcome AS (
     SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::text[], $4::interval[], $5::jsonb[], $6::text[],
                          $7::text[], $8::boolean[], $9::boolean[], $10::text[], $11::interval[])
         AS o(id, token, status, delay, result, error, reason, spent, failed, event, keep)
 ), ended AS (
     DELETE FROM asynctaskd.tasks AS t USING outcome AS o
-    WHERE t.id = o.id AND t.claim_token = o.token AND t.status = 'running'
+    WHERE t.id = ANY ($1) AND t.id = o.id AND t.claim_token = o.token AND t.status = 'running'
       AND o.status IN ('completed', 'failed', 'cancelled', 'expired')
     RETURNING t.*, o.status AS new_status, o.result, o.error, o.reason AS new_reason, o.failed, o.spent, o.event,
               asynctaskd.clock() AS finished_at, coalesce(t.keep, o.keep, interval '7 days') AS kept
@@ -34,19 +37,23 @@ WITH outcome AS (
         last_error = coalesce(o.error, t.last_error),
         reason = CASE WHEN o.event = 'released' OR t.reason = 'quarantined' THEN t.reason ELSE o.reason END
     FROM outcome AS o
-    WHERE t.id = o.id AND t.claim_token = o.token AND t.status = 'running' AND o.status IN ('scheduled', 'pending')
+    WHERE t.id = ANY ($1) AND t.id = o.id AND t.claim_token = o.token AND t.status = 'running'
+      AND o.status IN ('scheduled', 'pending')
     RETURNING t.id, t.label_set, t.status, o.token, t.claimed_at, o.event, o.error, o.reason, o.delay
 ), written AS MATERIALIZED (
     SELECT id FROM ended UNION ALL SELECT id FROM back
 ), tagged AS (
     SELECT tag, until = 'finished' OR kept = interval '0' AS freed,
            asynctaskd.forget_day(finished_at, kept) AS forget_on
-    FROM ended JOIN asynctaskd.unique_tags ON tag = unique_tag AND task_id = ended.id
+    FROM ended CROSS JOIN LATERAL (
+        SELECT tag, until FROM asynctaskd.unique_tags WHERE tag = unique_tag AND task_id = ended.id LIMIT 1
+    ) AS held
 ), freed AS (
-    DELETE FROM asynctaskd.unique_tags USING tagged WHERE unique_tags.tag = tagged.tag AND tagged.freed
+    DELETE FROM asynctaskd.unique_tags WHERE tag = ANY (ARRAY(SELECT tag FROM tagged WHERE freed))
 ), dated AS (
     UPDATE asynctaskd.unique_tags SET forget_on = tagged.forget_on
-    FROM tagged WHERE unique_tags.tag = tagged.tag AND NOT tagged.freed
+    FROM tagged
+    WHERE unique_tags.tag = ANY (ARRAY(SELECT tag FROM tagged WHERE NOT freed)) AND unique_tags.tag = tagged.tag
 ), told AS (
     INSERT INTO asynctaskd.task_events (task_id, claim_token, claimed_at, kind, detail)
     SELECT id, token, claimed_at, event,

@@ -21,12 +21,12 @@ WITH RECURSIVE holders (worker_id) AS (
         -- Not whoever looked expired when this began: it may have renewed before it was declared lost.
         WHERE worker_id IS NOT NULL AND (w.id IS NULL OR w.stopped_at IS NOT NULL OR w.lost_at IS NOT NULL
               OR w.id IN (SELECT id FROM declared))))
-    ORDER BY t.id LIMIT $1 FOR UPDATE OF t SKIP LOCKED
+    LIMIT $1 FOR UPDATE OF t SKIP LOCKED
 ), recovered AS (
     UPDATE asynctaskd.tasks AS t
     SET status = 'pending', worker_id = NULL, losses = t.losses + 1,
         reason = CASE WHEN t.losses + 1 >= 3 THEN 'quarantined' ELSE 'lease_lost' END
-    FROM abandoned WHERE t.id = abandoned.id
+    FROM abandoned WHERE t.id = ANY (ARRAY(SELECT id FROM abandoned)) AND t.id = abandoned.id
     RETURNING t.id, t.name, t.claim_token, t.claimed_at, t.losses, t.label_set, abandoned.holder
 ), told AS (
     INSERT INTO asynctaskd.task_events (task_id, claim_token, claimed_at, kind, detail)
