@@ -1,0 +1,128 @@
+"""The client: what it asks, and what it makes of the answers."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import asyncpg
+import pytest
+
+from asynctaskd import (
+    Client,
+    InvalidInputError,
+    TaskCancelledError,
+    TaskExpiredError,
+    TaskFailedError,
+    TaskNotFoundError,
+    TaskRequest,
+    TaskStatus,
+)
+
+
+async def end(pool: asyncpg.Pool, task_id: int, status: str) -> None:
+    """End a task: cancelled as an operator would, or as if a worker had run it."""
+    await pool.execute("SELECT asynctaskd.finish(ARRAY[$1::bigint], 'cancelled', 'for the test')", task_id)
+    await pool.execute("UPDATE asynctaskd.finished_tasks SET status = $2 WHERE id = $1", task_id, status)
+
+
+async def test_a_wait_ends_with_the_record_of_the_completed_task(pool: asyncpg.Pool) -> None:
+    client = Client(pool)
+    task_id = await client.enqueue("a", {"n": 1})
+    await end(pool, task_id, "completed")
+    task = await client.wait(task_id, "10s")
+    assert (task.id, task.status, task.payload) == (task_id, TaskStatus.COMPLETED, {"n": 1})
+
+
+@pytest.mark.parametrize(
+    "status, error",
+    [("failed", TaskFailedError), ("cancelled", TaskCancelledError), ("expired", TaskExpiredError)],
+)
+async def test_a_wait_for_a_task_that_does_not_complete_raises_how_it_ended(
+    pool: asyncpg.Pool, status: str, error: type[Exception]
+) -> None:
+    client = Client(pool)
+    task_id = await client.enqueue("a")
+    await end(pool, task_id, status)
+    with pytest.raises(error) as caught:
+        await client.wait(task_id)
+    assert caught.value.task_id == task_id  # type: ignore[attr-defined]  # each of them has it
+
+
+async def test_what_does_not_exist_is_not_waited_for(pool: asyncpg.Pool) -> None:
+    with pytest.raises(TaskNotFoundError):
+        await Client(pool).wait(404)
+    with pytest.raises(TaskNotFoundError):
+        await Client(pool).get_task(404)
+
+
+async def test_a_wait_ends_at_its_timeout(pool: asyncpg.Pool) -> None:
+    client = Client(pool)
+    with pytest.raises(TimeoutError):
+        await client.wait(await client.enqueue("a"), "10ms")
+
+
+async def test_a_hundred_waits_ask_with_one_query(pool: asyncpg.Pool) -> None:
+    client = Client(pool)
+    ids = await client.enqueue_many([TaskRequest("a") for _ in range(100)])
+    looks: list[int] = []
+
+    async def counted(asked: Any) -> dict[int, TaskStatus]:
+        looks.append(len(list(asked)))
+        return dict.fromkeys(ids, TaskStatus.COMPLETED)
+
+    for task_id in ids:
+        await end(pool, task_id, "completed")
+    client.statuses = counted  # type: ignore[method-assign]  # to see what is asked
+    await asyncio.gather(*(client.wait(task_id) for task_id in ids))
+    assert looks == [100]
+
+
+async def test_a_list_holds_the_newest_tasks_that_fit_every_condition(pool: asyncpg.Pool) -> None:
+    client = Client(pool)
+    first = await client.enqueue("a", labels=["x", "y"])
+    second = await client.enqueue("a", labels=["x"])
+    third = await client.enqueue("b", labels=["x", "y"])
+    await end(pool, third, "cancelled")
+
+    async def found(**conditions: Any) -> list[int]:
+        return [task.id for task in await client.list_tasks(**conditions)]
+
+    assert await found() == [third, second, first]
+    assert await found(name="a") == [second, first]
+    assert await found(labels=["y"]) == [third, first]
+    assert await found(status="cancelled") == [third]
+    assert await found(limit=1) == [third]
+    with pytest.raises(InvalidInputError, match="status must be one of"):
+        await found(status="canceled")
+
+
+async def test_a_client_with_a_url_opens_and_closes_a_pool_of_its_own(database: Any) -> None:
+    async with Client(database.dsn) as client:
+        task_id = await client.enqueue("a")
+        assert (await client.get_task(task_id)).status is TaskStatus.PENDING
+
+
+async def test_a_task_enqueued_on_a_connection_shares_its_transaction(pool: asyncpg.Pool) -> None:
+    client = Client(pool)
+    async with pool.acquire() as connection:
+        transaction = connection.transaction()
+        await transaction.start()
+        task_id = await client.enqueue("a", connection=connection)
+        assert (await client.get_task(task_id, connection=connection)).id == task_id
+        await transaction.rollback()
+    with pytest.raises(TaskNotFoundError):
+        await client.get_task(task_id)
+
+
+async def test_a_connection_with_a_json_codec_of_its_own_changes_nothing(
+    connection: asyncpg.Connection,
+) -> None:
+    await connection.set_type_codec("jsonb", encoder=json.dumps, decoder=json.loads, schema="pg_catalog")
+    client = Client(connection)
+    task_id = await client.enqueue("a", {"n": 1}, metadata={"m": 2})
+    [many] = await client.enqueue_many([TaskRequest("a", {"n": 3}, tags=["t"])])
+    assert (await client.get_task(task_id)).payload == {"n": 1}
+    assert (await client.get_task(task_id)).metadata == {"m": 2}
+    assert (await client.get_task(many)).payload == {"n": 3}
