@@ -319,7 +319,7 @@ def at_commit(monkeypatch):
 
 
 async def test_a_transaction_that_broke_before_its_commit_and_whose_task_was_recovered_raises(
-    app, running, client, tables, wait, written, at_commit, soon, pool
+    app, running, client, tables, wait, written, at_commit, soon
 ):
     pids, errors, told = [], [], asyncio.Event()
 
@@ -339,7 +339,7 @@ async def test_a_transaction_that_broke_before_its_commit_and_whose_task_was_rec
         await tables.value("SELECT pg_terminate_backend($1)", pids[0])
         await tables.until("SELECT NOT EXISTS (SELECT FROM pg_stat_activity WHERE pid = $1)", pids[0])
         await tables.execute("UPDATE asynctaskd.workers SET expires_at = clock_timestamp()")
-        assert len(await Store(pool, "asynctaskd").recover()) == 1
+        assert len(await Store(tables._pool, "asynctaskd").recover()) == 1
         await commit()
 
     at_commit(broken_and_recovered)

@@ -24,16 +24,19 @@ def crossing(monkeypatch):
 
     Arm it with `crossing.set()` when both are idle; without it the two would only sometimes meet.
     """
-    armed, met = asyncio.Event(), asyncio.Event()
+    armed, met, turn = asyncio.Event(), asyncio.Event(), asyncio.Lock()
     fetch, first = Store._fetch, []
 
     async def crossed(self: Store, name: str, *arguments: object) -> list[asyncpg.Record]:
         if name != "claim" or not armed.is_set() or met.is_set():
             return await fetch(self, name, *arguments)
         async with self._pool.acquire() as connection, connection.transaction():
-            rows = await connection.fetch(query(name, self._schema), *arguments)
-            if rows and not first:
-                first.append(self)
+            async with turn:  # whoever comes second finds locked what the first has found
+                rows = await connection.fetch(query(name, self._schema), *arguments)
+                comes_first = bool(rows) and not first
+                if comes_first:
+                    first.append(self)
+            if comes_first:
                 async with asyncio.timeout(20):
                     await met.wait()
             elif first and first[0] is not self:
