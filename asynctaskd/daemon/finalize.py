@@ -89,8 +89,8 @@ class Finalizer:
     async def _finish(self, batch: Gathered) -> None:
         unwritten = [(execution, transition) for execution, transition in batch if not execution.stored]
         written = await self._write(unwritten) if unwritten else set()
-        for execution, transition in unwritten:
-            self._pass_on(execution, transition, written=execution.task.id in written)
+        for execution, transition in batch:
+            self._pass_on(execution, transition, written=execution.stored or execution.task.id in written)
         await self._promote_keys(batch)
         for execution, _ in batch:
             self._slots.let_go(execution)

@@ -78,7 +78,9 @@ class Housekeeper:
         recovered = self._now() >= self._judges_from and await self._recover()
         if await self._store.promote_serial() or recovered:
             self._look()
-        if self._names and await self._store.wake_unknown(self._names, _BATCH) < _BATCH:
+        if self._names:
+            while await self._store.wake_unknown(self._names, _BATCH) == _BATCH:
+                continue
             self._names = []
         if self._now() >= self._next_upkeep:
             self._next_upkeep = self._now() + _UPKEEP_INTERVAL
