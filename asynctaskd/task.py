@@ -104,6 +104,11 @@ class ClaimedTask:
     parent_id: int | None
     reason: str | None
 
+    @property
+    def is_suspect(self) -> bool:
+        """Whether it has lost its worker twice in a row, and a third time would quarantine it."""
+        return self.losses == 2
+
 
 @dataclass(frozen=True, slots=True)
 class Completed:

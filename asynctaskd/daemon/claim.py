@@ -148,6 +148,7 @@ class Claimer:
             slots=slots,
             shares=shares,
             but=[execution.task.id for execution in self._slots if execution.has_lost_its_lease],
+            suspects=int(not self._slots.suspects),
         )
         for task in sorted(claimed, key=_strict_first):
             self._start(task)
@@ -198,7 +199,7 @@ class Claimer:
         self, shares: list[Share], groups: dict[str, list[str]], claimed: list[ClaimedTask], slots: int
     ) -> bool:
         group_by_set = {s.label_set: s.group for s in shares}
-        found = Counter(task.label_set for task in claimed if not task.strict)
+        found = Counter(task.label_set for task in claimed if not task.strict and not task.is_suspect)
         taken: Counter[str] = Counter()
         for label_set, count in found.items():
             taken[group_by_set[label_set]] += count
@@ -209,7 +210,8 @@ class Claimer:
             }
         backlog = [group for group, sets in groups.items() if not self._ready.isdisjoint(sets)]
         self._lanes = settle(self._lanes, self._weights(), taken, backlog)
-        self._blocked = not self._slots.free or self._slots.strict >= self._strict_cap()
+        full = not self._slots.free or self._slots.strict >= self._strict_cap()
+        self._blocked = full or self._slots.suspects > 0
         return bool(self._ready) or len(claimed) == slots
 
     def _weights(self) -> dict[str, int]:

@@ -27,6 +27,8 @@ def worker_row(app: App, worker: WorkerConfig) -> WorkerRow:
     return WorkerRow(
         id=uuid4(),
         name=name,
+        process=uuid4(),
+        place=None,
         hostname=socket.gethostname(),
         pid=os.getpid(),
         version=__version__,

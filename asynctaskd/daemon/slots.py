@@ -22,6 +22,7 @@ class Slots:
         self.concurrency = concurrency
         self.running = 0
         self.strict = 0
+        self.suspects = 0
         self._freed = freed
         self._held: set[Execution] = set()
         self._empty = asyncio.Event()
@@ -45,11 +46,13 @@ class Slots:
         self._empty.clear()
         self.running += 1
         self.strict += execution.task.strict
+        self.suspects += execution.task.is_suspect
 
     def end(self, execution: Execution) -> None:
         """Its handler has ended; what it came to isn't written yet."""
         self.running -= 1
         self.strict -= execution.task.strict
+        self.suspects -= execution.task.is_suspect
         self._freed()
 
     def let_go(self, execution: Execution) -> None:

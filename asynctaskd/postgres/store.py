@@ -78,10 +78,16 @@ class DefinitionRow:
 
 @dataclass(frozen=True, slots=True)
 class WorkerRow:
-    """What a worker says of itself when it registers."""
+    """What a worker says of itself when it registers.
+
+    `process` names the process behind the identity; `place` is where it runs, None where no death can be
+    proven.
+    """
 
     id: UUID
     name: UUID
+    process: UUID
+    place: str | None
     hostname: str
     pid: int
     version: str
@@ -134,8 +140,11 @@ class Store:
         slots: int,
         shares: Sequence[Share],
         but: Sequence[int] = (),
+        suspects: int = 1,
     ) -> list[ClaimedTask]:
-        """Claim at most `slots` tasks, at most `strict` of them of the strict lane, and no id in `but`."""
+        """Claim at most `slots` tasks, at most `strict` of the strict lane and `suspects` that may kill their
+        worker, and no id in `but`.
+        """
         rows = await self._fetch(
             "claim",
             worker_id,
@@ -149,6 +158,7 @@ class Store:
             [share.weight for share in shares],
             [share.standing for share in shares],
             but,
+            suspects,
         )
         return [ClaimedTask(*row) for row in rows]
 
@@ -228,6 +238,13 @@ class Store:
         """Put back the tasks of workers that aren't live: rows of id, name, holder, losses."""
         return await self._fetch("recover", limit)
 
+    async def declare_lost(self, worker_ids: Sequence[UUID], because: str) -> list[UUID]:
+        """End the claims of workers whose death was seen; returns those that weren't stopped or lost before.
+
+        The next `recover` puts back what they held.
+        """
+        return [row[0] for row in await self._fetch("declare_lost", worker_ids, because)]
+
     async def wake_unknown(self, names: Sequence[str], limit: int = 1000) -> int:
         """Make tasks due that waited for somebody to know these names; returns how many."""
         return int(await self._value("wake_unknown", names, limit))
@@ -238,6 +255,8 @@ class Store:
             "register_worker",
             worker.id,
             worker.name,
+            worker.process,
+            worker.place,
             worker.hostname,
             worker.pid,
             worker.version,

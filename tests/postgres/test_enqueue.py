@@ -140,7 +140,9 @@ async def set_clock(connection: Connection[Record], moment: datetime) -> None:
 
 
 async def worker(store: Store, *labels: str, idle: bool = False) -> Any:
-    found = WorkerRow(uuid4(), uuid4(), "here", 1, "0", list(labels), [], 10, timedelta(seconds=30))
+    found = WorkerRow(
+        uuid4(), uuid4(), uuid4(), None, "here", 1, "0", list(labels), [], 10, timedelta(seconds=30)
+    )
     await store.register_worker(found)
     if idle:
         await store.set_idle(found.id, True)

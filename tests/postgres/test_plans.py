@@ -36,7 +36,7 @@ LABELS = ["a", *SETS]
 HOUR = timedelta(hours=1)
 
 INDEXES = {
-    "claim": {"tasks_ready_strict", "tasks_ready_normal", "tasks_pkey", "workers_pkey"},
+    "claim": {"tasks_ready_strict", "tasks_ready_normal", "tasks_pkey", "workers_pkey", "tasks_suspect"},
     "ready_sets": {"tasks_ready_normal"},
     "finalize": {"tasks_pkey", "unique_tags_pkey"},
     "promote_due": {"tasks_due", "tasks_pkey"},
@@ -55,6 +55,7 @@ INDEXES = {
         "tasks_ready_strict",
         "tasks_serial_line",
         "tasks_serial_head",
+        "tasks_suspect",
     },
 }
 

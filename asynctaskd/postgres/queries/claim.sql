@@ -2,29 +2,35 @@
 -- $1 worker_id, $2 the worker's labels, $3 strict tasks at most, $4 tasks at most,
 -- $5 label sets of the normal lane, $6 their groups, $7 what each group may have, $8 rows at most of each set,
 -- $9 the groups' weights, $10 how many picks each group is behind its ideal share,
--- $11 tasks that this worker lost and whose handlers have not stopped
+-- $11 tasks that this worker lost and whose handlers have not stopped, $12 suspects at most: tasks that have lost
+-- their worker twice in a row
 --
 -- Rows are locked where they are found, so that workers beside each other find different ones. Where a group has
 -- several label sets, more rows are locked than taken; their locks end with this statement.
 WITH RECURSIVE strict_sets (label_set) AS (
     (SELECT label_set FROM asynctaskd.tasks
-     WHERE status = 'pending' AND priority > 0 ORDER BY label_set LIMIT 1)
+     WHERE status = 'pending' AND losses <> 2 AND priority > 0 ORDER BY label_set LIMIT 1)
     UNION ALL
     SELECT (SELECT t.label_set FROM asynctaskd.tasks AS t
-            WHERE t.status = 'pending' AND t.priority > 0 AND t.label_set > strict_sets.label_set
+            WHERE t.status = 'pending' AND t.losses <> 2 AND t.priority > 0 AND t.label_set > strict_sets.label_set
             ORDER BY t.label_set LIMIT 1)
     FROM strict_sets WHERE strict_sets.label_set IS NOT NULL
 ), urgent AS MATERIALIZED (
     SELECT found.id, found.place, strict_sets.label_set
     FROM strict_sets CROSS JOIN LATERAL (
         SELECT t.id, -t.priority AS place FROM asynctaskd.tasks AS t
-        WHERE t.status = 'pending' AND t.priority > 0 AND t.label_set = strict_sets.label_set
+        WHERE t.status = 'pending' AND t.losses <> 2 AND t.priority > 0 AND t.label_set = strict_sets.label_set
           AND t.id <> ALL ($11::bigint[])
         ORDER BY -t.priority, t.id LIMIT $3 FOR UPDATE SKIP LOCKED
     ) AS found
     WHERE $3 > 0 AND string_to_array(strict_sets.label_set, ',') <@ $2::text[]
 ), strict AS MATERIALIZED (
     SELECT id FROM urgent ORDER BY place, id LIMIT $3
+), suspect AS MATERIALIZED (
+    SELECT id FROM asynctaskd.tasks
+    WHERE status = 'pending' AND losses = 2 AND string_to_array(label_set, ',') <@ $2::text[]
+      AND id <> ALL ($11::bigint[])
+    ORDER BY id LIMIT least($12, $4 - (SELECT count(*) FROM strict)) FOR UPDATE SKIP LOCKED
 ), ranked AS MATERIALIZED (
     SELECT found.id, wanted.label_set, wanted.quota, wanted.weight, wanted.standing,
            row_number() OVER (PARTITION BY wanted.lane_group ORDER BY found.place, found.id) AS nth
@@ -32,7 +38,7 @@ WITH RECURSIVE strict_sets (label_set) AS (
              AS wanted(label_set, lane_group, quota, row_limit, weight, standing)
          CROSS JOIN LATERAL (
              SELECT t.id, -t.weight AS place FROM asynctaskd.tasks AS t
-             WHERE t.status = 'pending' AND t.priority = 0 AND t.label_set = wanted.label_set
+             WHERE t.status = 'pending' AND t.losses <> 2 AND t.priority = 0 AND t.label_set = wanted.label_set
                AND t.id <> ALL ($11::bigint[])
              ORDER BY -t.weight, t.id LIMIT wanted.row_limit FOR UPDATE SKIP LOCKED
          ) AS found
@@ -40,7 +46,7 @@ WITH RECURSIVE strict_sets (label_set) AS (
     SELECT ranked.id FROM ranked
     WHERE ranked.nth <= ranked.quota
     ORDER BY (ranked.nth - ranked.standing) / ranked.weight, ranked.id
-    LIMIT $4 - (SELECT count(*) FROM strict)
+    LIMIT $4 - (SELECT count(*) FROM strict) - (SELECT count(*) FROM suspect)
 ), left_over AS MATERIALIZED (
     -- Whoever looked meanwhile skipped these as locked: tell them, once this commits.
     SELECT asynctaskd.announce(array_agg(DISTINCT label_set))
@@ -50,7 +56,7 @@ WITH RECURSIVE strict_sets (label_set) AS (
 UPDATE asynctaskd.tasks AS t
 SET status = 'running', worker_id = $1, claim_token = t.claim_token + 1, claimed_at = asynctaskd.clock(),
     attempts = t.attempts + 1
-WHERE t.id = ANY (ARRAY(SELECT id FROM strict UNION ALL SELECT id FROM normal))
+WHERE t.id = ANY (ARRAY(SELECT id FROM strict UNION ALL SELECT id FROM normal UNION ALL SELECT id FROM suspect))
   AND (SELECT count(*) FROM left_over) = 1
   AND (SELECT asynctaskd.is_live(w) FROM asynctaskd.workers AS w WHERE w.id = $1)
 RETURNING t.id, t.claim_token, t.name, t.payload, t.label_set, t.priority > 0, t.attempts, t.failures, t.losses,

@@ -15,7 +15,9 @@ WITH RECURSIVE holders (worker_id) AS (
     WHERE stopped_at IS NULL AND lost_at IS NULL AND expires_at <= asynctaskd.clock()
     RETURNING id
 ), abandoned AS (
-    SELECT t.id, t.worker_id AS holder FROM asynctaskd.tasks AS t
+    SELECT t.id, t.worker_id AS holder,
+           (SELECT lost_because FROM asynctaskd.workers AS w WHERE w.id = t.worker_id) AS because
+    FROM asynctaskd.tasks AS t
     WHERE t.worker_id = ANY (ARRAY(
         SELECT worker_id FROM holders LEFT JOIN asynctaskd.workers AS w ON w.id = worker_id
         -- Not whoever looked expired when this began: it may have renewed before it was declared lost.
@@ -27,10 +29,11 @@ WITH RECURSIVE holders (worker_id) AS (
     SET status = 'pending', worker_id = NULL, losses = t.losses + 1,
         reason = CASE WHEN t.losses + 1 >= 3 THEN 'quarantined' ELSE 'lease_lost' END
     FROM abandoned WHERE t.id = ANY (ARRAY(SELECT id FROM abandoned)) AND t.id = abandoned.id
-    RETURNING t.id, t.name, t.claim_token, t.claimed_at, t.losses, t.label_set, abandoned.holder
+    RETURNING t.id, t.name, t.claim_token, t.claimed_at, t.losses, t.label_set, abandoned.holder, abandoned.because
 ), told AS (
     INSERT INTO asynctaskd.task_events (task_id, claim_token, claimed_at, kind, detail)
-    SELECT id, claim_token, claimed_at, 'lease_lost', jsonb_build_object('worker_id', holder, 'losses', losses)
+    SELECT id, claim_token, claimed_at, 'lease_lost',
+           jsonb_strip_nulls(jsonb_build_object('worker_id', holder, 'losses', losses, 'cause', because))
     FROM recovered
 ), announced AS (
     SELECT asynctaskd.announce(array_agg(DISTINCT label_set)) FROM recovered
