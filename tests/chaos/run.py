@@ -1,0 +1,260 @@
+"""The chaos runner: real workers, a real server and its standby, real faults; judged from what was recorded.
+
+    python -m tests.chaos.run --seed 7 --tasks 2000 --events 40 --seconds 150
+
+The seed decides what is enqueued and what is broken when. Exit code 0 means that every promise held.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import random
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+from rich.console import Console
+
+from asynctaskd.postgres.migrate import migrate
+from tests.chaos import audit
+from tests.chaos.enqueuer import Enqueuer
+from tests.chaos.faults import Breaker
+from tests.chaos.fleet import Fleet
+from tests.chaos.journal import Journal
+from tests.chaos.plan import Event, make_plan
+from tests.chaos.proxy import Proxy
+from tests.chaos.report import Findings, write_report
+from tests.chaos.servers import Servers
+
+START_LIMIT = 60.0
+DRAIN_LIMIT = 60.0
+"""Seconds from the last fault to the last terminal status. Snoozes, retries and delays are short; the longest
+wait is a lease, three times in a row."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What one run is."""
+
+    seed: int
+    tasks: int
+    events: int
+    seconds: float
+    workers: int
+    mutant: str = ""
+    kinds: tuple[str, ...] = ()
+
+
+@dataclass
+class Run:
+    """One run in a directory of its own."""
+
+    options: Options
+    directory: Path
+    console: Console
+    wrong: list[str] = field(default_factory=list)
+
+    async def __call__(self) -> Findings:
+        """Start everything, break it, let it drain, and judge."""
+        options = self.options
+        self.journal = Journal(self.directory / "faults.jsonl")
+        self.servers = Servers(self.directory, self.journal)
+        self.fleet = Fleet(
+            self.servers, self.directory, self.journal, workers=options.workers, mutant=options.mutant
+        )
+        self.proxy = Proxy(lambda: self.servers.primary.socket)
+        try:
+            await self._prepare()
+            await self._break_things()
+            await self._drain()
+            self.wrong += await self.fleet.stop() + self.fleet.surprises
+            self.journal.close()
+            return await self._judge()
+        finally:
+            await self.fleet.close()
+            await self.proxy.stop()
+            await self.servers.stop()
+
+    async def _prepare(self) -> None:
+        await self.servers.start()
+        await migrate(self.servers.dsn)
+        await audit.install(self.servers.dsn)
+        await self.proxy.start()
+        await self.fleet.start()
+        await self._until("SELECT count(*) FROM asynctaskd.workers", self.options.workers, START_LIMIT)
+
+    async def _break_things(self) -> None:
+        options = self.options
+        self.enqueuer = Enqueuer(
+            self.proxy,
+            self.servers.database,
+            self.directory / "ledger.jsonl",
+            seed=options.seed,
+            total=options.tasks,
+            seconds=options.seconds,
+        )
+        self.breaker = Breaker(self.servers, self.fleet, self.enqueuer, self.proxy, self.journal)
+        self.plan = make_plan(
+            options.seed,
+            events=options.events,
+            seconds=options.seconds,
+            workers=list(self.fleet.workers),
+            kinds=options.kinds,
+        )
+        self.began = time.monotonic()
+        progress = asyncio.create_task(self._tell())
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self.enqueuer.run())
+                for event in self.plan:
+                    group.create_task(self._strike(event))
+        finally:
+            progress.cancel()
+            await self.breaker.close()
+        self.broke_for = time.monotonic() - self.began
+
+    async def _strike(self, event: Event) -> None:
+        await asyncio.sleep(self.began + event.at - time.monotonic())
+        await self.breaker.strike(event)
+
+    async def _tell(self) -> None:
+        """A line of progress now and then."""
+        while True:
+            await asyncio.sleep(10)
+            passed = time.monotonic() - self.began
+            begun = sum(event.at <= passed for event in self.plan)
+            self.console.print(
+                f"{passed:5.0f} s: {self.enqueuer.drawn:,} of {self.options.tasks:,} orders, "
+                f"{begun} of {len(self.plan)} faults, {await self._left()} tasks under way"
+            )
+
+    async def _left(self) -> str:
+        try:
+            connection = await asyncpg.connect(self.servers.dsn, timeout=2)
+            async with asyncio.timeout(2):
+                left = await connection.fetchval("SELECT count(*) FROM asynctaskd.tasks")
+            await connection.close()
+        except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+            return "nobody knows how many"
+        return f"{left:,}"
+
+    async def _drain(self) -> None:
+        began = time.monotonic()
+        try:
+            await self._until("SELECT -count(*) FROM asynctaskd.tasks", 0, DRAIN_LIMIT)
+        except TimeoutError:
+            self.wrong += await self._hanging()
+        self.drained_in = time.monotonic() - began
+
+    async def _hanging(self) -> list[str]:
+        connection = await asyncpg.connect(self.servers.dsn)
+        rows = await connection.fetch(
+            "SELECT t.id, t.name, t.status, t.reason, t.attempts, t.losses, t.serial_key, t.run_at,"
+            " t.claimed_at, w.pid, w.lost_at, w.stopped_at, asynctaskd.is_live(w) AS holder_is_live,"
+            " clock_timestamp() AS now FROM asynctaskd.tasks AS t LEFT JOIN asynctaskd.workers AS w"
+            " ON w.id = t.worker_id ORDER BY t.id LIMIT 20"
+        )
+        await connection.close()
+        return [
+            f"task hangs {DRAIN_LIMIT:g} s after the last fault: {describe(dict(row))}" for row in rows
+        ]
+
+    async def _until(self, question: str, at_least: int, limit: float) -> None:
+        async with asyncio.timeout(limit):
+            connection = await asyncpg.connect(self.servers.dsn)
+            try:
+                while await connection.fetchval(question) < at_least:
+                    await asyncio.sleep(0.1)
+            finally:
+                connection.terminate()
+
+    async def _judge(self) -> Findings:
+        return await Findings.of(self)
+
+
+def describe(facts: dict[str, Any]) -> str:
+    """Facts that are known, in one line."""
+    return ", ".join(f"{name}={value}" for name, value in facts.items() if value is not None)
+
+
+def main() -> int:
+    """Run once, or once for every mutant."""
+    arguments = _arguments()
+    console = Console(soft_wrap=True)
+    return asyncio.run(_run(arguments, console))
+
+
+async def _run(arguments: argparse.Namespace, console: Console) -> int:
+    task = asyncio.current_task()
+    assert task is not None
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, task.cancel)
+    options = Options(
+        seed=arguments.seed,
+        tasks=arguments.tasks,
+        events=arguments.events,
+        seconds=arguments.seconds,
+        workers=arguments.workers,
+        mutant=arguments.mutant,
+        kinds=tuple(arguments.kinds),
+    )
+    findings = await run_once(options, console, keep=arguments.keep)
+    findings.show(console)
+    if arguments.report:
+        write_report(findings, Path(arguments.report))
+    return 0 if findings.is_clean else 1
+
+
+async def run_once(options: Options, console: Console, *, keep: bool) -> Findings:
+    """One run; its directory is kept where something was wrong, or if asked for."""
+    directory = Path(tempfile.mkdtemp(prefix="asynctaskd-chaos-", dir=_fast_directory()))
+    directory.chmod(0o755)
+    console.print(
+        f"seed {options.seed}: {options.tasks:,} tasks, {options.events} faults, {options.workers} workers, "
+        f"about {options.seconds:g} s, in {directory}"
+    )
+    kept = True
+    try:
+        findings = await Run(options, directory, console)()
+        kept = keep or (not findings.is_clean and not options.mutant)
+    finally:
+        if kept:
+            for cluster in ("a", "b"):
+                shutil.rmtree(directory / cluster, ignore_errors=not keep)
+            console.print(f"logs and what was recorded are in {directory}")
+        else:
+            shutil.rmtree(directory)
+    return findings
+
+
+def _fast_directory() -> str:
+    """Memory where there is enough: a standby is copied after every failover."""
+    memory = Path("/dev/shm")
+    roomy = memory.is_dir() and os.access(memory, os.W_OK) and shutil.disk_usage(memory).free > 2**32
+    return str(memory) if roomy else tempfile.gettempdir()
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--seed", type=int, default=random.randrange(2**32), help="replays that plan")
+    parser.add_argument("--tasks", type=int, default=2000, help="orders to enqueue (default: 2000)")
+    parser.add_argument("--events", type=int, default=40, help="faults to cause (default: 40)")
+    parser.add_argument("--seconds", type=float, default=150, help="over how long (default: 150)")
+    parser.add_argument("--workers", type=int, default=4, help="worker processes (default: 4)")
+    parser.add_argument("--kinds", nargs="*", default=[], help="only these kinds of faults")
+    parser.add_argument("--report", help="write the report to this file, as JSON")
+    parser.add_argument("--mutant", default="", help="break the workers in this way, to see whether it is noticed")
+    parser.add_argument("--keep", action="store_true", help="keep logs and records")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
