@@ -118,6 +118,11 @@ class WorkerConfig(Section):
         "How long running tasks may go on after the first SIGTERM or SIGINT before they are put back "
         "(duration); keep it below the stop timeout of systemd or Kubernetes.",
     )
+    stall_limit: Duration = _setting(
+        timedelta(seconds=60),
+        "How long a handler may block the event loop before the worker gives itself up, with exit code 70 "
+        "(duration).",
+    )
     max_strict_percentage: Percentage = _setting(
         100,
         "The share of worker.concurrency that tasks with a priority above 0 may take (percent); a value "

@@ -141,8 +141,9 @@ class Claimer:
         groups = self._groups()
         slots = self._slots.free
         shares = self._shares(groups, slots)
+        worker_id = self._lease.worker_id
         claimed = await self._store.claim(
-            self._lease.worker_id,
+            worker_id,
             self._lease.labels,
             strict=min(slots, max(self._strict_cap() - self._slots.strict, 0)),
             slots=slots,
@@ -150,6 +151,10 @@ class Claimer:
             but=[execution.task.id for execution in self._slots if execution.has_lost_its_lease],
             suspects=int(not self._slots.suspects),
         )
+        if not self._lease.covers(worker_id):
+            # Lost while this was under way: others may have these already.
+            self._doubtful_until = self._now() + _DOUBT
+            return False
         for task in sorted(claimed, key=_strict_first):
             self._start(task)
         _tell(claimed)

@@ -6,6 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from asynctaskd.daemon.loops import OUTAGE
+from asynctaskd.scheduling.leases import may_judge
 from asynctaskd.telemetry.events import emit
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ class Housekeeper:
         self._names = names  # those for which tasks may still be waiting
         self._poll_interval = poll_interval
         self._lease = lease
-        self._judges_from = 0.0
+        self._cut_off_at: float | None = None
         self._next_upkeep = 0.0
         self._next_round = 0.0
         self.wake = asyncio.Event()
@@ -51,7 +52,7 @@ class Housekeeper:
             return await self._round()
         except OUTAGE:
             # Who was cut off doesn't judge: the others could not renew their leases either.
-            self._judges_from = self._now() + self._lease
+            self._cut_off_at = self._now()
             raise
 
     async def _round(self) -> float:
@@ -75,7 +76,8 @@ class Housekeeper:
         """Expire, recover, and promote what a notice or a finalize has missed."""
         while await self._store.expire(_BATCH) == _BATCH:
             continue
-        recovered = self._now() >= self._judges_from and await self._recover()
+        judges = may_judge(self._now(), self._cut_off_at, self._lease)
+        recovered = judges and await self._recover()
         if await self._store.promote_serial() or recovered:
             self._look()
         if self._names:

@@ -1,51 +1,48 @@
-"""The worker's identity and its lease, renewed by the database's clock."""
+"""What this worker's stations know of its lease: who they are, and whether their claims stand."""
 
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
+import time
 from typing import TYPE_CHECKING
-from uuid import UUID, uuid4
 
-from asynctaskd.daemon.loops import OUTAGE, Backoff
+from asynctaskd.scheduling.leases import LeaseTerm
 from asynctaskd.telemetry.events import emit
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from uuid import UUID
 
-    from asynctaskd.daemon.commands import Steering
-    from asynctaskd.daemon.slots import Slots
-    from asynctaskd.postgres.store import Store, WorkerRow
+    from asynctaskd.postgres.store import WorkerRow
 
-# Executions are cancelled this share of a lease before it ends, so that they have stopped when others may
-# take their tasks.
-_FENCE = 0.8
+_SHORTEST_TIMER = 0.01
+
+
+def clock() -> float:
+    """Seconds by a clock that only runs forward and, where the system has one, goes on while it sleeps."""
+    return time.clock_gettime(_CLOCK)
+
+
+_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 
 class Lease:
-    """Renews the lease; when that fails for too long, says so before the lease ends (`lost`).
+    """The identity that owns this worker's claims, and its present term.
 
-    A lease that the database declared lost is final: the worker goes on under a new identity.
+    The keeper's thread sets both, each as a whole; the main loop reads them, and alone fences.
     """
 
-    def __init__(
-        self,
-        store: Store,
-        worker: WorkerRow,
-        steering: Steering,
-        slots: Slots,
-        *,
-        renew_interval: float,
-        lost: Callable[[], None],
-    ) -> None:
-        self._store = store
+    def __init__(self, worker: WorkerRow, *, lost: Callable[[], None]) -> None:
         self._worker = worker
-        self._steering = steering
-        self._slots = slots
-        self._renew_interval = renew_interval
         self._lost = lost
-        self._fence_timer: asyncio.TimerHandle | None = None
-        self.is_held = False
+        self._term: LeaseTerm | None = None
+        self._fenced: LeaseTerm | None = None
+        self._timer: asyncio.TimerHandle | None = None
+
+    @property
+    def worker(self) -> WorkerRow:
+        """What the worker says of itself."""
+        return self._worker
 
     @property
     def worker_id(self) -> UUID:
@@ -57,60 +54,49 @@ class Lease:
         """What this worker may run."""
         return self._worker.labels
 
-    async def acquire(self) -> None:
-        """Register a new identity and its lease."""
-        asked_at = self._now()
-        self._worker = replace(self._worker, id=uuid4())
-        await self._store.register_worker(self._worker, version=self._steering.config.version)
-        self._hold_from(asked_at)
+    @property
+    def term(self) -> LeaseTerm | None:
+        """The last term that was acquired or renewed; None before the first."""
+        return self._term
 
-    async def run(self) -> None:
-        """Renew until cancelled."""
-        backoff = Backoff("lease")
-        try:
-            while True:
-                try:
-                    await self._renew()
-                except OUTAGE as error:
-                    await backoff.wait(error)
-                else:
-                    backoff.reset()
-                    await asyncio.sleep(self._renew_interval)
-        finally:
-            self._stop_timer()
+    @property
+    def is_held(self) -> bool:
+        """Whether claims may be made, and stand."""
+        term = self._term
+        return term is not None and term is not self._fenced and term.stands(clock())
 
-    async def _renew(self) -> None:
-        asked_at = self._now()
-        newest = await self._store.renew_lease(
-            self.worker_id,
-            self._worker.lease,
-            running=self._slots.running,
-            version=self._steering.config.version,
-        )
-        if newest is None:
-            self._fence("the database declared it lost")
-            await self.acquire()
-        else:
-            self._hold_from(asked_at)
-            await self._steering.follow(newest)
+    def covers(self, worker_id: UUID) -> bool:
+        """Whether what was claimed under this identity still stands."""
+        return self.is_held and worker_id == self.worker_id
 
-    def _hold_from(self, asked_at: float) -> None:
-        # From before the question, not from after the answer: the database counted from in between.
-        ends = asked_at + self._worker.lease.total_seconds() * _FENCE
-        self._stop_timer()
-        self._fence_timer = asyncio.get_running_loop().call_at(ends, self._fence, "it could not be renewed")
-        self.is_held = True
+    def begin(self, worker: WorkerRow, asked_at: float) -> None:
+        """A new identity was registered, asked for at that time."""
+        self._term = None
+        self._worker = worker
+        self.hold(asked_at)
 
-    def _fence(self, why: str) -> None:
-        self._stop_timer()
-        self.is_held = False
-        emit("lease.lost", worker_id=self.worker_id, error=why)
-        self._lost()
+    def hold(self, asked_at: float) -> None:
+        """The lease was renewed, asked for at that time."""
+        self._term = LeaseTerm(asked_at, self._worker.lease.total_seconds())
 
-    def _stop_timer(self) -> None:
-        if self._fence_timer is not None:
-            self._fence_timer.cancel()
+    def fence(self, why: str) -> None:
+        """Tell what runs to stop; once for each term."""
+        if self._fenced is not self._term:
+            self._fenced = self._term
+            emit("lease.lost", worker_id=self.worker_id, error=why)
+            self._lost()
 
-    @staticmethod
-    def _now() -> float:
-        return asyncio.get_running_loop().time()
+    def watch(self) -> None:
+        """Fence in time, from the main loop's own timer: a process that was frozen looks here first."""
+        now, term = clock(), self._term
+        if term is not None and not term.stands(now):
+            self.fence("it could not be renewed")
+        pause = 0.0 if term is None else term.fence_at - now
+        if pause <= 0.0:  # until it is renewed
+            pause = self._worker.lease.total_seconds() / 20
+        self._timer = asyncio.get_running_loop().call_later(max(pause, _SHORTEST_TIMER), self.watch)
+
+    def unwatch(self) -> None:
+        """Fence no more."""
+        if self._timer is not None:
+            self._timer.cancel()

@@ -18,6 +18,7 @@ from asynctaskd.daemon.finalize import Finalizer
 from asynctaskd.daemon.hooks import FailureHooks
 from asynctaskd.daemon.housekeeping import Housekeeper
 from asynctaskd.daemon.identity import definition_rows, worker_row
+from asynctaskd.daemon.keeper import LeaseKeeper, end_process
 from asynctaskd.daemon.lease import Lease
 from asynctaskd.daemon.loops import OUTAGE, Backoff, repeat
 from asynctaskd.daemon.slots import Slots
@@ -32,7 +33,7 @@ from asynctaskd.telemetry.events import emit
 from asynctaskd.version import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Callable, Coroutine
     from typing import Any
     from uuid import UUID
 
@@ -52,12 +53,21 @@ class Daemon:
         app: the tasks it knows.
         dsn: a PostgreSQL URL (the private server's too, once it was started).
         config: what this worker is.
+        end_process: ends the process hard; called where nothing else can stop what it runs.
     """
 
-    def __init__(self, app: App, dsn: str, config: DaemonConfig) -> None:
+    def __init__(
+        self,
+        app: App,
+        dsn: str,
+        config: DaemonConfig,
+        *,
+        end_process: Callable[[], None] = end_process,
+    ) -> None:
         self._app = app
         self._dsn = dsn
         self._config = config
+        self._end_process = end_process
         self._stopping = asyncio.Event()
         self._hurry = asyncio.Event()
         self._poll_interval = config.worker.poll_interval.total_seconds()
@@ -146,12 +156,16 @@ class Daemon:
         self._executor = Executor(self._app, self._slots, transactions, client, finish=self._finalizer.put)
         stack.callback(self._executor.close)
         self._lease = Lease(
-            self._store,
-            worker_row(self._app, config),
+            worker_row(self._app, config), lost=lambda: self._interrupt(Interruption.LEASE_LOST)
+        )
+        self._keeper = LeaseKeeper(
+            self._lease,
             self._steering,
             self._slots,
+            open_store=lambda: Store.open(self._dsn, schema=schema, connections=1),
             renew_interval=config.renew_interval.total_seconds(),
-            lost=lambda: self._interrupt(Interruption.LEASE_LOST),
+            stall_limit=config.stall_limit.total_seconds(),
+            end_process=self._end_process,
         )
         self._listener = self._make_listener()
         self._claimer = Claimer(
@@ -167,14 +181,14 @@ class Daemon:
         await self._store.ensure_partitions()
         await self._store.register_definitions(definition_rows(self._app))
         await self._steering.load()
-        await self._lease.acquire()
+        await self._keeper.acquire(self._store)
 
     def _start_loops(self, group: asyncio.TaskGroup) -> None:
         def start(name: str, loop: Coroutine[Any, Any, None]) -> None:
             self._loops.append(group.create_task(loop, name=name))
 
         start("finalize", self._finalizer.run())
-        start("lease", self._lease.run())
+        start("lease", self._keeper.run())
         start("housekeeping", repeat("housekeeping", self._housekeeper.step, self._housekeeper.wake))
         if self._config.database.listen != "off":
             start("listen", self._listener.run())

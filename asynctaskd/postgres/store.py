@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
     from asynctaskd.task import Transition
 
-# One for each loop that talks to the database, so that none waits for another: claim, finalize, lease,
-# housekeeping.
+# One for each loop that talks to the database, so that none waits for another: claim, finalize, housekeeping,
+# and those that write hooks' ends and progress.
 _CONNECTIONS = 4
 
 _NEXT_LOOK = 0.05  # seconds
@@ -109,11 +109,9 @@ class Store:
         self._schema = schema
 
     @classmethod
-    async def open(cls, dsn: str, *, schema: str) -> Store:
+    async def open(cls, dsn: str, *, schema: str, connections: int = _CONNECTIONS) -> Store:
         """Connect. Raises DatabaseUnavailableError, DatabaseRefusedError or ConfigError."""
-        return cls(
-            await open_pool(dsn, size=_CONNECTIONS, reset=_keep_session, settings=PINNED_PLANS), schema
-        )
+        return cls(await open_pool(dsn, size=connections, reset=_keep_session, settings=PINNED_PLANS), schema)
 
     async def close(self) -> None:
         """Close all connections, by force: nothing is under way any more, or nobody waits for it."""
@@ -268,10 +266,13 @@ class Store:
         )
 
     async def renew_lease(
-        self, worker_id: UUID, lease: timedelta, *, running: int, version: int
+        self, worker_id: UUID, lease: timedelta, *, running: int, version: int, stall: str | None = None
     ) -> int | None:
-        """Renew a lease; returns the newest configuration's version, or None if the lease was lost."""
-        newest: int | None = await self._value("renew_lease", worker_id, lease, running, version)
+        """Renew a lease; returns the newest configuration's version, or None if the lease was lost.
+
+        `stall` says what blocks the worker's event loop (JSON).
+        """
+        newest: int | None = await self._value("renew_lease", worker_id, lease, running, version, stall)
         return newest
 
     async def set_idle(self, worker_id: UUID, idle: bool) -> None:

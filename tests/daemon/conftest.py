@@ -38,10 +38,11 @@ class Recorder:
     def __init__(self) -> None:
         self.events: list[tuple[str, Mapping[str, Any]]] = []
         self._news = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
 
     def note(self, event: str, facts: Mapping[str, Any]) -> None:
         self.events.append((event, facts))
-        self._news.set()
+        self._loop.call_soon_threadsafe(self._news.set)  # the lease has a thread of its own
 
     def all(self, event: str, **facts: object) -> list[Mapping[str, Any]]:
         """The facts of every event of that name that has at least these facts."""

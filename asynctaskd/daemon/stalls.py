@@ -1,0 +1,115 @@
+"""Whether the handlers' event loop turns, asked from another thread; and if it doesn't, who blocks it."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import traceback
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from asynctaskd.telemetry.events import emit
+
+if TYPE_CHECKING:
+    from asynctaskd.daemon.slots import Slots
+
+NOTICED_AFTER = 1.0
+"""Seconds without an answer that are a stall."""
+
+_INNERMOST_FRAMES = 12
+_LONGEST_STACK = 4000
+
+
+@dataclass(frozen=True, slots=True)
+class Stall:
+    """What blocks an event loop, for how many seconds so far. `task_id` is None where it is no handler."""
+
+    task_id: int | None
+    task: str
+    seconds: float
+    stack: str
+
+    def as_json(self) -> dict[str, Any]:
+        """For the worker's row."""
+        return {
+            "task_id": self.task_id,
+            "task": self.task,
+            "seconds": round(self.seconds, 1),
+            "stack": self.stack,
+        }
+
+
+class LoopWatch:
+    """Asks a loop to answer, and counts how long it doesn't. `tick` is called by the watching thread."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, thread_id: int, slots: Slots) -> None:
+        self._loop = loop
+        self._thread_id = thread_id
+        self._slots = slots
+        self._answered = True
+        self._report_at = NOTICED_AFTER
+        self._last: Stall | None = None
+        self.blocked_for = 0.0
+
+    @property
+    def stall(self) -> Stall | None:
+        """What blocks the loop now."""
+        return self._last
+
+    def tick(self, passed: float) -> None:
+        """Look once more, after `passed` seconds.
+
+        They are those during which the watching thread ran itself: time that the whole process was frozen is
+        no stall of its loop.
+        """
+        if self._answered:
+            self._note_recovery()
+            self._ask()
+        else:
+            self.blocked_for += passed
+            if self.blocked_for >= NOTICED_AFTER:
+                self._last = self._look()
+                self._report(self._last)
+
+    def _ask(self) -> None:
+        self._answered = False
+        with suppress(RuntimeError):  # the loop is closed: its worker ends
+            self._loop.call_soon_threadsafe(self._answer)
+
+    def _answer(self) -> None:
+        self._answered = True
+
+    def _note_recovery(self) -> None:
+        if self._last is not None:
+            emit("loop.recovered", task_id=self._last.task_id, task=self._last.task, seconds=self.blocked_for)
+        self._last, self._report_at, self.blocked_for = None, NOTICED_AFTER, 0.0
+
+    def _report(self, stall: Stall) -> None:
+        if stall.seconds >= self._report_at:
+            self._report_at *= 2
+            emit(
+                "loop.stalled",
+                task_id=stall.task_id,
+                task=stall.task,
+                seconds=stall.seconds,
+                traceback=stall.stack,
+            )
+
+    def _look(self) -> Stall:
+        task_id, name = self._culprit()
+        return Stall(task_id, name, self.blocked_for, stack_of(self._thread_id))
+
+    def _culprit(self) -> tuple[int | None, str]:
+        current = asyncio.current_task(self._loop)
+        for execution in self._slots:
+            if execution.runner is current and current is not None:
+                return execution.task.id, execution.task.name
+        return None, "a callback" if current is None else current.get_name()
+
+
+def stack_of(thread_id: int) -> str:
+    """Where a thread is: its innermost frames."""
+    frame = sys._current_frames().get(thread_id)  # noqa: SLF001  (documented, for debuggers such as this)
+    lines = traceback.format_stack(frame) if frame is not None else []
+    return "".join(lines[-_INNERMOST_FRAMES:])[-_LONGEST_STACK:]
