@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.chaos.journal import Journal
-from tests.chaos.plan import LEASE
+from tests.chaos.plan import GRACE, LEASE
 from tests.chaos.proxy import Proxy
 from tests.chaos.servers import Servers, dies_with_parent
 
@@ -23,7 +23,7 @@ concurrency = 8
 lease = "{LEASE:g}s"
 renew_interval = "1s"
 poll_interval = "1s"
-grace = "3s"
+grace = "{GRACE:g}s"
 
 [log]
 format = "json"

@@ -11,6 +11,9 @@ LEASE = 6.0
 """Seconds. Long enough that a server's crash and a failover (1 to 3 s) end within it, short enough that a run
 of four minutes holds faults that outlast it many times over. Renewals come each second: six chances a lease."""
 
+GRACE = 3.0
+"""Seconds that a worker has to finish after SIGTERM: some tasks end within it, some are put back."""
+
 
 @dataclass(frozen=True, slots=True)
 class Kind:

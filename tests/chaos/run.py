@@ -29,7 +29,8 @@ from tests.chaos.enqueuer import Enqueuer
 from tests.chaos.faults import Breaker
 from tests.chaos.fleet import Fleet
 from tests.chaos.journal import Journal
-from tests.chaos.plan import Event, make_plan
+from tests.chaos.mutants import MUTANTS
+from tests.chaos.plan import GRACE, LEASE, Event, make_plan
 from tests.chaos.proxy import Proxy
 from tests.chaos.report import Findings, write_report
 from tests.chaos.servers import Servers
@@ -76,6 +77,7 @@ class Run:
             await self._break_things()
             await self._drain()
             self.wrong += await self.fleet.stop() + self.fleet.surprises
+            self.journal.event("run_ended")
             self.journal.close()
             return await self._judge()
         finally:
@@ -87,7 +89,10 @@ class Run:
         await self.servers.start()
         await migrate(self.servers.dsn)
         await audit.install(self.servers.dsn)
+        if self.options.mutant:
+            await MUTANTS[self.options.mutant].prepare(self.servers.dsn)
         await self.proxy.start()
+        self.journal.event("run_began", lease=LEASE, grace=GRACE, strict_percentage=100, seed=self.options.seed)
         await self.fleet.start()
         await self._until("SELECT count(*) FROM asynctaskd.workers", self.options.workers, START_LIMIT)
 
@@ -148,10 +153,12 @@ class Run:
 
     async def _drain(self) -> None:
         began = time.monotonic()
+        self.journal.event("draining")
         try:
             await self._until("SELECT -count(*) FROM asynctaskd.tasks", 0, DRAIN_LIMIT)
         except TimeoutError:
             self.wrong += await self._hanging()
+        self.journal.event("drained", left=len(self.wrong))
         self.drained_in = time.monotonic() - began
 
     async def _hanging(self) -> list[str]:
