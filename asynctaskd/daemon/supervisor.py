@@ -122,6 +122,8 @@ class Daemon:
                 except DatabaseUnavailableError as error:
                     await backoff.wait(error)
                 else:
+                    if backoff.has_waited:
+                        self._housekeeper.note_cut_off()
                     backoff.reset()
                     stack.push_async_exit(attempt.pop_all())
                     return True

@@ -387,3 +387,35 @@ async def test_a_commit_whose_answer_got_lost_completes_the_task_once(
     assert (ran, done.attempts, done.result, done.last_error) == ([1], 1, "booked", None)
     assert await written() == ["attempt 1"]
     assert await tables.events(done.id) == []
+
+
+@pytest.mark.parametrize("ending", ["COMMIT", "ROLLBACK"])
+async def test_a_transaction_that_was_ended_inside_its_block_does_not_complete_the_task(
+    app, running, client, tables, written, ending
+):
+    @app.task("book")
+    async def book(ctx: TaskContext) -> None:
+        async with ctx.transaction() as connection:
+            await write(connection, "booking")
+            await connection.execute(ending)
+
+    async with running(app):
+        row = await tables.until_status(await client.enqueue("book"), "failed")
+    assert "ended by COMMIT or ROLLBACK within it" in row["last_error"]
+    assert await written() == (["booking"] if ending == "COMMIT" else [])
+
+
+async def test_an_error_of_the_database_that_is_swallowed_inside_completes_nothing(
+    app, running, client, tables, written
+):
+    @app.task("book")
+    async def book(ctx: TaskContext) -> None:
+        async with ctx.transaction() as connection:
+            await write(connection, "booking")
+            with pytest.raises(asyncpg.DivisionByZeroError):
+                await connection.execute("SELECT 1 / 0")
+
+    async with running(app):
+        row = await tables.until_status(await client.enqueue("book"), "failed")
+    assert "InFailedSQLTransactionError" in row["last_error"]
+    assert await written() == []
