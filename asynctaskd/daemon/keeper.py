@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from asynctaskd.daemon.slots import Slots
     from asynctaskd.postgres.store import Store
 
-_LONGEST_TICK = 0.25
+_LONGEST_TICK = 0.5
 _FAREWELL = 1.0
 _INTERNAL_ERROR = 70
 
