@@ -147,8 +147,12 @@ class Client:
         return [task_of(row) for row in rows]
 
     async def list_workers(self) -> list[dict[str, Any]]:
-        """The workers the database knows, newest first: a dict of columns each."""
-        return [dict(row) for row in await self._fetch("list_workers")]
+        """The workers the database knows, newest first: a dict of columns each.
+
+        `stall` is None, or what blocks its event loop: `task_id`, `task`, `seconds`, `stack`.
+        """
+        rows = [dict(row) for row in await self._fetch("list_workers")]
+        return [row | {"stall": row["stall"] and json.loads(row["stall"])} for row in rows]
 
     async def wait(self, task_id: int, timeout: str | timedelta | None = None) -> Task:
         """Wait until a task has completed, and return its record. However many wait, one query asks for all.

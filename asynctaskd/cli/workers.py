@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from asynctaskd.cli.options import AsJson, ConfigFile, Database, Schema
 from asynctaskd.cli.output import print_json, print_table
 from asynctaskd.cli.session import ask, read_config
@@ -13,17 +15,24 @@ def workers(
 ) -> None:
     """List the workers, the newest first.
 
-    A worker is live while its lease holds, stopped where it said goodbye, and lost otherwise.
+    A worker is live while its lease holds, stopped where it said goodbye, and lost otherwise; where a task
+    blocks its event loop, or somebody saw it die, that is said instead.
     """
     known = ask(read_config(database, schema, config), Client.list_workers)
     if as_json:
         print_json(known)
         return
     rows = (
-        (row["id"], row["status"], f"{row['running']}/{row['concurrency']}", _place(row), row["labels"])
+        (row["id"], _status(row), f"{row['running']}/{row['concurrency']}", _place(row), row["labels"])
         for row in known
     )
     print_table(("ID", "STATUS", "SLOTS", "HOST", "LABELS"), rows, fixed=3)
+
+
+def _status(row: dict[str, Any]) -> str:
+    if row["status"] == "live" and row["stall"]:
+        return f"blocked {row['stall']['seconds']:.0f} s by {row['stall']['task']}"
+    return row["lost_because"] or str(row["status"])
 
 
 def _place(row: dict[str, object]) -> str:

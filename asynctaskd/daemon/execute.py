@@ -15,6 +15,7 @@ from asynctaskd.daemon.context import ExecutionContext
 from asynctaskd.definitions.text import describe_error
 from asynctaskd.durations import format_duration
 from asynctaskd.errors import FatalTaskError, InvalidPayloadError, RetryQuietlyError, SnoozeTask
+from asynctaskd.postgres.store import Ended
 from asynctaskd.scheduling.retry import NO_RETRY, RetryPolicy
 from asynctaskd.task import Completed, Failed, Overdue, Released, Snoozed, Unroutable
 from asynctaskd.telemetry.events import emit
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from asynctaskd.daemon.transactions import Transactions
     from asynctaskd.definitions.definition import Definition
     from asynctaskd.definitions.registry import App
-    from asynctaskd.task import ClaimedTask, Outcome
+    from asynctaskd.task import ClaimedTask, Outcome, Transition
 
 DEFAULT_TIMEOUT = timedelta(hours=1)
 
@@ -90,6 +91,10 @@ class Execution:
         if self.task.retry is not None:
             return _parsed(self.task.retry)
         return (self.definition and self.definition.retry) or NO_RETRY
+
+    def ended(self, transition: Transition) -> Ended:
+        """A transition of this attempt, as it is written."""
+        return Ended(self.task.id, self.task.claim_token, transition, self.keep)
 
     @property
     def deadline(self) -> datetime:

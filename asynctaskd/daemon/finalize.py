@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from asynctaskd.daemon.loops import OUTAGE, Backoff
 from asynctaskd.errors import InvalidInputError, InvalidPayloadError
 from asynctaskd.postgres.driver import StatementRefusedError
-from asynctaskd.postgres.store import Ended
 from asynctaskd.scheduling.transitions import decide
 from asynctaskd.task import Completed, EventKind, Failed, TaskStatus, Transition
 from asynctaskd.telemetry.events import emit, is_watched
@@ -88,33 +87,27 @@ class Finalizer:
 
     async def _finish(self, batch: Gathered) -> None:
         unwritten = [(execution, transition) for execution, transition in batch if not execution.stored]
-        written = await self._write(unwritten) if unwritten else set()
+        stale = await self._write(unwritten) if unwritten else set()
         for execution, transition in batch:
-            self._pass_on(execution, transition, written=execution.stored or execution.task.id in written)
+            self._pass_on(execution, transition, stale=execution.task.id in stale)
         await self._promote_keys(batch)
         for execution, _ in batch:
             self._slots.let_go(execution)
 
     async def _write(self, batch: Gathered) -> set[int]:
-        """Write until it is known to be written; returns the ids whose claims still stood."""
-        ended = [_ended(execution, transition) for execution, transition in batch]
-        backoff = Backoff("finalize")
-        known: set[int] = set()
-        while True:
-            try:
-                return known | await self._store.finalize(ended)
-            except (StatementRefusedError, InvalidPayloadError) as error:
-                return known | await self._write_apart(batch, error)
-            except OUTAGE as error:
-                await backoff.wait(error)
-            # The answer may have got lost after the commit: what is settled must not be written twice.
-            known |= await self._settled(ended, backoff)
-            ended = [one for one in ended if one.task_id not in known]
+        """Write until it is known to be written; returns the ids whose claims were stale.
 
-    async def _settled(self, ended: list[Ended], backoff: Backoff) -> set[int]:
+        The answer may get lost after the commit. Saying it again changes nothing then: the claim is spent.
+        """
+        ended = [execution.ended(transition) for execution, transition in batch]
+        backoff = Backoff("finalize")
         while True:
             try:
-                return await self._store.settled(ended)
+                written = await self._store.finalize(ended)
+                gone = [one for one in ended if one.task_id not in written]
+                return await self._store.note_stale(gone) if gone else set()
+            except (StatementRefusedError, InvalidPayloadError) as error:
+                return await self._write_apart(batch, error)
             except OUTAGE as error:
                 await backoff.wait(error)
 
@@ -144,8 +137,8 @@ class Finalizer:
             self._promoted()
 
     async def _write_with_hooks(self, execution: Execution, transition: Transition) -> None:
-        written = await self._hooks.finalize(execution, transition)
-        self._pass_on(execution, transition, written=written)
+        stale = await self._hooks.finalize(execution, transition)
+        self._pass_on(execution, transition, stale=stale)
         await self._promote_keys([(execution, transition)])
         self._slots.let_go(execution)
 
@@ -155,8 +148,8 @@ class Finalizer:
             # The task stays running and keeps its slot: its lease ends with this worker, and it runs again.
             emit("loop.crashed", loop="finalize", error=repr(writing.exception()))
 
-    def _pass_on(self, execution: Execution, transition: Transition, *, written: bool) -> None:
-        _tell(execution, transition, stale=not written)
+    def _pass_on(self, execution: Execution, transition: Transition, *, stale: bool) -> None:
+        _tell(execution, transition, stale=stale)
         if transition.delay:
             self._expect(transition.delay)
         elif not transition.status.is_terminal:
@@ -178,10 +171,6 @@ def _decide(execution: Execution, outcome: Outcome) -> Transition:
             TaskStatus.FAILED, error=str(error), reason="error", failed_execution=True, event=EventKind.FAILED
         )
     return decide(outcome, execution.task, policy, execution.now(), random.random)
-
-
-def _ended(execution: Execution, transition: Transition) -> Ended:
-    return Ended(execution.task.id, execution.task.claim_token, transition, execution.keep)
 
 
 def _tell(execution: Execution, transition: Transition, *, stale: bool) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from asynctaskd.daemon.loops import OUTAGE, Backoff
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 _TRIES = 3
 _TIMEOUT = 10.0
+_STUCK_AFTER = 15.0
 _FIRST_PAUSE = 0.2
 
 
@@ -47,20 +49,32 @@ class FailureHooks:
         return own or bool(self._app.failure_hooks)
 
     async def finalize(self, execution: Execution, transition: Transition) -> bool:
-        """Write the failure with its hooks, after three failed tries without; False: the claim is stale."""
+        """Write the failure with its hooks, after three failed tries without; True: the claim is stale."""
         backoff = Backoff("finalize")
         errors: list[str] = []
         while True:
             try:
-                return await self._write(execution, transition, errors)
+                await self._write(execution, transition, errors)
+            except LeaseLostError:
+                with suppress(*OUTAGE):
+                    return await self._find_out(execution, transition, errors)
             except HookFailedError as error:
                 errors.append(str(error))
                 self._report(execution, errors)
                 await asyncio.sleep(_FIRST_PAUSE * 2 ** len(errors))
             except OUTAGE as error:
                 await backoff.wait(error)
+            else:
+                return False
 
-    async def _write(self, execution: Execution, transition: Transition, errors: list[str]) -> bool:
+    async def _find_out(self, execution: Execution, transition: Transition, errors: list[str]) -> bool:
+        """Whether a claim that is gone was lost, or a hook has ended its transaction itself."""
+        stale = bool(await self._store.note_stale([execution.ended(transition)]))
+        if errors and not stale:
+            await self._store.note_hook_failed(execution.task, f"it ended its transaction: {errors[-1]}")
+        return stale
+
+    async def _write(self, execution: Execution, transition: Transition, errors: list[str]) -> None:
         try:
             with translated():
                 async with self._transactions.ending(execution) as (connection, end):
@@ -68,21 +82,19 @@ class FailureHooks:
                     if len(errors) < _TRIES:
                         await self._call(execution, transition, connection)
                     else:
-                        await self._store.note_hook_failed(connection, execution.task, errors[-1])
-        except LeaseLostError:
-            return False
-        except (HookFailedError, *OUTAGE):
+                        await self._store.note_hook_failed(execution.task, errors[-1], connection)
+        except (HookFailedError, LeaseLostError, *OUTAGE):
             raise
         except Exception as error:  # what the hook wrote was refused at COMMIT: a deferred constraint
             if len(errors) >= _TRIES:
                 raise
             raise HookFailedError(describe_error(error)) from error
-        return True
 
     async def _call(
         self, execution: Execution, transition: Transition, connection: asyncpg.Connection
     ) -> None:
         # Rolling back to the savepoint leaves the transaction good, whatever the hook did to it.
+        stuck = asyncio.get_running_loop().call_later(_STUCK_AFTER, self._report_stuck, execution)
         try:
             async with asyncio.timeout(_TIMEOUT), connection.transaction():
                 await self._tell(execution, transition, connection)
@@ -91,6 +103,8 @@ class FailureHooks:
             if task is not None and task.cancelling():
                 raise
             raise HookFailedError(describe_error(error)) from error
+        finally:
+            stuck.cancel()
 
     async def _tell(
         self, execution: Execution, transition: Transition, connection: asyncpg.Connection
@@ -101,6 +115,10 @@ class FailureHooks:
             await definition.failure_hook(_parameters(execution), failure, connection)
         for hook in self._app.failure_hooks:
             await hook(failure, connection)
+
+    @staticmethod
+    def _report_stuck(execution: Execution) -> None:
+        emit("handler.stuck", task_id=execution.task.id, task=execution.task.name, why="hook timeout")
 
     @staticmethod
     def _report(execution: Execution, errors: list[str]) -> None:

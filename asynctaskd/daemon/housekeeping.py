@@ -46,13 +46,16 @@ class Housekeeper:
         if delay.total_seconds() < self._poll_interval:
             asyncio.get_running_loop().call_later(delay.total_seconds(), self.wake.set)
 
+    def note_cut_off(self) -> None:
+        """The database was away: the others could not renew their leases either, so don't judge them yet."""
+        self._cut_off_at = self._now()
+
     async def step(self) -> float:
         """Promote what is due; once a poll interval also look for the rest. Returns the pause, in seconds."""
         try:
             return await self._round()
         except OUTAGE:
-            # Who was cut off doesn't judge: the others could not renew their leases either.
-            self._cut_off_at = self._now()
+            self.note_cut_off()
             raise
 
     async def _round(self) -> float:

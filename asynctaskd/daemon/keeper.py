@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from asynctaskd.daemon.slots import Slots
     from asynctaskd.postgres.store import Store
 
-_LONGEST_TICK = 0.25
+_LONGEST_TICK = 0.5
 _FAREWELL = 1.0
 _INTERNAL_ERROR = 70
 
@@ -209,6 +209,12 @@ class LeaseKeeper:
             emit("thread.stack", thread=thread.name, traceback=stack_of(thread.ident or 0))
         with suppress(*OUTAGE, TimeoutError):
             async with asyncio.timeout(_FAREWELL):
-                store = await self._open_store()
-                await store.declare_lost([self._lease.worker_id], why)
+                await self._declare_itself_lost(why)
         self._end_process()
+
+    async def _declare_itself_lost(self, why: str) -> None:
+        store = await self._open_store()
+        try:
+            await store.declare_lost([self._lease.worker_id], why)
+        finally:
+            await store.close()

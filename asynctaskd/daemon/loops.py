@@ -32,6 +32,11 @@ class Backoff:
         self._pause = min(self._pause * 2 or _FIRST_PAUSE, _LONGEST_PAUSE)
         await asyncio.sleep(self._pause * random.uniform(0.5, 1.0))  # noqa: S311  (jitter, not a secret)
 
+    @property
+    def has_waited(self) -> bool:
+        """Whether the last call failed."""
+        return self._pause > 0
+
     def reset(self) -> None:
         """A call went through again."""
         if self._pause:

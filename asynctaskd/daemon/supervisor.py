@@ -27,7 +27,7 @@ from asynctaskd.errors import DatabaseUnavailableError
 from asynctaskd.postgres.driver import open_pool
 from asynctaskd.postgres.listener import Listener
 from asynctaskd.postgres.migrate import require_primary
-from asynctaskd.postgres.store import Ended, Store
+from asynctaskd.postgres.store import Store
 from asynctaskd.task import EventKind, TaskStatus, Transition
 from asynctaskd.telemetry.events import emit
 from asynctaskd.version import __version__
@@ -122,6 +122,8 @@ class Daemon:
                 except DatabaseUnavailableError as error:
                     await backoff.wait(error)
                 else:
+                    if backoff.has_waited:
+                        self._housekeeper.note_cut_off()
                     backoff.reset()
                     stack.push_async_exit(attempt.pop_all())
                     return True
@@ -245,11 +247,7 @@ class Daemon:
     async def _leave(self) -> None:
         """Give back what couldn't be stopped or written, in the last statements before the process ends."""
         await self._finalizer.close(_LAST_WORDS)
-        left = [
-            Ended(execution.task.id, execution.task.claim_token, _GIVEN_BACK, None)
-            for execution in self._slots
-            if not execution.stored
-        ]
+        left = [execution.ended(_GIVEN_BACK) for execution in self._slots if not execution.stored]
         try:
             await self._store.finalize(left)
             await self._store.stop_worker(self.worker_id)

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, cast
 
 from asynctaskd.errors import DatabaseUnavailableError, InvalidInputError, LeaseLostError
 from asynctaskd.postgres.driver import CONNECTION_LOSS, translated
-from asynctaskd.postgres.store import Ended
 from asynctaskd.task import TaskStatus, Transition
 
 if TYPE_CHECKING:
@@ -64,8 +63,11 @@ class Transactions:
             connection = cast("asyncpg.Connection", pooled)  # it behaves like one
 
             async def end(transition: Transition) -> None:
-                ended = Ended(task.id, task.claim_token, transition, execution.keep)
-                transaction_id = await self._store.finalize_on(connection, ended)
+                if not connection.is_in_transaction():
+                    raise InvalidInputError(
+                        "the transaction was ended by COMMIT or ROLLBACK within it; leave its block instead"
+                    )
+                transaction_id = await self._store.finalize_on(connection, execution.ended(transition))
                 if transaction_id is None:
                     raise LeaseLostError(f"task {task.id} is no longer this execution's: its lease was lost")
                 written.append(transaction_id)

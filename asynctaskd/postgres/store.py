@@ -204,10 +204,16 @@ class Store:
             await asyncio.sleep(_NEXT_LOOK)
         return bool(status == "committed")
 
-    async def note_hook_failed(self, connection: asyncpg.Connection, task: ClaimedTask, error: str) -> None:
-        """Record in the caller's transaction that a failure hook failed for good."""
+    async def note_hook_failed(
+        self, task: ClaimedTask, error: str, connection: asyncpg.Connection | None = None
+    ) -> None:
+        """Record that a failure hook failed for good: in the caller's transaction, if there is one."""
         detail = json.dumps({"error": error})
-        await connection.execute(query("note_hook_failed", self._schema), task.id, task.claim_token, detail)
+        arguments = (task.id, task.claim_token, detail)
+        if connection is None:
+            await self._fetch("note_hook_failed", *arguments)
+        else:
+            await connection.execute(query("note_hook_failed", self._schema), *arguments)
 
     async def note_progress(self, task: ClaimedTask, progress: str) -> bool:
         """Write down how far an execution is (JSON); False if its claim is stale."""
@@ -300,10 +306,13 @@ class Store:
         row = dict(rows[0])
         return row | {name: json.loads(row[name]) for name in ("weights", "limits")}
 
-    async def settled(self, batch: Sequence[Ended]) -> set[int]:
-        """Of a batch whose COMMIT may have got lost: the ids of the tasks for which it happened."""
-        ids, tokens = [ended.task_id for ended in batch], [ended.claim_token for ended in batch]
-        return {row[0] for row in await self._fetch("settled", ids, tokens)}
+    async def note_stale(self, batch: Sequence[Ended]) -> set[int]:
+        """Of a batch that `finalize` found gone: record whose claims were lost, and return those tasks' ids.
+
+        The others were written before, by a call whose answer got lost.
+        """
+        columns = _columns(batch)[:3]
+        return {row[0] for row in await self._fetch("note_stale", *columns)}
 
 
 def _written(rows: list[asyncpg.Record]) -> dict[int, str]:

@@ -158,18 +158,24 @@ def soon() -> Callable[[asyncio.Event], Awaitable[bool]]:
     return lambda event: asyncio.wait_for(event.wait(), LONG_ENOUGH)
 
 
+def never() -> None:
+    raise AssertionError("the daemon would have ended this process")
+
+
 @pytest.fixture
 def daemon_of(database: Any) -> Callable[..., Daemon]:
     """A daemon on the test's database that isn't running yet: daemon_of(app, concurrency=4, listen="off")."""
 
     def build(app: App, **settings: Any) -> Daemon:
         own = {key: settings.pop(key) for key in ("listen", "pool_size", "listen_url") if key in settings}
+        end_process = settings.pop("end_process", never)
         return Daemon(
             app,
             database.dsn,
             DaemonConfig.model_validate(
                 {"database": {"url": database.dsn} | own, "worker": {"grace": "10s"} | settings}
             ),
+            end_process=end_process,
         )
 
     return build

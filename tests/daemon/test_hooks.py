@@ -387,3 +387,26 @@ async def test_what_a_hook_wrote_and_the_commit_refuses_is_tried_three_times_and
     assert tries == dict.fromkeys(ids, 3)
     assert await tables.value("SELECT count(*) FROM complaints") == 0
     assert recorder.all("loop.crashed") == []
+
+
+@pytest.mark.parametrize("ending", ["COMMIT", "COMMIT; BEGIN", "ROLLBACK", "ROLLBACK; BEGIN"])
+async def test_a_hook_that_ends_its_transaction_is_found_out_and_the_failure_stands_all_the_same(
+    app, running, client, tables, notes, ending
+):
+    @app.task("ship")
+    async def ship() -> None:
+        raise ValueError("no stock")
+
+    @ship.on_failed
+    async def ship_failed(params, failure, tx) -> None:
+        await write(tx, failure, "told")
+        await tx.execute(ending)
+
+    async with running(app) as daemon:
+        task_id = await client.enqueue("ship")
+        await tables.until("SELECT count(*) = 1 FROM asynctaskd.task_events WHERE kind = 'hook_failed'")
+        row = await tables.until_status(task_id, "failed")
+        await asyncio.wait_for(daemon._slots.wait_empty(), 20)
+    assert row["last_error"] == "ValueError: no stock"
+    assert sorted(await tables.events(task_id)) == ["failed", "hook_failed"]
+    assert await notes() == (["told"] if ending.startswith("COMMIT") else [])

@@ -372,3 +372,27 @@ async def test_a_thread_past_its_timeout_whose_lease_is_lost_is_never_run_twice_
             go_on.set()
         await wait(task_id)
     assert max(most) == 1
+
+
+async def test_nobody_is_lost_to_a_lease_that_ended_while_the_server_was_down(
+    app, running, client, tables, wait, dead_worker
+):
+    @app.task("hold")
+    async def hold() -> None: ...
+
+    task_id = await client.enqueue("hold")
+    await dead_worker(task_id)
+    await tables.execute(
+        "UPDATE asynctaskd.workers SET renewed_at = clock_timestamp() - interval '9000 days',"
+        " expires_at = clock_timestamp() - interval '1 day'"
+    )
+    async with running(app, **QUICK):
+        await wait(await client.enqueue("hold"))
+        await tables.until("SELECT bool_or(renewed_at > started_at + interval '1 s') FROM asynctaskd.workers")
+        assert (await tables.task(task_id))["status"] == "running"
+        await tables.execute(
+            "UPDATE asynctaskd.workers SET renewed_at = expires_at WHERE hostname = 'gone'",
+        )
+        done = await wait(task_id)
+    assert done.losses == 0
+    assert await tables.events(task_id) == ["lease_lost"]

@@ -68,6 +68,16 @@ async def test_an_error_inside_rolls_back_and_is_retried(app, running, client, w
     assert done.attempts == 3
 
 
+TAKEN_AWAY = """
+    WITH taken AS (
+        UPDATE asynctaskd.tasks SET claim_token = claim_token + 1 WHERE id = $1
+        RETURNING id, claim_token - 1 AS lost
+    )
+    INSERT INTO asynctaskd.task_events (task_id, claim_token, kind) SELECT id, lost, 'lease_lost' FROM taken
+"""
+"""What it looks like where another worker was given the task."""
+
+
 async def test_a_stale_claim_raises_lease_lost_and_rolls_back(
     app, running, client, tables, written, recorder, soon
 ):
@@ -78,9 +88,7 @@ async def test_a_stale_claim_raises_lease_lost_and_rolls_back(
         with pytest.raises(LeaseLostError):  # noqa: PT012  (it is raised at the end of the inner block)
             async with ctx.transaction() as connection:
                 await write(connection, "from a zombie")
-                await tables.execute(
-                    "UPDATE asynctaskd.tasks SET claim_token = claim_token + 1 WHERE id = $1", ctx.task_id
-                )
+                await tables.execute(TAKEN_AWAY, ctx.task_id)
         caught.set()
 
     async with running(app):
@@ -89,7 +97,7 @@ async def test_a_stale_claim_raises_lease_lost_and_rolls_back(
         await recorder.wait_for("task.stale_result", task_id=task_id)
     assert await written() == []
     assert (await tables.task(task_id))["status"] == "running"
-    assert await tables.events(task_id) == ["stale_result"]
+    assert await tables.events(task_id) == ["lease_lost", "stale_result"]
 
 
 async def test_progress_of_a_stale_claim_raises_lease_lost(app, running, client, tables, soon):
@@ -379,3 +387,35 @@ async def test_a_commit_whose_answer_got_lost_completes_the_task_once(
     assert (ran, done.attempts, done.result, done.last_error) == ([1], 1, "booked", None)
     assert await written() == ["attempt 1"]
     assert await tables.events(done.id) == []
+
+
+@pytest.mark.parametrize("ending", ["COMMIT", "ROLLBACK"])
+async def test_a_transaction_that_was_ended_inside_its_block_does_not_complete_the_task(
+    app, running, client, tables, written, ending
+):
+    @app.task("book")
+    async def book(ctx: TaskContext) -> None:
+        async with ctx.transaction() as connection:
+            await write(connection, "booking")
+            await connection.execute(ending)
+
+    async with running(app):
+        row = await tables.until_status(await client.enqueue("book"), "failed")
+    assert "ended by COMMIT or ROLLBACK within it" in row["last_error"]
+    assert await written() == (["booking"] if ending == "COMMIT" else [])
+
+
+async def test_an_error_of_the_database_that_is_swallowed_inside_completes_nothing(
+    app, running, client, tables, written
+):
+    @app.task("book")
+    async def book(ctx: TaskContext) -> None:
+        async with ctx.transaction() as connection:
+            await write(connection, "booking")
+            with pytest.raises(asyncpg.DivisionByZeroError):
+                await connection.execute("SELECT 1 / 0")
+
+    async with running(app):
+        row = await tables.until_status(await client.enqueue("book"), "failed")
+    assert "InFailedSQLTransactionError" in row["last_error"]
+    assert await written() == []

@@ -43,11 +43,12 @@ INDEXES = {
     "promote_serial": {"tasks_serial_line", "tasks_serial_head"},
     "expire": {"tasks_deadline"},
     "recover": {"tasks_held", "tasks_pkey", "workers_pkey"},
+    "declare_lost": {"workers_pkey"},
     "renew_lease": {"workers_pkey", "runtime_configs_pkey"},
     "set_idle": {"workers_pkey"},
     "register_worker": set(),  # it only writes
     "release_orphans": {"tasks_held"},
-    "settled": {"tasks_pkey"},
+    "note_stale": {"task_events_task"},
     "note_progress": {"tasks_pkey"},
     "has_work": {
         "tasks_held",
@@ -58,6 +59,9 @@ INDEXES = {
         "tasks_suspect",
     },
 }
+
+# Suspects are few: a worker runs one at a time, and the next loss ends them.
+WALKED = {"tasks_suspect"}
 
 # A worker is one row, and who is gone for a day is forgotten: there is nothing to index.
 SCANNED = {"recover": {"workers"}}
@@ -168,9 +172,13 @@ async def finalize_retried(_: Store, connection: Connection) -> Awaitable[object
     return write(connection, await batch(connection, retried))
 
 
-async def settled(store: Store, connection: Connection) -> Awaitable[object]:
+async def note_stale(store: Store, connection: Connection) -> Awaitable[object]:
     completed = Transition(TaskStatus.COMPLETED)
-    return store.settled(await batch(connection, completed))
+    return store.note_stale(await batch(connection, completed))
+
+
+async def declare_lost(store: Store, _: Connection) -> Awaitable[object]:
+    return store.declare_lost([UUID(int=2)], "killed by SIGKILL")
 
 
 async def nothing_due(store: Store, _: Connection) -> Awaitable[object]:
@@ -252,7 +260,8 @@ MOST: dict[Call, int] = {
     finalize: 400,
     finalize_retried: 400,
     find_partitions: 100,
-    settled: 100,
+    note_stale: 100,
+    declare_lost: 50,
     nothing_due: 50,
     ten_due: 400,
     nothing_expired: 50,
@@ -376,6 +385,8 @@ def walks_through(node: Node, above: tuple[Node, ...]) -> bool:
     """
     if node["Node Type"] in {"Seq Scan", "Parallel Seq Scan", "Sample Scan", "Bitmap Heap Scan"}:
         return True
+    if node.get("Index Name") in WALKED:
+        return False
     if not node["Node Type"].startswith("Index") or "Index Cond" in node:
         return False
     nearest = next((other for other in above if other["Node Type"] != "Result"), None)

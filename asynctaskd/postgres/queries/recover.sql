@@ -13,6 +13,8 @@ WITH RECURSIVE holders (worker_id) AS (
     -- Lost is final: from here on the worker can neither renew nor claim.
     UPDATE asynctaskd.workers SET lost_at = asynctaskd.clock(), idle = false
     WHERE stopped_at IS NULL AND lost_at IS NULL AND expires_at <= asynctaskd.clock()
+      -- Nobody could renew before the server was there: who lives gets one lease to come back.
+      AND asynctaskd.clock() > pg_postmaster_start_time() + (expires_at - renewed_at)
     RETURNING id
 ), abandoned AS (
     SELECT t.id, t.worker_id AS holder,
