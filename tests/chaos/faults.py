@@ -79,11 +79,9 @@ class Breaker:
             return
         if not self._send(event, worker, signal.SIGSTOP):
             return
-        worker.is_frozen = True
         await asyncio.sleep(event.seconds)
         if worker.pid == pid:
             worker.send(signal.SIGCONT)
-            worker.is_frozen = False
         self._journal.event("over", event.number, pid=pid)
 
     _freeze_long = _freeze_short
@@ -94,7 +92,8 @@ class Breaker:
             self._skip(event, f"{worker.name} isn't there")
             return False
         self._journal.fault(event.number, number.name.lower(), pid=pid, target=worker.name)
-        return worker.send(number)
+        worker.send(number)
+        return True
 
     # one worker's network
 

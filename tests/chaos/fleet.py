@@ -36,32 +36,55 @@ STOP_LIMIT = 12.0
 
 
 @dataclass
+class Process:
+    """One process of a worker, and the signals it was sent that end it."""
+
+    handle: asyncio.subprocess.Process
+    signals: list[signal.Signals] = field(default_factory=list)
+    is_frozen: bool = False
+
+    def surprise(self, code: int) -> str:
+        """What is wrong with its end, in words, or nothing."""
+        asked = self.signals.count(signal.SIGTERM)
+        if signal.SIGKILL in self.signals and code == -signal.SIGKILL:
+            return ""
+        if asked:
+            # Before it handles signals SIGTERM simply ends it; the third one ends it hard.
+            fine = {0, -signal.SIGTERM} | ({1} if asked > 2 else set())
+            return "" if code in fine else f"exited with {code} after {asked} times SIGTERM"
+        return f"ended by itself with {code}"
+
+
+@dataclass
 class Worker:
     """One place in the fleet; processes come and go."""
 
     name: str
     proxy: Proxy
-    process: asyncio.subprocess.Process | None = None
+    process: Process | None = None
     starts: int = 0
-    is_frozen: bool = False
-    signalled: bool = False  # this process was sent a signal that ends it
-    codes: list[int] = field(default_factory=list)
 
     @property
     def pid(self) -> int | None:
         """The process that runs now."""
-        alive = self.process is not None and self.process.returncode is None
-        return self.process.pid if alive and self.process is not None else None
+        alive = self.process is not None and self.process.handle.returncode is None
+        return self.process.handle.pid if alive and self.process is not None else None
 
-    def send(self, number: signal.Signals) -> bool:
-        """Send a signal; whether there was anybody to get it."""
+    @property
+    def is_frozen(self) -> bool:
+        """Whether it was sent SIGSTOP."""
+        return self.process is not None and self.process.is_frozen
+
+    def send(self, number: signal.Signals) -> None:
+        """Send a signal, if there is anybody to get it."""
         if self.process is None or self.pid is None:
-            return False
-        if number not in (signal.SIGSTOP, signal.SIGCONT):
-            self.signalled = True
+            return
+        if number in (signal.SIGSTOP, signal.SIGCONT):
+            self.process.is_frozen = number == signal.SIGSTOP
+        else:
+            self.process.signals.append(number)
         with suppress(ProcessLookupError):
-            self.process.send_signal(number)
-        return True
+            self.process.handle.send_signal(number)
 
 
 class Fleet:
@@ -76,7 +99,8 @@ class Fleet:
         self._mutant = mutant
         self._keepers: list[asyncio.Task[None]] = []
         self._closing = False
-        self.surprises: list[str] = []
+        self.surprises: list[tuple[int, str]] = []
+        """Ends that nobody asked for, with the process id."""
         self.workers = {
             name: Worker(name, Proxy(lambda: self._servers.primary.socket))
             for name in (f"w{number}" for number in range(1, workers + 1))
@@ -90,32 +114,19 @@ class Fleet:
             await worker.proxy.start()
             self._keepers.append(asyncio.create_task(self._keep(worker), name=worker.name))
 
-    async def stop(self) -> list[str]:
-        """SIGTERM to all; returns what was wrong with their ends, in words."""
+    async def stop(self) -> None:
+        """SIGTERM to all; until they have ended."""
         self._closing = True
         for worker in self.workers.values():
             worker.send(signal.SIGCONT)
             worker.send(signal.SIGTERM)
-        _, slow = await asyncio.wait(self._keepers, timeout=STOP_LIMIT)
-        wrong = [f"{keeper.get_name()} doesn't stop within {STOP_LIMIT:g} s" for keeper in slow]
-        self.kill()
         await asyncio.wait(self._keepers)
-        wrong += [
-            f"{worker.name} ended with {worker.codes[-1]} after SIGTERM at rest"
-            for worker in self.workers.values()
-            if worker.codes and worker.codes[-1] not in (0, -signal.SIGKILL)
-        ]
-        return wrong
-
-    def kill(self) -> None:
-        """SIGKILL to all."""
-        for worker in self.workers.values():
-            worker.send(signal.SIGKILL)
 
     async def close(self) -> None:
         """Kill what is left, and close the proxies."""
         self._closing = True
-        self.kill()
+        for worker in self.workers.values():
+            worker.send(signal.SIGKILL)
         if self._keepers:
             await asyncio.wait(self._keepers)
         for worker in self.workers.values():
@@ -123,21 +134,19 @@ class Fleet:
 
     async def _keep(self, worker: Worker) -> None:
         while not self._closing:
-            await self._start(worker)
-            assert worker.process is not None
-            code = await worker.process.wait()
-            worker.codes.append(code)
-            if not worker.signalled:
-                self.surprises.append(f"{worker.name} (start {worker.starts}) ended by itself with {code}")
-            self._journal.event("exited", pid=worker.process.pid, target=worker.name, code=code)
-            await asyncio.sleep(RESTART_PAUSE)
+            process = await self._start(worker)
+            code = await self._end_of(worker, process)
+            if surprise := process.surprise(code):
+                self._surprise(worker, process, surprise)
+            self._journal.event("exited", pid=process.handle.pid, target=worker.name, code=code)
+            if not self._closing:
+                await asyncio.sleep(RESTART_PAUSE)
 
-    async def _start(self, worker: Worker) -> None:
+    async def _start(self, worker: Worker) -> Process:
         worker.starts += 1
-        worker.signalled = worker.is_frozen = False
         log = self._directory / "logs" / f"{worker.name}-{worker.starts}.log"
         with log.open("wb") as output:
-            worker.process = await asyncio.create_subprocess_exec(
+            handle = await asyncio.create_subprocess_exec(
                 *dies_with_parent(self._command(worker)),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=output,
@@ -146,7 +155,26 @@ class Fleet:
                 cwd=ROOT,
                 start_new_session=True,
             )
-        self._journal.event("started", pid=worker.process.pid, target=worker.name, start=worker.starts)
+        worker.process = Process(handle)
+        self._journal.event("started", pid=handle.pid, target=worker.name, start=worker.starts)
+        return worker.process
+
+    async def _end_of(self, worker: Worker, process: Process) -> int:
+        """Its exit code. Whoever doesn't obey SIGTERM is killed, which is a surprise."""
+        ended = asyncio.ensure_future(process.handle.wait())
+        patience = STOP_LIMIT
+        while not ended.done():
+            await asyncio.wait({ended}, timeout=0.25)
+            if signal.SIGTERM in process.signals and not process.is_frozen:
+                patience -= 0.25
+            if patience <= 0 and signal.SIGKILL not in process.signals:
+                self._surprise(worker, process, f"doesn't stop within {STOP_LIMIT:g} s of SIGTERM")
+                worker.send(signal.SIGKILL)
+        return ended.result()
+
+    def _surprise(self, worker: Worker, process: Process, what: str) -> None:
+        pid = process.handle.pid
+        self.surprises.append((pid, f"{worker.name} (start {worker.starts}, process {pid}) {what}"))
 
     def _command(self, worker: Worker) -> list[str]:
         return [

@@ -16,7 +16,7 @@ import signal
 import sys
 import tempfile
 import time
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +24,13 @@ import asyncpg
 from rich.console import Console
 
 from asynctaskd.postgres.migrate import migrate
-from tests.chaos import audit
+from tests.chaos import audit, measures
 from tests.chaos.enqueuer import Enqueuer
 from tests.chaos.faults import Breaker
 from tests.chaos.fleet import Fleet
+from tests.chaos.history import History, read_lines
 from tests.chaos.journal import Journal
+from tests.chaos.judge import duplicates, judge
 from tests.chaos.mutants import MUTANTS
 from tests.chaos.plan import GRACE, LEASE, Event, make_plan
 from tests.chaos.proxy import Proxy
@@ -63,6 +65,16 @@ class Run:
     console: Console
     wrong: list[str] = field(default_factory=list)
 
+    @property
+    def witness(self) -> Path:
+        """What handlers said."""
+        return self.directory / "witness.jsonl"
+
+    @property
+    def ledger(self) -> Path:
+        """What the enqueuer knows."""
+        return self.directory / "ledger.jsonl"
+
     async def __call__(self) -> Findings:
         """Start everything, break it, let it drain, and judge."""
         options = self.options
@@ -76,7 +88,8 @@ class Run:
             await self._prepare()
             await self._break_things()
             await self._drain()
-            self.wrong += await self.fleet.stop() + self.fleet.surprises
+            await self.fleet.stop()
+            self.wrong += self._surprises()
             self.journal.event("run_ended")
             self.journal.close()
             return await self._judge()
@@ -101,7 +114,7 @@ class Run:
         self.enqueuer = Enqueuer(
             self.proxy,
             self.servers.database,
-            self.directory / "ledger.jsonl",
+            self.ledger,
             seed=options.seed,
             total=options.tasks,
             seconds=options.seconds,
@@ -183,8 +196,37 @@ class Run:
             finally:
                 connection.terminate()
 
+    def _surprises(self) -> list[str]:
+        """Processes that ended as nobody asked, but for those that a task took with it."""
+        poisoned = {line["pid"] for line in read_lines(self.witness) if line["name"] == "poison"}
+        return [what for pid, what in self.fleet.surprises if pid not in poisoned]
+
     async def _judge(self) -> Findings:
-        return await Findings.of(self)
+        self.console.print("judging")
+        began = time.monotonic()
+        history = await History.load(
+            self.servers.dsn, witness=self.witness, faults=self.directory / "faults.jsonl", ledger=self.ledger
+        )
+        verdicts = judge(history)
+        return Findings(
+            options=asdict(self.options),
+            facts={
+                "seconds of faults": round(self.broke_for, 1),
+                "seconds to drain": round(self.drained_in, 1),
+                "seconds to judge": round(time.monotonic() - began, 1),
+                "orders committed": self.enqueuer.committed,
+                "orders whose commit was unknown at first": self.enqueuer.unknown,
+                "longest time until an order was known to be in, in seconds": round(self.enqueuer.longest_wait, 2),
+                "faults that found nothing to hit": len(self.breaker.skipped),
+            },
+            faults=dict(self.journal.faults),
+            skipped=[f"{event.number} {event.kind}: {why}" for event, why in self.breaker.skipped],
+            wrong=self.wrong,
+            verdicts=verdicts,
+            figures=measures.measure(history),
+            counts=measures.counts(history),
+            duplicates=duplicates(history),
+        )
 
 
 def describe(facts: dict[str, Any]) -> str:
