@@ -29,7 +29,6 @@ KINDS: dict[str, Kind] = {
     # processes
     "kill": Kind(10),
     "kill_all": Kind(1, "fleet"),
-    "kill_child": Kind(6, "parent"),
     "terminate": Kind(6),
     "terminate_twice": Kind(4, seconds=(0.1, 1.5)),
     "freeze_short": Kind(3, seconds=(0.5, 3.0)),

@@ -37,9 +37,11 @@ _PID = re.compile(rb"chaos\.process\0([0-9]+)\0")
 _LINGER_NOT = struct.pack("ii", 1, 0)  # closing sends RST
 
 Then = Literal["cut", "silence"]
+Address = Path | tuple[str, int]
+"""A Unix socket, or a host and a port."""
 
 
-@dataclass
+@dataclass(eq=False)
 class Loss:
     """What to do to the next statement of a kind; `lose` is its request or its reply."""
 
@@ -84,11 +86,11 @@ class Connection:
     """One connection through the proxy."""
 
     def __init__(
-        self, proxy: Proxy, client: tuple[asyncio.StreamReader, asyncio.StreamWriter], path: Path
+        self, proxy: Proxy, client: tuple[asyncio.StreamReader, asyncio.StreamWriter], address: Address
     ) -> None:
         self._proxy = proxy
         self._from_client, self._to_client = client
-        self._path = path
+        self._address = address
         self._prepared: dict[bytes, str] = {}
         self._loss: Loss | None = None
         self._tail = b""
@@ -103,7 +105,7 @@ class Connection:
     async def run(self) -> None:
         """Carry bytes both ways until either side closes."""
         try:
-            from_server, self._to_server = await asyncio.open_unix_connection(str(self._path))
+            from_server, self._to_server = await connect(self._address)
         except OSError:
             reset(self._to_client)
             return
@@ -114,8 +116,11 @@ class Connection:
             await asyncio.wait(self._pumps[1:], return_when=asyncio.FIRST_COMPLETED)
         finally:
             self.cut()
-            await asyncio.wait(self._pumps)
+            ends = await asyncio.gather(*self._pumps, return_exceptions=True)
             reset(self._to_server)
+        for end in ends:
+            if isinstance(end, Exception):
+                raise end
 
     def cut(self) -> None:
         """Reset both sides."""
@@ -211,15 +216,15 @@ class Connection:
 
 
 class Proxy:
-    """Listens on a port of its own and leads to whatever server `path` names when a connection is opened,
+    """Listens on a port of its own and leads to whatever server `address` names when a connection is opened,
     or to the last of the `detours`.
     """
 
-    def __init__(self, path: Callable[[], Path]) -> None:
-        self._path = path
+    def __init__(self, address: Callable[[], Address]) -> None:
+        self._address = address
         self._refusals: set[object] = set()
         self.delay = 0.0
-        self.detours: dict[object, Path] = {}
+        self.detours: dict[object, Address] = {}
         self.gate = _Gate()
         self._losses: list[Loss] = []
         self._connections: dict[Connection, asyncio.Task[None]] = {}
@@ -323,8 +328,8 @@ class Proxy:
         self.port = self._socket.getsockname()[1]
 
     async def _on_connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        path = next(reversed(self.detours.values()), None) or self._path()
-        connection = Connection(self, (reader, writer), path)
+        address = next(reversed(self.detours.values()), None) or self._address()
+        connection = Connection(self, (reader, writer), address)
         task = asyncio.current_task()
         assert task is not None
         self._connections[connection] = task
@@ -339,6 +344,13 @@ class Proxy:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks)
+
+
+async def connect(address: Address) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """Open a connection to the server."""
+    if isinstance(address, Path):
+        return await asyncio.open_unix_connection(str(address))
+    return await asyncio.open_connection(*address)
 
 
 def reset(writer: asyncio.StreamWriter) -> None:
