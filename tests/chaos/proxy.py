@@ -116,8 +116,8 @@ class Connection:
             await asyncio.wait(self._pumps[1:], return_when=asyncio.FIRST_COMPLETED)
         finally:
             self.cut()
-            ends = await asyncio.gather(*self._pumps, return_exceptions=True)
             reset(self._to_server)
+        ends = await asyncio.gather(*self._pumps, return_exceptions=True)
         for end in ends:
             if isinstance(end, Exception):
                 raise end
@@ -340,8 +340,8 @@ class Proxy:
 
     async def _end(self, connections: list[Connection]) -> None:
         tasks = [self._connections[one] for one in connections]
-        for task in tasks:
-            task.cancel()
+        for connection in connections:
+            connection.cut()
         if tasks:
             await asyncio.wait(tasks)
 

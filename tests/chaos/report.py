@@ -58,7 +58,7 @@ class Findings:
         seed = self.options["seed"]
         breaches = sum(len(one.violations) for one in self.verdicts)
         return (
-            f"chaos: {verdict}: {self.counts.get("tasks", 0):,} tasks, {sum(self.faults.values()):,} faults, "
+            f"chaos: {verdict}: {self.counts.get('tasks', 0):,} tasks, {sum(self.faults.values()):,} faults, "
             f"{breaches} breaches, {len(self.wrong)} surprises, {len(self.too_slow)} measures over their limit, "
             f"{len(self.duplicates)} duplicates; seed {seed}"
         )
