@@ -284,7 +284,9 @@ class History:
     def take_journal(self, lines: Iterable[dict[str, Any]]) -> None:
         """Sort the runner's lines into faults, their ends, exits of processes and the settings."""
         by_number: dict[int, list[Fault]] = defaultdict(list)
+        has_drained = False
         for line in lines:
+            self.ended_at = self.ended_at if has_drained else line["at"]
             if "fault" in line:
                 fault = Fault(line["at"], line["fault"], line.get("n"), line.get("pid"), line)
                 self.faults.append(fault)
@@ -298,7 +300,7 @@ class History:
                 known = {name: line[name] for name in Settings.__dataclass_fields__ if name in line}
                 self.settings = Settings(**known)
             elif line.get("event") == "drained":
-                self.ended_at = line["at"]
+                has_drained = True
 
     @cached_property
     def stories(self) -> dict[int, Story]:
