@@ -70,7 +70,8 @@ class Change(NamedTuple):
     @property
     def is_claim(self) -> bool:
         """Whether it gave the task to a worker."""
-        return self.op == "update" and self.status == "running" and self.token != self.old_token
+        grown = self.old_status != "running" or self.token != self.old_token
+        return self.op == "update" and self.status == "running" and grown
 
 
 class Event(NamedTuple):
