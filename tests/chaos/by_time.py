@@ -146,9 +146,15 @@ def _could_have(history: History, strict: Story, claim: Claim, since: float) -> 
     span = since, claim.at
     if without(span, history.disturbances(None, settle=_SEEN_WITHIN)) != [span]:
         return False
-    held = {one.worker for one in strict.claims if history.workers[one.worker].pid == worker.pid}
+    # A worker leaves alone what it lost and whose handler has not stopped.
+    held = [one for one in strict.claims if one.at < claim.at and _is_of(history, one, worker.pid)]
     cap = -(-worker.concurrency * history.settings.strict_percentage // 100)
     return not held and _strict_running(history, claim.worker, claim.change.asked_at) < cap
+
+
+def _is_of(history: History, claim: Claim, pid: int) -> bool:
+    worker = history.workers.get(claim.worker)
+    return worker is not None and worker.pid == pid
 
 
 def _strict_running(history: History, worker: str, at: float) -> int:

@@ -70,7 +70,8 @@ class Change(NamedTuple):
     @property
     def is_claim(self) -> bool:
         """Whether it gave the task to a worker."""
-        return self.op == "update" and self.status == "running" and self.token != self.old_token
+        grown = self.old_status != "running" or self.token != self.old_token
+        return self.op == "update" and self.status == "running" and grown
 
 
 class Event(NamedTuple):
@@ -284,7 +285,9 @@ class History:
     def take_journal(self, lines: Iterable[dict[str, Any]]) -> None:
         """Sort the runner's lines into faults, their ends, exits of processes and the settings."""
         by_number: dict[int, list[Fault]] = defaultdict(list)
+        has_drained = False
         for line in lines:
+            self.ended_at = self.ended_at if has_drained else line["at"]
             if "fault" in line:
                 fault = Fault(line["at"], line["fault"], line.get("n"), line.get("pid"), line)
                 self.faults.append(fault)
@@ -298,7 +301,7 @@ class History:
                 known = {name: line[name] for name in Settings.__dataclass_fields__ if name in line}
                 self.settings = Settings(**known)
             elif line.get("event") == "drained":
-                self.ended_at = line["at"]
+                has_drained = True
 
     @cached_property
     def stories(self) -> dict[int, Story]:

@@ -93,7 +93,7 @@ def _kills(history: History, *, parent: bool) -> list[Fault]:
 
 
 def _running_again(history: History, kills: list[Fault]) -> Iterator[float]:
-    """From the kill to the next claim of what it interrupted, at its first loss, with the database reachable."""
+    """From the kill to the next claim of what it interrupted: first losses, with the database reachable."""
     cut = _outages(history, settle=history.settings.lease)
     for fault in kills:
         for claim, following in _held(history, fault):
@@ -186,7 +186,7 @@ def _found(history: History) -> Iterator[float]:
 
 
 def _deaf_waits(history: History) -> Iterator[float]:
-    """How long tasks waited that became claimable while LISTEN was broken, beside the free slot they then got."""
+    """How long tasks that became claimable while LISTEN was broken waited beside the free slot they got."""
     broken = [
         (fault.at, fault.over or fault.at + _LISTENS_AGAIN)
         for fault in history.faults
