@@ -34,7 +34,9 @@ class Enqueuer:
     what is there, or there was nothing.
     """
 
-    def __init__(self, proxy: Proxy, database: str, ledger: Path, *, seed: int, total: int, seconds: float) -> None:
+    def __init__(
+        self, proxy: Proxy, database: str, ledger: Path, *, seed: int, total: int, seconds: float
+    ) -> None:
         self._dsn = proxy.dsn(database)
         self._random = Random(seed + 1)
         self._ledger = ledger.open("a", buffering=1)
@@ -62,8 +64,8 @@ class Enqueuer:
         """Until every order is committed or rolled back."""
         began = time.monotonic()
         while self._next < self._total:
-            due = min(self._total, int((time.monotonic() - began) / self._seconds * self._total) + 1 + self._owed)
-            while self._next < due:
+            passed = (time.monotonic() - began) / self._seconds
+            while self._next < min(self._total, int(passed * self._total) + 1 + self._owed):
                 await self._free.acquire()
                 self._begin()
             await asyncio.sleep(0.02)
@@ -106,7 +108,7 @@ class Enqueuer:
         self._note(order=number, task=task_id, name=order.name, outcome=outcome, tries=tries)
 
     async def _enqueue(self, order: Order, *, rolled_back: bool) -> int:
-        connection = self._pool.pop() if self._pool else await asyncpg.connect(self._dsn, timeout=_ANSWER_LIMIT)
+        connection = await self._connection()
         kept = False
         try:
             async with asyncio.timeout(_ANSWER_LIMIT):
@@ -123,6 +125,9 @@ class Enqueuer:
                 self._pool.append(connection)
             else:
                 connection.terminate()
+
+    async def _connection(self) -> asyncpg.Connection:
+        return self._pool.pop() if self._pool else await asyncpg.connect(self._dsn, timeout=_ANSWER_LIMIT)
 
     def _note(self, **line: Any) -> None:
         self._ledger.write(json.dumps({"at": time.time(), **line}) + "\n")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
+import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING
@@ -60,6 +62,16 @@ class Breaker:
         for worker in self._fleet.workers.values():
             self._send(event, worker, signal.SIGKILL)
 
+    async def _kill_child(self, event: Event) -> None:
+        worker = self._worker(event)
+        if not worker.pids:
+            self._skip(event, f"{worker.name} has no children")
+            return
+        child = worker.pids[event.number % len(worker.pids)]
+        self._journal.fault(event.number, "sigkill", pid=child, parent=True, target=worker.name)
+        with suppress(ProcessLookupError):
+            os.kill(child, signal.SIGKILL)
+
     async def _terminate(self, event: Event) -> None:
         self._send(event, self._worker(event), signal.SIGTERM)
 
@@ -99,8 +111,8 @@ class Breaker:
 
     async def _partition_short(self, event: Event) -> None:
         worker = self._worker(event)
-        pid = worker.pid
-        self._journal.fault(event.number, "partition", pid=pid, target=worker.name, **event.details)
+        for pid in worker.pids or [None]:
+            self._journal.fault(event.number, "partition", pid=pid, target=worker.name, **event.details)
         if event.details["style"] == "cut":
             worker.proxy.refuse(event.number)
             worker.proxy.cut()
@@ -109,7 +121,7 @@ class Breaker:
         await asyncio.sleep(event.seconds)
         worker.proxy.restore(event.number)
         await worker.proxy.accept(event.number)
-        self._journal.event("over", event.number, pid=pid)
+        self._journal.event("over", event.number)
 
     _partition_long = _partition_short
 
@@ -119,18 +131,21 @@ class Breaker:
         for number, connection in enumerate(frozen):
             name = f"{event.number}.{number}"
             self._journal.fault(event.number, "half_open", pid=connection.pid or worker.pid, conn=name)
-            self._watch(self._until_found(event, connection, name))
+            self._watch(self._until_found(event, worker, connection, name))
         await asyncio.sleep(event.seconds)
         for connection in frozen:
             connection.cut()
         self._journal.event("over", event.number, pid=worker.pid)
 
-    async def _until_found(self, event: Event, connection: Connection, name: str) -> None:
+    async def _until_found(self, event: Event, worker: Worker, connection: Connection, name: str) -> None:
+        pids = worker.pids
         with suppress(TimeoutError):
             async with asyncio.timeout(_FOUND_LIMIT):
                 await connection.left.wait()
-                if not connection.was_cut:
-                    self._journal.event("found", event.number, conn=name, pid=connection.pid)
+                found_at = time.time()
+                await asyncio.sleep(0.3)  # until the end of the process, if that was it, is known
+                if not connection.was_cut and worker.pids == pids:
+                    self._journal.event("found", event.number, conn=name, pid=connection.pid, at=found_at)
 
     async def _deaf(self, event: Event) -> None:
         worker = self._worker(event)

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import os
 import signal
 import sys
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
+import psutil
+
+from asynctaskd.cli.run import run
 from tests.chaos.journal import Journal
 from tests.chaos.plan import GRACE, LEASE
 from tests.chaos.proxy import Proxy
@@ -61,6 +66,7 @@ class Worker:
 
     name: str
     proxy: Proxy
+    processes: int = 0  # under a parent
     process: Process | None = None
     starts: int = 0
 
@@ -69,6 +75,13 @@ class Worker:
         """The process that runs now."""
         alive = self.process is not None and self.process.handle.returncode is None
         return self.process.handle.pid if alive and self.process is not None else None
+
+    @property
+    def pids(self) -> list[int]:
+        """The processes that claim and execute."""
+        if self.pid is None:
+            return []
+        return children_of(self.pid) if self.processes else [self.pid]
 
     @property
     def is_frozen(self) -> bool:
@@ -98,13 +111,27 @@ class Fleet:
         self._journal = journal
         self._mutant = mutant
         self._keepers: list[asyncio.Task[None]] = []
+        self._groups: list[int] = []
         self._closing = False
         self.surprises: list[tuple[int, str]] = []
         """Ends that nobody asked for, with the process id."""
-        self.workers = {
-            name: Worker(name, Proxy(lambda: self._servers.primary.socket))
-            for name in (f"w{number}" for number in range(1, workers + 1))
-        }
+        names = [f"w{number}" for number in range(1, workers + 1)]
+        self.workers = {name: self._worker(name) for name in names}
+        if knows_processes() and not mutant:
+            self.workers["p1"] = self._worker("p1", processes=2)
+
+    @property
+    def parents(self) -> list[str]:
+        """The names of those that run under a parent."""
+        return [worker.name for worker in self.workers.values() if worker.processes]
+
+    @property
+    def processes(self) -> int:
+        """How many of them claim and execute."""
+        return sum(worker.processes or 1 for worker in self.workers.values())
+
+    def _worker(self, name: str, processes: int = 0) -> Worker:
+        return Worker(name, Proxy(lambda: self._servers.primary.socket), processes)
 
     async def start(self) -> None:
         """Start every worker."""
@@ -129,6 +156,9 @@ class Fleet:
             worker.send(signal.SIGKILL)
         if self._keepers:
             await asyncio.wait(self._keepers)
+        for group in self._groups:
+            with suppress(ProcessLookupError):  # nobody has outlived the leader of this one
+                os.killpg(group, signal.SIGKILL)
         for worker in self.workers.values():
             await worker.proxy.stop()
 
@@ -155,6 +185,7 @@ class Fleet:
                 cwd=ROOT,
                 start_new_session=True,
             )
+        self._groups.append(handle.pid)
         worker.process = Process(handle)
         self._journal.event("started", pid=handle.pid, target=worker.name, start=worker.starts)
         return worker.process
@@ -177,15 +208,32 @@ class Fleet:
         self.surprises.append((pid, f"{worker.name} (start {worker.starts}, process {pid}) {what}"))
 
     def _command(self, worker: Worker) -> list[str]:
+        # Under a parent it is all as in production: children are started by the parent alone.
+        program = "asynctaskd" if worker.processes else "tests.chaos.worker"
+        parent = ["--processes", str(worker.processes)] if worker.processes else []
         return [
-            *(sys.executable, "-m", "tests.chaos.worker", "run", "--app", "tests.chaos.app:app"),
+            *(sys.executable, "-m", program, "run", "--app", "tests.chaos.app:app", *parent),
             *("--database", worker.proxy.dsn(self._servers.database), "--labels", "red,blue"),
             *("--config", str(self._directory / "chaos.toml")),
         ]
 
     def _environment(self) -> dict[str, str]:
+        alien = ("PG", "ASYNCTASKD_")
         return {
-            **{name: value for name, value in os.environ.items() if not name.startswith(("PG", "ASYNCTASKD_"))},
+            **{name: value for name, value in os.environ.items() if not name.startswith(alien)},
             "CHAOS_WITNESS": str(self._directory / "witness.jsonl"),
             "CHAOS_MUTANT": self._mutant,
         }
+
+
+def children_of(pid: int) -> list[int]:
+    """The process's children, oldest first."""
+    with suppress(psutil.Error):
+        return [child.pid for child in psutil.Process(pid).children()]
+    return []
+
+
+@cache
+def knows_processes() -> bool:
+    """Whether `asynctaskd run` can put a parent over several workers."""
+    return "processes" in inspect.signature(run).parameters

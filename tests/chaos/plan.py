@@ -9,7 +9,7 @@ from typing import Any
 
 LEASE = 6.0
 """Seconds. Long enough that a server's crash and a failover (1 to 3 s) end within it, short enough that a run
-of four minutes holds faults that outlast it many times over. Renewals come each second: six chances a lease."""
+of four minutes holds faults that outlast it many times over. Renewals come each second: six tries a lease."""
 
 GRACE = 3.0
 """Seconds that a worker has to finish after SIGTERM: some tasks end within it, some are put back."""
@@ -29,6 +29,7 @@ KINDS: dict[str, Kind] = {
     # processes
     "kill": Kind(10),
     "kill_all": Kind(1, "fleet"),
+    "kill_child": Kind(6, "parent"),
     "terminate": Kind(6),
     "terminate_twice": Kind(4, seconds=(0.1, 1.5)),
     "freeze_short": Kind(3, seconds=(0.5, 3.0)),
@@ -98,7 +99,7 @@ def make_plan(
     random = Random(seed)
     possible = {name: KINDS[name] for name in kinds or KINDS if parents or KINDS[name].target != "parent"}
     names = list(possible)
-    drawn = random.sample(names, len(names))[:events]
+    drawn = random.sample(names, len(names))[:events]  # chance may take its time
     drawn += random.choices(names, [kind.weight for kind in possible.values()], k=events - len(drawn))
     random.shuffle(drawn)
     times = sorted(random.uniform(0.0, seconds) for _ in drawn)

@@ -279,9 +279,7 @@ class Proxy:
             connection.cut()
         return len(chosen)
 
-    def freeze(
-        self, reason: object, only: Callable[[Connection], bool] = lambda _: True
-    ) -> list[Connection]:
+    def freeze(self, reason: object, only: Callable[[Connection], bool] = lambda _: True) -> list[Connection]:
         """Let the open connections fall silent, not those that come; each is opened or cut by itself."""
         chosen = [one for one in self._connections if only(one)]
         for connection in chosen:

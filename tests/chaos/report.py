@@ -59,7 +59,7 @@ class Findings:
         breaches = sum(len(one.violations) for one in self.verdicts)
         return (
             f"chaos: {verdict}: {self.counts.get('tasks', 0):,} tasks, {sum(self.faults.values()):,} faults, "
-            f"{breaches} breaches, {len(self.wrong)} surprises, {len(self.too_slow)} measures over their limit, "
+            f"{breaches} breaches, {len(self.wrong)} surprises, {len(self.too_slow)} figures over their limit, "
             f"{len(self.duplicates)} duplicates; seed {seed}"
         )
 

@@ -22,6 +22,7 @@ from typing import Any
 
 import asyncpg
 from rich.console import Console
+from rich.table import Table
 
 from asynctaskd.postgres.migrate import migrate
 from tests.chaos import audit, measures
@@ -31,7 +32,7 @@ from tests.chaos.fleet import Fleet
 from tests.chaos.history import History, read_lines
 from tests.chaos.journal import Journal
 from tests.chaos.judge import duplicates, judge
-from tests.chaos.mutants import MUTANTS
+from tests.chaos.mutants import MUTANTS, Mutant
 from tests.chaos.plan import GRACE, LEASE, Event, make_plan
 from tests.chaos.proxy import Proxy
 from tests.chaos.report import Findings, write_report
@@ -54,6 +55,7 @@ class Options:
     workers: int
     mutant: str = ""
     kinds: tuple[str, ...] = ()
+    drain_limit: float = DRAIN_LIMIT
 
 
 @dataclass
@@ -105,9 +107,10 @@ class Run:
         if self.options.mutant:
             await MUTANTS[self.options.mutant].prepare(self.servers.dsn)
         await self.proxy.start()
-        self.journal.event("run_began", lease=LEASE, grace=GRACE, strict_percentage=100, seed=self.options.seed)
+        settings = {"lease": LEASE, "grace": GRACE, "strict_percentage": 100}
+        self.journal.event("run_began", seed=self.options.seed, **settings)
         await self.fleet.start()
-        await self._until("SELECT count(*) FROM asynctaskd.workers", self.options.workers, START_LIMIT)
+        await self._until("SELECT count(*) FROM asynctaskd.workers", self.fleet.processes, START_LIMIT)
 
     async def _break_things(self) -> None:
         options = self.options
@@ -125,6 +128,7 @@ class Run:
             events=options.events,
             seconds=options.seconds,
             workers=list(self.fleet.workers),
+            parents=self.fleet.parents,
             kinds=options.kinds,
         )
         self.began = time.monotonic()
@@ -168,7 +172,7 @@ class Run:
         began = time.monotonic()
         self.journal.event("draining")
         try:
-            await self._until("SELECT -count(*) FROM asynctaskd.tasks", 0, DRAIN_LIMIT)
+            await self._until("SELECT -count(*) FROM asynctaskd.tasks", 0, self.options.drain_limit)
         except TimeoutError:
             self.wrong += await self._hanging()
         self.journal.event("drained", left=len(self.wrong))
@@ -183,9 +187,8 @@ class Run:
             " ON w.id = t.worker_id ORDER BY t.id LIMIT 20"
         )
         await connection.close()
-        return [
-            f"task hangs {DRAIN_LIMIT:g} s after the last fault: {describe(dict(row))}" for row in rows
-        ]
+        late = f"{self.options.drain_limit:g} s after the last fault"
+        return [f"a task isn't finished {late}: {describe(dict(row))}" for row in rows]
 
     async def _until(self, question: str, at_least: int, limit: float) -> None:
         async with asyncio.timeout(limit):
@@ -216,7 +219,7 @@ class Run:
                 "seconds to judge": round(time.monotonic() - began, 1),
                 "orders committed": self.enqueuer.committed,
                 "orders whose commit was unknown at first": self.enqueuer.unknown,
-                "longest time until an order was known to be in, in seconds": round(self.enqueuer.longest_wait, 2),
+                "longest enqueue, in seconds": round(self.enqueuer.longest_wait, 2),
                 "faults that found nothing to hit": len(self.breaker.skipped),
             },
             faults=dict(self.journal.faults),
@@ -236,9 +239,7 @@ def describe(facts: dict[str, Any]) -> str:
 
 def main() -> int:
     """Run once, or once for every mutant."""
-    arguments = _arguments()
-    console = Console(soft_wrap=True)
-    return asyncio.run(_run(arguments, console))
+    return asyncio.run(_run(_arguments(), Console(soft_wrap=True)))
 
 
 async def _run(arguments: argparse.Namespace, console: Console) -> int:
@@ -246,7 +247,17 @@ async def _run(arguments: argparse.Namespace, console: Console) -> int:
     assert task is not None
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, task.cancel)
-    options = Options(
+    if arguments.mutants is not None:
+        return await run_mutants(arguments.mutants or list(MUTANTS), arguments.seed, console)
+    findings = await run_once(_options(arguments), console, keep=arguments.keep)
+    findings.show(console)
+    if arguments.report:
+        write_report(findings, Path(arguments.report))
+    return 0 if findings.is_clean else 1
+
+
+def _options(arguments: argparse.Namespace) -> Options:
+    return Options(
         seed=arguments.seed,
         tasks=arguments.tasks,
         events=arguments.events,
@@ -255,11 +266,38 @@ async def _run(arguments: argparse.Namespace, console: Console) -> int:
         mutant=arguments.mutant,
         kinds=tuple(arguments.kinds),
     )
-    findings = await run_once(options, console, keep=arguments.keep)
-    findings.show(console)
-    if arguments.report:
-        write_report(findings, Path(arguments.report))
-    return 0 if findings.is_clean else 1
+
+
+async def run_mutants(names: list[str], seed: int, console: Console) -> int:
+    """A short run for each; every one must be caught by an invariant that is meant to."""
+    table = Table("mutant", "what it does wrong", "caught by", "breaches", title="Mutants")
+    missed = []
+    for name in names:
+        mutant = MUTANTS[name]
+        findings = await run_once(_mutant_options(mutant, seed), console, keep=False)
+        caught = [one for one in findings.verdicts if one.violations and one.invariant in mutant.caught_by]
+        if not caught:
+            missed.append(name)
+        by = ", ".join(one.invariant for one in caught) or f"NOBODY (others: {findings.broken})"
+        breaches = sum(len(one.violations) for one in caught)
+        console.print(f"{name}: {by}, {breaches} times", style="green" if caught else "red")
+        table.add_row(name, mutant.what, by, str(breaches))
+    console.print(table)
+    console.print(f"chaos: {len(names) - len(missed)} of {len(names)} mutants caught; seed {seed}")
+    return 1 if missed else 0
+
+
+def _mutant_options(mutant: Mutant, seed: int) -> Options:
+    return Options(
+        seed=seed,
+        tasks=500,
+        events=12 if mutant.faults else 0,
+        seconds=25,
+        workers=3,
+        mutant=mutant.name,
+        kinds=mutant.faults,
+        drain_limit=20,
+    )
 
 
 async def run_once(options: Options, console: Console, *, keep: bool) -> Findings:
@@ -300,7 +338,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--workers", type=int, default=4, help="worker processes (default: 4)")
     parser.add_argument("--kinds", nargs="*", default=[], help="only these kinds of faults")
     parser.add_argument("--report", help="write the report to this file, as JSON")
-    parser.add_argument("--mutant", default="", help="break the workers in this way, to see whether it is noticed")
+    parser.add_argument("--mutant", default="", help="break the workers in this way")
+    parser.add_argument("--mutants", nargs="*", help="a short run for each (of those)")
     parser.add_argument("--keep", action="store_true", help="keep logs and records")
     return parser.parse_args()
 

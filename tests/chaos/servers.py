@@ -63,7 +63,8 @@ class Cluster:
 
     def dsn(self, database: str = "postgres") -> str:
         """Past all proxies."""
-        return f"postgresql://postgres@/{database}?host={quote(str(self.data), safe='/')}&port={embedded.PORT}"
+        directory = quote(str(self.data), safe="/")
+        return f"postgresql://postgres@/{database}?host={directory}&port={embedded.PORT}"
 
     async def create(self) -> None:
         """An empty cluster."""
@@ -248,7 +249,7 @@ class Servers:
         """Build a standby; a crash of the primary meanwhile means to begin again."""
         for attempt in range(_STANDBY_TRIES):
             try:
-                return await self._build_standby()
+                await self._build_standby()
             except (RuntimeError, *_ERRORS):
                 if attempt == _STANDBY_TRIES - 1:
                     raise
@@ -257,6 +258,8 @@ class Servers:
                 self.primary.reload()
                 await self.standby.crash()
                 await asyncio.sleep(0.5)
+            else:
+                return
 
     async def _build_standby(self) -> None:
         await self.standby.copy(self.primary)

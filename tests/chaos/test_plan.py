@@ -26,9 +26,17 @@ def test_events_come_in_order_within_the_time_given():
     assert [event.number for event in plan(7)] == list(range(1, 41))
 
 
-
 def test_every_kind_comes_where_there_is_room():
-    assert {event.kind for event in plan(7)} == set(KINDS)
+    assert {event.kind for event in plan(7, parents=["p1"])} == set(KINDS)
+
+
+def test_without_parents_no_child_is_killed():
+    assert "kill_child" not in {event.kind for event in plan(7, events=500)}
+
+
+def test_children_are_killed_under_parents_only():
+    events = plan(7, events=500, parents=["p1"])
+    assert {event.target for event in events if event.kind == "kill_child"} == {"p1"}
 
 
 def test_a_plan_may_be_restricted_to_some_kinds():
