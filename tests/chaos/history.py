@@ -141,6 +141,11 @@ class Fault:
     found: float | None = None
 
     @property
+    def connection(self) -> str | None:
+        """The one connection that it is about."""
+        return self.facts.get("conn")
+
+    @property
     def span(self) -> Span:
         """While it lasted."""
         return self.at, self.over if self.over is not None else self.at
@@ -379,7 +384,7 @@ class History:
         spans = defaultdict(list)
         for fault in self.faults:
             if fault.kind == "sigstop" and fault.pid is not None:
-                spans[fault.pid].append(fault.span)
+                spans[fault.pid].append((fault.at, math.inf if fault.over is None else fault.over))
         return spans
 
     @cached_property
@@ -402,6 +407,8 @@ class History:
 
 def _mend(faults: list[Fault], line: dict[str, Any]) -> None:
     for fault in faults:
+        if line.get("conn", fault.connection) != fault.connection:
+            continue
         if line["event"] == "found":
             fault.found = line["at"] if fault.found is None else fault.found
         else:

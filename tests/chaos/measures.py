@@ -178,11 +178,21 @@ def _something_pending(history: History, at: float) -> bool:
 
 
 def _found(history: History) -> Iterator[float]:
+    """Until the worker gave the silent connection up; where it never did, as long as it was silent."""
     for fault in history.faults:
-        if fault.kind == "half_open" and fault.found is not None:
-            yield fault.found - fault.at
-        elif fault.kind == "half_open" and fault.over is not None and fault.over - fault.at > 10.0:
-            yield math.inf
+        if fault.kind != "half_open" or fault.over is None and fault.found is None:
+            continue
+        until = fault.over if fault.found is None else fault.found
+        if fault.found is not None or _lived(history, fault.pid, (fault.at, until)):
+            yield until - fault.at
+
+
+def _lived(history: History, pid: int | None, span: Span) -> bool:
+    """Whether a process went on all that time, and was neither killed nor told to stop."""
+    if pid is None:
+        return False
+    ends = [history.exits.get(pid, math.inf), *history.told_to_go[pid]]
+    return not any(span[0] <= end <= span[1] for end in ends)
 
 
 def _deaf_waits(history: History) -> Iterator[float]:

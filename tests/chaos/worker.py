@@ -19,14 +19,14 @@ def start() -> None:
     mutant = os.environ.get("CHAOS_MUTANT")
     if mutant:
         MUTANTS[mutant].apply()
-    sys.argv = [sys.argv[0], *(_signed(argument) for argument in sys.argv[1:])]
+    sys.argv = [sys.argv[0], *(signed(argument) for argument in sys.argv[1:])]
     variable = "ASYNCTASKD_DATABASE_URL"
     if variable in os.environ:
-        os.environ[variable] = _signed(os.environ[variable])
+        os.environ[variable] = signed(os.environ[variable])
     main()
 
 
-def _signed(argument: str) -> str:
+def signed(argument: str) -> str:
     """A database URL that tells the audit which process it is; anything else as it is."""
     if not argument.startswith(("postgresql://", "postgres://")):
         return argument
