@@ -141,6 +141,11 @@ class Fleet:
             await worker.proxy.start()
             self._keepers.append(asyncio.create_task(self._keep(worker), name=worker.name))
 
+    def last_words(self) -> str:
+        """The end of every worker's log."""
+        logs = sorted((self._directory / "logs").iterdir())
+        return "\n".join(f"{log.name}: {log.read_text(errors='replace')[-1000:]}" for log in logs)
+
     async def stop(self) -> None:
         """SIGTERM to all; until they have ended."""
         self._closing = True

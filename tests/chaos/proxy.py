@@ -159,6 +159,8 @@ class Connection:
                 head, body = request
                 if len(head) == _STARTUP_HEAD or await self._take_note(head[:1], body):
                     await self._send(self._to_server, head + body)
+            # That the client left doesn't get through either.
+            await self._open()
 
     async def _take_note(self, kind: bytes, body: bytes) -> bool:
         """Look for a statement that is to be lost; False where the request is to be lost."""
@@ -209,10 +211,13 @@ class Connection:
     async def _send(self, to: asyncio.StreamWriter, data: bytes) -> None:
         if self._proxy.delay:
             await asyncio.sleep(self._proxy.delay)
-        await self.gate.wait()
-        await self._proxy.gate.wait()
+        await self._open()
         to.write(data)
         await to.drain()
+
+    async def _open(self) -> None:
+        await self.gate.wait()
+        await self._proxy.gate.wait()
 
 
 class Proxy:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -59,7 +60,7 @@ class Findings:
         breaches = sum(len(one.violations) for one in self.verdicts)
         return (
             f"chaos: {verdict}: {self.counts.get('tasks', 0):,} tasks, {sum(self.faults.values()):,} faults, "
-            f"{breaches} breaches, {len(self.wrong)} surprises, {len(self.too_slow)} figures over their limit, "
+            f"{breaches} breaches, {len(self.wrong)} surprises, {len(self.too_slow)} figures too high, "
             f"{len(self.duplicates)} duplicates; seed {seed}"
         )
 
@@ -69,10 +70,9 @@ class Findings:
         console.print(self._measures())
         console.print(_pairs("Faults by kind", self.faults))
         console.print(_pairs("What happened", self.facts | self.counts))
+        console.print(_pairs("Duplicates, by what explains them", self._reasons()))
         for line in self._breaches():
             console.print(line, style="red", markup=False, highlight=False)
-        for duplicate in [one for one in self.duplicates if not one["because"]][:_SHOWN]:
-            console.print(f"duplicate without a loss: {duplicate}", style="red", markup=False)
         console.print(self.summary, style="bold green" if self.is_clean else "bold red", highlight=False)
 
     def as_dict(self) -> dict[str, Any]:
@@ -106,6 +106,9 @@ class Findings:
             verdict = {True: "ok", False: "TOO SLOW", None: ""}[one.held]
             table.add_row(one.name, str(one.count), *values, f"{one.bounded} ≤ {one.bound:g}", verdict)
         return table
+
+    def _reasons(self) -> dict[str, Any]:
+        return dict(Counter(one["because"] or "nothing" for one in self.duplicates))
 
     def _breaches(self) -> Iterable[str]:
         yield from self.wrong[:_SHOWN]

@@ -39,6 +39,7 @@ from tests.chaos.report import Findings, write_report
 from tests.chaos.servers import Servers
 
 START_LIMIT = 60.0
+_TELL_INTERVAL = 15.0
 DRAIN_LIMIT = 60.0
 """Seconds from the last fault to the last terminal status. Snoozes, retries and delays are short; the longest
 wait is a lease, three times in a row."""
@@ -110,7 +111,10 @@ class Run:
         settings = {"lease": LEASE, "grace": GRACE, "strict_percentage": 100}
         self.journal.event("run_began", seed=self.options.seed, **settings)
         await self.fleet.start()
-        await self._until("SELECT count(*) FROM asynctaskd.workers", self.fleet.processes, START_LIMIT)
+        try:
+            await self._until("SELECT count(*) FROM asynctaskd.workers", self.fleet.processes, START_LIMIT)
+        except TimeoutError:
+            raise SystemExit(f"the workers don't come up: {self.fleet.last_words()}") from None
 
     async def _break_things(self) -> None:
         options = self.options
@@ -148,15 +152,23 @@ class Run:
         await self.breaker.strike(event)
 
     async def _tell(self) -> None:
-        """A line of progress now and then."""
-        while True:
-            await asyncio.sleep(10)
-            passed = time.monotonic() - self.began
-            begun = sum(event.at <= passed for event in self.plan)
-            self.console.print(
-                f"{passed:5.0f} s: {self.enqueuer.drawn:,} of {self.options.tasks:,} orders, "
-                f"{begun} of {len(self.plan)} faults, {await self._left()} tasks under way"
-            )
+        """How far it is: one line that changes on a terminal, else a line now and then."""
+        if not self.console.is_terminal:
+            while True:
+                await asyncio.sleep(_TELL_INTERVAL)
+                self.console.print(await self._progress(), highlight=False)
+        with self.console.status("breaking things") as line:
+            while True:
+                line.update(await self._progress())
+                await asyncio.sleep(1)
+
+    async def _progress(self) -> str:
+        passed = time.monotonic() - self.began
+        begun = sum(event.at <= passed for event in self.plan)
+        return (
+            f"{passed:5.0f} s: {self.enqueuer.drawn:,} of {self.options.tasks:,} orders, "
+            f"{begun:,} of {len(self.plan):,} faults, {await self._left()} tasks under way"
+        )
 
     async def _left(self) -> str:
         try:
@@ -170,6 +182,7 @@ class Run:
 
     async def _drain(self) -> None:
         began = time.monotonic()
+        await self.servers.protected(timeout=START_LIMIT)
         self.journal.event("draining")
         try:
             await self._until("SELECT -count(*) FROM asynctaskd.tasks", 0, self.options.drain_limit)

@@ -51,7 +51,7 @@ async def work_off(dsn: str, connection: Any) -> None:
     daemon = Daemon(app, dsn, DaemonConfig.model_validate(config))
     life = asyncio.create_task(daemon.run())
     async with asyncio.timeout(LONG_ENOUGH):
-        while await connection.fetchval("SELECT count(*) FROM asynctaskd.tasks"):  # noqa: ASYNC110
+        while await connection.fetchval("SELECT count(*) FROM asynctaskd.tasks"):
             await asyncio.sleep(0.02)
     daemon.stop()
     await life
