@@ -158,13 +158,7 @@ def _is_of(history: History, claim: Claim, pid: int) -> bool:
 
 
 def _strict_running(history: History, worker: str, at: float) -> int:
-    return sum(
-        1
-        for claim in history.claims
-        if claim.worker == worker
-        and claim.at <= at < claim.left_at
-        and history.stories[claim.task].birth.priority > 0
-    )
+    return sum(begin <= at < end for begin, end in history.strict_spans.get(worker, ()))
 
 
 @invariant("groups share claims as their weights say, within 5 % of 1,000 claims, while all have a backlog")

@@ -404,6 +404,15 @@ class History:
             found[claim.worker] += [(claim.at, 1), (claim.left_at, -1)]
         return {worker: sorted(steps) for worker, steps in found.items()}
 
+    @cached_property
+    def strict_spans(self) -> dict[str, list[Span]]:
+        """Worker → when it held tasks of the strict lane."""
+        found = defaultdict(list)
+        for claim in self.claims:
+            if self.stories[claim.task].birth.priority > 0:
+                found[claim.worker].append((claim.at, claim.left_at))
+        return found
+
 
 def _mend(faults: list[Fault], line: dict[str, Any]) -> None:
     for fault in faults:
