@@ -11,6 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
+from uuid import NAMESPACE_URL, uuid5
 
 import psutil
 
@@ -69,6 +70,7 @@ class Worker:
     processes: int = 0  # under a parent
     process: Process | None = None
     starts: int = 0
+    ended: asyncio.Event = field(default_factory=asyncio.Event)  # the process that runs now
 
     @property
     def pid(self) -> int | None:
@@ -171,6 +173,7 @@ class Fleet:
         while not self._closing:
             process = await self._start(worker)
             code = await self._end_of(worker, process)
+            worker.ended.set()
             if surprise := process.surprise(code):
                 self._surprise(worker, process, surprise)
             self._journal.event("exited", pid=process.handle.pid, target=worker.name, code=code)
@@ -186,12 +189,13 @@ class Fleet:
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
-                env=self._environment(),
+                env=self._environment(worker),
                 cwd=ROOT,
                 start_new_session=True,
             )
         self._groups.append(handle.pid)
         worker.process = Process(handle)
+        worker.ended = asyncio.Event()
         self._journal.event("started", pid=handle.pid, target=worker.name, start=worker.starts)
         return worker.process
 
@@ -222,10 +226,15 @@ class Fleet:
             *("--config", str(self._directory / "chaos.toml")),
         ]
 
-    def _environment(self) -> dict[str, str]:
+    def _environment(self, worker: Worker) -> dict[str, str]:
         alien = ("PG", "ASYNCTASKD_")
+        # One keeps its name over restarts, so that each process may take over from the one before.
+        named = (
+            {"ASYNCTASKD_WORKER_ID": str(uuid5(NAMESPACE_URL, worker.name))} if worker.name == "w2" else {}
+        )
         return {
             **{name: value for name, value in os.environ.items() if not name.startswith(alien)},
+            **named,
             "CHAOS_WITNESS": str(self._directory / "witness.jsonl"),
             "CHAOS_MUTANT": self._mutant,
         }

@@ -303,9 +303,9 @@ async def run_mutants(names: list[str], seed: int, console: Console) -> int:
 def _mutant_options(mutant: Mutant, seed: int) -> Options:
     return Options(
         seed=seed,
-        tasks=500,
-        events=12 if mutant.faults else 0,
-        seconds=25,
+        tasks=700,
+        events=24 if mutant.faults else 0,
+        seconds=30,
         workers=3,
         mutant=mutant.name,
         kinds=mutant.faults,
