@@ -69,6 +69,8 @@ class Breaker:
             self._skip(event, f"{worker.name} has no children")
             return
         child = worker.pids[event.number % len(worker.pids)]
+        assert worker.process is not None
+        worker.process.lost_a_child = True
         self._journal.fault(event.number, "sigkill", pid=child, parent=True, target=worker.name)
         with suppress(ProcessLookupError):
             os.kill(child, signal.SIGKILL)

@@ -48,6 +48,7 @@ class Process:
     handle: asyncio.subprocess.Process
     signals: list[signal.Signals] = field(default_factory=list)
     is_frozen: bool = False
+    lost_a_child: bool = False
 
     def surprise(self, code: int) -> str:
         """What is wrong with its end, in words, or nothing."""
@@ -55,8 +56,9 @@ class Process:
         if signal.SIGKILL in self.signals and code == -signal.SIGKILL:
             return ""
         if asked:
-            # Before it handles signals SIGTERM simply ends it; the third one ends it hard.
-            fine = {0, -signal.SIGTERM} | ({1} if asked > 2 else set())
+            # Before it handles signals SIGTERM simply ends it; the third one ends it hard. A parent tells how its
+            # children ended.
+            fine = {0, -signal.SIGTERM} | ({1} if asked > 2 or self.lost_a_child else set())
             return "" if code in fine else f"exited with {code} after {asked} times SIGTERM"
         return f"ended by itself with {code}"
 
