@@ -19,6 +19,10 @@ _LISTENS_AGAIN = 3.0
 """How long LISTEN counts as broken where nobody noted when it worked again, in seconds."""
 
 
+_COMES_WITHIN = 1.0
+"""How long after a server's return the first task may come that could be claimed, in seconds."""
+
+
 @dataclass(frozen=True, slots=True)
 class Figure:
     """One duration, measured `count` times, in seconds. `held` is None where there was nothing to measure."""
@@ -165,15 +169,17 @@ def _claiming_again(history: History) -> Iterator[float]:
             continue
         place = bisect_left(claimed, fault.over)
         broken_again = next((at for at in starts if at > fault.over), math.inf)
-        if _something_pending(history, fault.over):
+        if _something_pending(history, (fault.over, fault.over + _COMES_WITHIN)):
             first = claimed[place] if place < len(claimed) else history.ended_at
             if first < broken_again:
                 yield first - fault.over
 
 
-def _something_pending(history: History, at: float) -> bool:
+def _something_pending(history: History, span: Span) -> bool:
     return any(
-        since <= at < until for story in history.stories.values() for since, until, _ in story.pending_spans()
+        since < span[1] and span[0] < until
+        for story in history.stories.values()
+        for since, until, _ in story.pending_spans()
     )
 
 
