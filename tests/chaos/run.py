@@ -252,7 +252,10 @@ def describe(facts: dict[str, Any]) -> str:
 
 def main() -> int:
     """Run once, or once for every mutant."""
-    return asyncio.run(_run(_arguments(), Console(soft_wrap=True)))
+    try:
+        return asyncio.run(_run(_arguments(), Console(soft_wrap=True)))
+    except asyncio.CancelledError:
+        return 130
 
 
 async def _run(arguments: argparse.Namespace, console: Console) -> int:
