@@ -35,7 +35,7 @@ from tests.chaos.judge import duplicates, judge
 from tests.chaos.mutants import MUTANTS, Mutant
 from tests.chaos.plan import GRACE, LEASE, Event, make_plan
 from tests.chaos.proxy import Proxy
-from tests.chaos.report import Findings, write_report
+from tests.chaos.report import Caught, Findings, write_json
 from tests.chaos.servers import Servers
 
 START_LIMIT = 60.0
@@ -264,11 +264,13 @@ async def _run(arguments: argparse.Namespace, console: Console) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, task.cancel)
     if arguments.mutants is not None:
-        return await run_mutants(arguments.mutants or list(MUTANTS), arguments.seed, console)
+        names = arguments.mutants or list(MUTANTS)
+        caught = [await run_mutant(MUTANTS[name], arguments.seed, console) for name in names]
+        return show_caught(caught, arguments, console)
     findings = await run_once(_options(arguments), console, keep=arguments.keep)
     findings.show(console)
     if arguments.report:
-        write_report(findings, Path(arguments.report))
+        write_json(findings.as_dict(), Path(arguments.report))
     return 0 if findings.is_clean else 1
 
 
@@ -284,23 +286,28 @@ def _options(arguments: argparse.Namespace) -> Options:
     )
 
 
-async def run_mutants(names: list[str], seed: int, console: Console) -> int:
-    """A short run for each; every one must be caught by an invariant that is meant to."""
-    table = Table("mutant", "what it does wrong", "caught by", "breaches", title="Mutants")
-    missed = []
-    for name in names:
-        mutant = MUTANTS[name]
-        findings = await run_once(_mutant_options(mutant, seed), console, keep=False)
-        caught = [one for one in findings.verdicts if one.violations and one.invariant in mutant.caught_by]
-        if not caught:
-            missed.append(name)
-        by = ", ".join(one.invariant for one in caught) or f"NOBODY (others: {findings.broken})"
-        breaches = sum(len(one.violations) for one in caught)
-        console.print(f"{name}: {by}, {breaches} times", style="green" if caught else "red")
-        table.add_row(name, mutant.what, by, str(breaches))
+async def run_mutant(mutant: Mutant, seed: int, console: Console) -> Caught:
+    """A short run with a mistake built in, which an invariant that is meant to must catch."""
+    findings = await run_once(_mutant_options(mutant, seed), console, keep=False)
+    by = {one.invariant: len(one.violations) for one in findings.verdicts if one.violations}
+    caught = Caught(mutant.name, mutant.what, sorted(mutant.caught_by & by.keys()), by)
+    console.print(f"{mutant.name}: {caught.verdict}", style="green" if caught.by else "red", highlight=False)
+    return caught
+
+
+def show_caught(mutants: list[Caught], arguments: argparse.Namespace, console: Console) -> int:
+    """The table of all mutants, and the same as JSON; the exit code."""
+    table = Table("mutant", "what it does wrong", "caught by", title="Mutants")
+    for one in mutants:
+        table.add_row(one.name, one.what, one.verdict, style="" if one.by else "red")
     console.print(table)
-    console.print(f"chaos: {len(names) - len(missed)} of {len(names)} mutants caught; seed {seed}")
-    return 1 if missed else 0
+    caught = sum(bool(one.by) for one in mutants)
+    summary = f"chaos: {caught} of {len(mutants)} mutants caught; seed {arguments.seed}"
+    console.print(summary, highlight=False)
+    if arguments.report:
+        rows = [asdict(one) for one in mutants]
+        write_json({"summary": summary, "mutants": rows}, Path(arguments.report))
+    return 0 if caught == len(mutants) else 1
 
 
 def _mutant_options(mutant: Mutant, seed: int) -> Options:
