@@ -118,7 +118,7 @@ class Findings:
 
 @dataclass(frozen=True)
 class Caught:
-    """Whether a mutant was caught: `by` which of the invariants meant for it, and how often each was `broken`."""
+    """Whether a mutant was caught: by which invariants that are meant to, and how often each was broken."""
 
     name: str
     what: str
