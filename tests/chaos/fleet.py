@@ -56,8 +56,8 @@ class Process:
         if signal.SIGKILL in self.signals and code == -signal.SIGKILL:
             return ""
         if asked:
-            # Before it handles signals SIGTERM simply ends it; the third one ends it hard. A parent tells how its
-            # children ended.
+            # Before it handles signals SIGTERM simply ends it; the third one ends it hard. A parent tells how
+            # its children ended.
             fine = {0, -signal.SIGTERM} | ({1} if asked > 2 or self.lost_a_child else set())
             return "" if code in fine else f"exited with {code} after {asked} times SIGTERM"
         return f"ended by itself with {code}"

@@ -337,8 +337,8 @@ async def run_once(options: Options, console: Console, *, keep: bool) -> Finding
         kept = keep or (not findings.is_clean and not options.mutant)
     finally:
         if kept:
-            for cluster in ("a", "b"):
-                shutil.rmtree(directory / cluster, ignore_errors=not keep)
+            for cluster in () if keep else ("a", "b"):
+                shutil.rmtree(directory / cluster, ignore_errors=True)
             console.print(f"logs and what was recorded are in {directory}")
         else:
             shutil.rmtree(directory)
@@ -363,7 +363,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--report", help="write the report to this file, as JSON")
     parser.add_argument("--mutant", default="", help="break the workers in this way")
     parser.add_argument("--mutants", nargs="*", help="a short run for each (of those)")
-    parser.add_argument("--keep", action="store_true", help="keep logs and records")
+    parser.add_argument("--keep", action="store_true", help="keep logs, records and databases")
     return parser.parse_args()
 
 
