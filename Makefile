@@ -32,7 +32,7 @@ chaos-long: $(STAMP) ## The same with 100,000 tasks and 1,000 faults (45 minutes
 		--report benchmarks/results/chaos-long.json $(ARGS)
 
 chaos-mutants: $(STAMP) ## See that the judge notices: one short run for each mistake that is built in (15 minutes)
-	@$(BIN)/python -m tests.chaos.run --mutants $(ARGS)
+	@$(BIN)/python -m tests.chaos.run --report benchmarks/results/chaos-mutants.json --mutants $(ARGS)
 
 format: $(STAMP) ## Format the code and mend what ruff can mend
 	@$(BIN)/ruff check --fix .

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import sys
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -68,9 +69,44 @@ class Breaker:
             self._skip(event, f"{worker.name} has no children")
             return
         child = worker.pids[event.number % len(worker.pids)]
+        assert worker.process is not None
+        worker.process.lost_a_child = True
         self._journal.fault(event.number, "sigkill", pid=child, parent=True, target=worker.name)
         with suppress(ProcessLookupError):
             os.kill(child, signal.SIGKILL)
+
+    async def _kill_release(self, event: Event) -> None:
+        """Kill, and say so, as systemd's ExecStopPost does."""
+        worker = self._worker(event)
+        identity = await self._identity_of(worker)
+        if identity is None:
+            self._skip(event, f"{worker.name} has no lease")
+            return
+        self._journal.fault(event.number, "sigkill", pid=worker.pid, target=worker.name, released=identity)
+        ended = worker.ended
+        worker.send(signal.SIGKILL)
+        await ended.wait()
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "asynctaskd", "release", "--worker", identity),
+            *("--database", self._servers.dsn),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+        )
+        said, _ = await process.communicate()
+        self._journal.event("released", event.number, code=process.returncode, said=said.decode())
+
+    async def _identity_of(self, worker: Worker) -> str | None:
+        """The identity of its process, where it has just one that is live."""
+        question = "SELECT id::text FROM asynctaskd.workers AS w WHERE pid = $1 AND asynctaskd.is_live(w)"
+        try:
+            connection = await asyncpg.connect(self._servers.dsn, timeout=_STATEMENT_LIMIT)
+            try:
+                return await connection.fetchval(question, worker.pid, timeout=_STATEMENT_LIMIT)
+            finally:
+                await connection.close(timeout=1)
+        except _ERRORS:
+            return None
 
     async def _terminate(self, event: Event) -> None:
         self._send(event, self._worker(event), signal.SIGTERM)

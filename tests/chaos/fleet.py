@@ -11,6 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
+from uuid import NAMESPACE_URL, uuid5
 
 import psutil
 
@@ -47,6 +48,7 @@ class Process:
     handle: asyncio.subprocess.Process
     signals: list[signal.Signals] = field(default_factory=list)
     is_frozen: bool = False
+    lost_a_child: bool = False
 
     def surprise(self, code: int) -> str:
         """What is wrong with its end, in words, or nothing."""
@@ -54,8 +56,9 @@ class Process:
         if signal.SIGKILL in self.signals and code == -signal.SIGKILL:
             return ""
         if asked:
-            # Before it handles signals SIGTERM simply ends it; the third one ends it hard.
-            fine = {0, -signal.SIGTERM} | ({1} if asked > 2 else set())
+            # Before it handles signals SIGTERM simply ends it; the third one ends it hard. A parent tells how
+            # its children ended.
+            fine = {0, -signal.SIGTERM} | ({1} if asked > 2 or self.lost_a_child else set())
             return "" if code in fine else f"exited with {code} after {asked} times SIGTERM"
         return f"ended by itself with {code}"
 
@@ -69,6 +72,7 @@ class Worker:
     processes: int = 0  # under a parent
     process: Process | None = None
     starts: int = 0
+    ended: asyncio.Event = field(default_factory=asyncio.Event)  # the process that runs now
 
     @property
     def pid(self) -> int | None:
@@ -171,6 +175,7 @@ class Fleet:
         while not self._closing:
             process = await self._start(worker)
             code = await self._end_of(worker, process)
+            worker.ended.set()
             if surprise := process.surprise(code):
                 self._surprise(worker, process, surprise)
             self._journal.event("exited", pid=process.handle.pid, target=worker.name, code=code)
@@ -186,12 +191,13 @@ class Fleet:
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
-                env=self._environment(),
+                env=self._environment(worker),
                 cwd=ROOT,
                 start_new_session=True,
             )
         self._groups.append(handle.pid)
         worker.process = Process(handle)
+        worker.ended = asyncio.Event()
         self._journal.event("started", pid=handle.pid, target=worker.name, start=worker.starts)
         return worker.process
 
@@ -222,10 +228,15 @@ class Fleet:
             *("--config", str(self._directory / "chaos.toml")),
         ]
 
-    def _environment(self) -> dict[str, str]:
+    def _environment(self, worker: Worker) -> dict[str, str]:
         alien = ("PG", "ASYNCTASKD_")
+        # One keeps its name over restarts, so that each process may take over from the one before.
+        named = (
+            {"ASYNCTASKD_WORKER_ID": str(uuid5(NAMESPACE_URL, worker.name))} if worker.name == "w2" else {}
+        )
         return {
             **{name: value for name, value in os.environ.items() if not name.startswith(alien)},
+            **named,
             "CHAOS_WITNESS": str(self._directory / "witness.jsonl"),
             "CHAOS_MUTANT": self._mutant,
         }

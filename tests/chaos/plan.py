@@ -30,6 +30,7 @@ KINDS: dict[str, Kind] = {
     "kill": Kind(10),
     "kill_all": Kind(1, "fleet"),
     "kill_child": Kind(6, "parent"),
+    "kill_release": Kind(3),
     "terminate": Kind(6),
     "terminate_twice": Kind(4, seconds=(0.1, 1.5)),
     "freeze_short": Kind(3, seconds=(0.5, 3.0)),
@@ -65,6 +66,8 @@ KINDS: dict[str, Kind] = {
     "swallow_enqueue": Kind(3, "enqueuer", seconds=(3.0, 8.0), choices={"then": ["cut", "silence"]}),
 }
 
+_WITNESSED = ("kill_child", "kill_release")
+
 
 @dataclass(frozen=True, slots=True)
 class Event:
@@ -94,10 +97,10 @@ def make_plan(
     """The events of a run, by time.
 
     Every kind comes once before chance decides, as far as there are events. `kinds` restricts the plan to
-    those; `parents` are workers that have child processes.
+    those; `parents` are workers that have child processes, without which no death is witnessed.
     """
     random = Random(seed)
-    possible = {name: KINDS[name] for name in kinds or KINDS if parents or KINDS[name].target != "parent"}
+    possible = {name: KINDS[name] for name in kinds or KINDS if parents or name not in _WITNESSED}
     names = list(possible)
     drawn = random.sample(names, len(names))[:events]  # chance may take its time
     drawn += random.choices(names, [kind.weight for kind in possible.values()], k=events - len(drawn))

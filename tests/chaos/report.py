@@ -116,10 +116,27 @@ class Findings:
             yield from (str(one) for one in verdict.violations[:_SHOWN])
 
 
-def write_report(findings: Findings, path: Path) -> None:
-    """Write the report as JSON."""
+@dataclass(frozen=True)
+class Caught:
+    """Whether a mutant was caught: by which invariants that are meant to, and how often each was broken."""
+
+    name: str
+    what: str
+    by: list[str]
+    broken: dict[str, int]
+
+    @property
+    def verdict(self) -> str:
+        """In words."""
+        if self.by:
+            return ", ".join(f"{name} ({self.broken[name]} times)" for name in self.by)
+        return f"NOBODY (others: {', '.join(self.broken) or 'none'})"
+
+
+def write_json(content: dict[str, Any], path: Path) -> None:
+    """Write a report as JSON."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(findings.as_dict(), indent=2, default=str) + "\n")
+    path.write_text(json.dumps(content, indent=2, default=str) + "\n")
 
 
 def _verdict_row(verdict: Verdict) -> dict[str, Any]:
