@@ -15,6 +15,9 @@ from tests.chaos.history import Claim, Fault, History, Span, without
 _CUTS_EVERYONE = frozenset({"restart", "failover"})
 _LISTEN = frozenset({"listen_broken"})
 
+_NO_CUT = _LISTEN | {"delay"}
+"""Faults after which a worker still knows what the database says."""
+
 _LISTENS_AGAIN = 3.0
 """How long LISTEN counts as broken where nobody noted when it worked again, in seconds."""
 
@@ -97,12 +100,23 @@ def _kills(history: History, *, parent: bool) -> list[Fault]:
 
 
 def _running_again(history: History, kills: list[Fault]) -> Iterator[float]:
-    """From the kill to the next claim of what it interrupted: first losses, with the database reachable."""
-    cut = _outages(history, settle=history.settings.lease)
+    """From the kill to the next claim of what it interrupted: first losses that somebody could see."""
     for fault in kills:
         for claim, following in _held(history, fault):
-            if claim.change.losses == 0 and _outside((fault.at, following.at), cut):
+            if claim.change.losses == 0 and _somebody_saw(history, fault, following.at):
                 yield following.at - fault.at
+
+
+def _somebody_saw(history: History, fault: Fault, until: float) -> bool:
+    """Whether another worker had the database all the time: who was cut off judges nobody for a lease."""
+    lease = history.settings.lease
+    return any(
+        worker.pid != fault.pid
+        and worker.since <= fault.at + lease / 2
+        and worker.valid_until >= until
+        and _outside((fault.at, until), history.disturbances(worker.pid, settle=lease, but=_NO_CUT))
+        for worker in history.workers.values()
+    )
 
 
 def _held(history: History, fault: Fault) -> Iterator[tuple[Claim, Claim]]:
@@ -126,11 +140,6 @@ def _pid(history: History, claim: Claim) -> int | None:
 def _next_claim(history: History, claim: Claim) -> Claim | None:
     claims = history.stories[claim.task].claims
     return next((one for one in claims if one.token > claim.token), None)
-
-
-def _outages(history: History, *, settle: float) -> list[Span]:
-    others = frozenset(fault.kind for fault in history.faults) - _CUTS_EVERYONE - {"terminate_backend"}
-    return history.disturbances(None, settle=settle, but=others)
 
 
 def _outside(span: Span, gaps: list[Span]) -> bool:

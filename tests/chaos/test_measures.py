@@ -26,6 +26,12 @@ def test_a_kill_while_the_database_was_away_is_not_measured():
     assert (found.count, found.held) == (0, None)
 
 
+def test_a_kill_that_nobody_could_see_is_not_measured():
+    past = orderly()
+    past.fault("partition", 5.0, 2, over=5.5)
+    assert figure(past, "kill -9 → running again").count == 0
+
+
 def test_a_kill_under_a_parent_is_measured_apart():
     past = orderly()
     past.history.faults[0].facts["parent"] = True
