@@ -10,9 +10,12 @@ from dataclasses import dataclass
 
 from tests.chaos.by_time import idle_spans
 from tests.chaos.by_witness import duplicates
-from tests.chaos.history import Claim, Fault, History, Span, without
+from tests.chaos.history import Claim, Fault, History, Span, merged, without
 
 _CUTS_EVERYONE = frozenset({"restart", "failover"})
+_LOCKS = frozenset({"lock_table", "lock_rows"})
+"""Somebody else has the rows: nobody can put them back meanwhile."""
+
 _LISTEN = frozenset({"listen_broken"})
 
 _LISTENS_AGAIN = 3.0
@@ -129,8 +132,9 @@ def _next_claim(history: History, claim: Claim) -> Claim | None:
 
 
 def _outages(history: History, *, settle: float) -> list[Span]:
-    others = frozenset(fault.kind for fault in history.faults) - _CUTS_EVERYONE - {"terminate_backend"}
-    return history.disturbances(None, settle=settle, but=others)
+    kinds = frozenset(fault.kind for fault in history.faults)
+    cuts = history.disturbances(None, settle=settle, but=kinds - _CUTS_EVERYONE - {"terminate_backend"})
+    return merged([*cuts, *history.disturbances(None, settle=0.0, but=kinds - _LOCKS)])
 
 
 def _outside(span: Span, gaps: list[Span]) -> bool:
