@@ -25,7 +25,7 @@ from asynctaskd.daemon.slots import Slots
 from asynctaskd.daemon.transactions import Transactions
 from asynctaskd.errors import DatabaseUnavailableError
 from asynctaskd.postgres.driver import open_pool
-from asynctaskd.postgres.listener import Listener
+from asynctaskd.postgres.listener import Listener, require_notices
 from asynctaskd.postgres.migrate import require_primary
 from asynctaskd.postgres.store import Store
 from asynctaskd.task import EventKind, TaskStatus, Transition
@@ -91,6 +91,7 @@ class Daemon:
         Raises:
             SchemaVersionError: the schema doesn't suit this version.
             DatabaseRefusedError: the database refused at the start: password, name or rights.
+            ConfigError: notices are required, and a pooler stands between.
         """
         async with AsyncExitStack() as stack:
             if not await self._begin(stack):
@@ -117,6 +118,8 @@ class Daemon:
             async with AsyncExitStack() as attempt:
                 try:
                     await require_primary(self._dsn, schema=self._config.database.schema_name)
+                    if self._config.database.listen == "on":
+                        await require_notices(self._listen_dsn)
                     await self._build(attempt)
                     await self._register()
                 except DatabaseUnavailableError as error:
@@ -134,7 +137,7 @@ class Daemon:
         schema = self._config.database.schema_name
         self._store = await Store.open(self._dsn, schema=schema)
         stack.push_async_callback(self._store.close)
-        pool = await open_pool(self._dsn, size=self._config.database.pool_size, call_timeout=None)
+        pool = await open_pool(self._dsn, size=self._config.database.pool_size)
         stack.callback(pool.terminate)
         transactions = Transactions(pool, self._store)
         client = Client(pool, self._app, schema=schema)
@@ -200,11 +203,15 @@ class Daemon:
         if self._config.worker.enabled:
             await self._claimer.run()
 
+    @property
+    def _listen_dsn(self) -> str:
+        given = self._config.database.listen_url
+        return given.get_secret_value() if given else self._dsn
+
     def _make_listener(self) -> Listener:
-        database = self._config.database
         return Listener(
-            database.listen_url.get_secret_value() if database.listen_url else self._dsn,
-            [f"{database.schema_name}_ready"],
+            self._listen_dsn,
+            [f"{self._config.database.schema_name}_ready"],
             hear=lambda _, label_set: self._claimer.look(label_set),
             wake=self._look,
         )
