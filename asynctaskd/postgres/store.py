@@ -200,9 +200,16 @@ class Store:
 
         None means that the claim is stale and nothing was written.
         """
-        await self.ensure_partitions([ended])  # an error would spoil the caller's transaction
-        call = connection.fetch(query("finalize", self._schema), *_columns([ended]))
-        return _written(await limited(connection, call, HOT)).get(ended.task_id)
+        try:
+            return await self._finalize_on(connection, ended)
+        except asyncpg.CheckViolationError:
+            await self.ensure_partitions([ended])
+            return await self._finalize_on(connection, ended)
+
+    async def _finalize_on(self, connection: asyncpg.Connection, ended: Ended) -> str | None:
+        async with connection.transaction():  # a savepoint: an error doesn't spoil the caller's transaction
+            call = connection.fetch(query("finalize", self._schema), *_columns([ended]))
+            return _written(await limited(connection, call, HOT)).get(ended.task_id)
 
     async def was_committed(self, transaction_id: str) -> bool:
         """What became of a transaction whose answer got lost; waits until the server knows."""
