@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 # One for each loop that talks to the database, so that none waits for another: claim, finalize, housekeeping,
 # and those that write hooks' ends and progress.
-_CONNECTIONS = 4
+CONNECTIONS = 4
 
 _NEXT_LOOK = 0.05  # seconds
 
@@ -123,7 +123,7 @@ class Store:
         self._progress = asyncio.Lock()
 
     @classmethod
-    async def open(cls, dsn: str, *, schema: str, connections: int = _CONNECTIONS) -> Store:
+    async def open(cls, dsn: str, *, schema: str, connections: int = CONNECTIONS) -> Store:
         """Connect. Raises DatabaseUnavailableError, DatabaseRefusedError or ConfigError."""
         return cls(await open_pinned_sessions(dsn, size=connections), schema)
 
