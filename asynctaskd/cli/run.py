@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import faulthandler
+import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -14,8 +16,10 @@ import typer
 from asynctaskd.cli.failures import ExitCode, complain
 from asynctaskd.cli.migrate import title_of, version_of
 from asynctaskd.cli.options import App, Concurrency, ConfigFile, Database, Schema, WorkerLabels
+from asynctaskd.cli.parent import child_command, how_many, run_parent
 from asynctaskd.cli.session import find_database, read_config
 from asynctaskd.cli.stopping import Signals, end_rest, exit_hard, threads_have_ended
+from asynctaskd.daemon.process import this_process
 from asynctaskd.postgres import embedded
 from asynctaskd.telemetry.events import emit
 from asynctaskd.telemetry.logs import configure_logging, describe_error, flush_logs
@@ -34,18 +38,40 @@ def run(
     database: Database = None,
     schema: Schema = None,
     config: ConfigFile = None,
+    *,
+    processes: Annotated[
+        str | None,
+        typer.Option(
+            "--processes",
+            metavar="N|cpu",
+            help="Run so many worker processes, each with all of the above, and start one that dies anew.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> int:
     """Run a worker until it is told to stop.
 
     SIGTERM or Ctrl-C: it stops claiming and lets running tasks finish (worker.grace); a second time: it puts
     them back at once; a third time: it ends hard. An unreachable database is waited for.
     """
+    count = None if processes is None else how_many(processes)
     settings = read_config(database, schema, config, concurrency=concurrency, labels=labels)
     signals = Signals()
     signals.install()
-    level = "debug" if ctx.find_root().params["debug"] else settings.log.level
-    configure_logging(level, settings.log.format)
+    debug = bool(ctx.find_root().params["debug"])
+    _log_to_stderr("debug" if debug else settings.log.level, settings.log.format)
+    if count is not None:
+        flags = {"--concurrency": concurrency, "--labels": labels, "--database": database, "--schema": schema}
+        command = child_command({"--app": app, "--config": config, **flags}, debug=debug, once=once)
+        return run_parent(command, count, settings, _prepared_database(settings))
+    if this_process().has_parent:
+        faulthandler.enable()  # the parent ends a process that is stuck with SIGABRT, to see where
+        signals.follow(this_process().orders())
     return _work(_build(app, settings), signals, once=once)
+
+
+def _log_to_stderr(level: str, style: str) -> None:
+    configure_logging(level, style, common={"pid": os.getpid()} if this_process().has_parent else None)
 
 
 def _build(app: str, config: DaemonConfig) -> Daemon:

@@ -22,6 +22,7 @@ from asynctaskd.daemon.keeper import LeaseKeeper, end_process
 from asynctaskd.daemon.lease import Lease
 from asynctaskd.daemon.loops import OUTAGE, Backoff, repeat
 from asynctaskd.daemon.slots import Slots
+from asynctaskd.daemon.succession import succeed
 from asynctaskd.daemon.transactions import Transactions
 from asynctaskd.errors import DatabaseUnavailableError
 from asynctaskd.postgres.driver import open_pool
@@ -121,6 +122,8 @@ class Daemon:
                     if self._config.database.listen == "on":
                         await require_notices(self._listen_dsn)
                     await self._build(attempt)
+                    if not await self._is_alone():
+                        return False
                     await self._register()
                 except DatabaseUnavailableError as error:
                     await backoff.wait(error)
@@ -181,6 +184,11 @@ class Daemon:
             start=self._executor.start,
             poll_interval=self._poll_interval,
         )
+
+    async def _is_alone(self) -> bool:
+        """Wait for others of the same worker.id; False if this one was told to stop meanwhile."""
+        named = self._config.worker.id is not None
+        return not named or await succeed(self._store, self._lease.worker, self._stopping)
 
     async def _register(self) -> None:
         await self._store.ensure_partitions()

@@ -89,6 +89,7 @@ _UNAVAILABLE = (
     asyncpg.InternalServerError,
     asyncpg.InvalidSQLStatementNameError,  # somebody cleared the session: a pooler, an operator
     asyncpg.DuplicatePreparedStatementError,
+    asyncpg.ObjectNotInPrerequisiteStateError,  # the database takes no connections for now
     *CONFLICTS,
 )
 _REFUSED = (

@@ -20,7 +20,7 @@ from asynctaskd.task import ClaimedTask
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from datetime import timedelta
+    from datetime import datetime, timedelta
     from uuid import UUID
 
     from asynctaskd.task import Transition
@@ -112,6 +112,20 @@ class WorkerRow:
     names: list[str]
     concurrency: int
     lease: timedelta
+
+
+@dataclass(frozen=True, slots=True)
+class Namesake:
+    """A worker's row, as far as it matters whether that worker is still there."""
+
+    id: UUID
+    name: UUID
+    process: UUID | None
+    place: str | None
+    hostname: str
+    pid: int
+    renewed_at: datetime
+    is_live: bool
 
 
 class Store:
@@ -253,9 +267,12 @@ class Store:
         """End tasks past their deadline; returns how many."""
         return int(await self._value("expire", limit))
 
-    async def recover(self, limit: int = 1000) -> list[asyncpg.Record]:
-        """Put back the tasks of workers that aren't live: rows of id, name, holder, losses."""
-        return await self._fetch("recover", limit)
+    async def recover(self, limit: int = 1000, *, judge: bool = True) -> list[asyncpg.Record]:
+        """Put back the tasks of workers that aren't live: rows of id, name, holder, losses.
+
+        Without `judge`, nobody is declared lost for being silent.
+        """
+        return await self._fetch("recover", limit, judge)
 
     async def declare_lost(self, worker_ids: Sequence[UUID], because: str) -> list[UUID]:
         """End the claims of workers whose death was seen; returns those that weren't stopped or lost before.
@@ -263,6 +280,22 @@ class Store:
         The next `recover` puts back what they held.
         """
         return [row[0] for row in await self._fetch("declare_lost", worker_ids, because)]
+
+    async def is_held(self, worker_ids: Sequence[UUID]) -> bool:
+        """Whether any of these workers holds a task."""
+        return bool(await self._value("is_held", worker_ids))
+
+    async def namesakes(self, name: UUID) -> list[Namesake]:
+        """The workers of a name (worker.id) that neither stopped nor are known to be lost."""
+        return [Namesake(*row) for row in await self._fetch("namesakes", name)]
+
+    async def find_workers(self, name: UUID) -> list[Namesake]:
+        """Workers that neither stopped nor are known to be lost, by identity or by worker.id."""
+        return [Namesake(*row) for row in await self._fetch("find_workers", name)]
+
+    async def workers_of(self, process: UUID) -> list[UUID]:
+        """The identities of a process that didn't say goodbye."""
+        return [row[0] for row in await self._fetch("workers_of", process)]
 
     async def wake_unknown(self, names: Sequence[str], limit: int = 1000) -> int:
         """Make tasks due that waited for somebody to know these names; returns how many."""
