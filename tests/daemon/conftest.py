@@ -169,6 +169,7 @@ def daemon_of(database: Any) -> Callable[..., Daemon]:
     def build(app: App, **settings: Any) -> Daemon:
         own = {key: settings.pop(key) for key in ("listen", "pool_size", "listen_url") if key in settings}
         end_process = settings.pop("end_process", never)
+        app_path = settings.pop("app_path", None)
         return Daemon(
             app,
             database.dsn,
