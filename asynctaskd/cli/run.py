@@ -53,7 +53,7 @@ def _build(app: str, config: DaemonConfig) -> Daemon:
     from asynctaskd.definitions.loader import load_app  # noqa: PLC0415
 
     application = load_app(app)
-    return Daemon(application, _prepared_database(config), config)
+    return Daemon(application, _prepared_database(config), config, app_path=app)
 
 
 def _prepared_database(config: DaemonConfig) -> str:

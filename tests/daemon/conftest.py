@@ -177,6 +177,7 @@ def daemon_of(database: Any) -> Callable[..., Daemon]:
                 {"database": {"url": database.dsn} | own, "worker": {"grace": "10s"} | settings}
             ),
             end_process=end_process,
+            app_path=app_path,
         )
 
     return build
