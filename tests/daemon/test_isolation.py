@@ -38,6 +38,12 @@ SUSPECTS = """
     async def where() -> int:
         return os.getpid()
 
+    @app.task("move")
+    async def move(to: str) -> str:
+        before = os.getcwd()
+        os.chdir(to)
+        return before
+
     @app.task("segfault")
     async def segfault() -> None:
         os.kill(os.getpid(), signal.SIGSEGV)
@@ -402,6 +408,16 @@ async def test_an_app_without_a_path_runs_its_suspects_in_the_worker(app, runnin
 
     async with running(app):
         assert (await wait(await suspect("where"))).result == os.getpid()
+
+
+async def test_a_suspect_begins_where_its_worker_began(
+    isolating, client, suspect, wait, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    async with isolating():
+        await wait(await client.enqueue("move", {"to": "/"}))
+        assert Path.cwd() == Path("/")
+        assert (await wait(await suspect("move", {"to": "/"}))).result == str(tmp_path)
 
 
 async def test_suspects_run_one_at_a_time(isolating, suspect, tables, witness, wait):
