@@ -13,7 +13,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from asynctaskd.daemon.context import ExecutionContext
-from asynctaskd.daemon.offspring import adopt_tasks, end_offspring, mark
+from asynctaskd.daemon.offspring import adopt_tasks, current_execution, end_offspring
 from asynctaskd.daemon.stalls import stack_of, stack_of_task
 from asynctaskd.definitions.text import describe_error
 from asynctaskd.durations import format_duration
@@ -140,7 +140,8 @@ class Execution:
 
     def start_timer(self) -> None:
         """(Re)start the timeout from what is left of it."""
-        self.stop_timer()
+        if self.timer is not None:
+            self.timer.cancel()
         left = self._started + self.timeout.total_seconds() - monotonic()
         self.timer = asyncio.get_running_loop().call_later(left, self.interrupt, Interruption.TIMEOUT)
 
@@ -207,10 +208,11 @@ class Executor:
         if obstacle is not None:
             self._hand_on(execution, obstacle)
             return
-        isolation = self._isolation if task.is_suspect else None
-        if isolation is None:
+        attempt = self._attempt
+        if self._isolation is not None and task.is_suspect:
+            attempt = self._isolation.attempt
+        else:
             execution.start_timer()
-        attempt = self._attempt if isolation is None else isolation.attempt
         # Not by the loop's task factory: one that starts tasks eagerly would run the handler here and now.
         execution.runner = asyncio.Task(self._run(execution, attempt), loop=self._loop)
         execution.runner.add_done_callback(lambda _: self._end(execution))
@@ -222,7 +224,11 @@ class Executor:
 
     def _end(self, execution: Execution) -> None:
         # Here, not in the runner: a task cancelled before its first step runs none of its body.
-        execution.stop_timer()
+        if execution.timer is not None:
+            execution.timer.cancel()
+        execution.runner = (
+            None  # whose context holds the execution: a cycle that would wait for the collector
+        )
         outcome = execution.outcome or _interrupted(execution, Released())
         self._hand_on(execution, outcome)
 
@@ -243,7 +249,7 @@ class Executor:
     async def _attempt(self, execution: Execution) -> Outcome:
         definition = execution.definition
         assert definition is not None  # noqa: S101  (an obstacle otherwise)
-        mark(execution)
+        current_execution.set(execution)
         try:
             bound = definition.bind(execution.task.payload)
         except InvalidPayloadError as error:

@@ -30,12 +30,8 @@ _LAST_WORDS = 1.0
 
 _MOST_NAMES = 10
 
-_current: ContextVar[Execution] = ContextVar("asynctaskd_execution")
-
-
-def mark(execution: Execution) -> None:
-    """From here on, tasks that are created in this context belong to the execution."""
-    _current.set(execution)
+current_execution: ContextVar[Execution] = ContextVar("asynctaskd_execution")
+"""To which execution the tasks belong that are created in this context."""
 
 
 def adopt_tasks(loop: asyncio.AbstractEventLoop) -> Callable[[], None]:
@@ -96,7 +92,7 @@ class _Factory:
 
     def __call__(self, loop: asyncio.AbstractEventLoop, coro: Any, **options: Any) -> asyncio.Task[Any]:
         context = options.get("context")
-        execution = _current.get(None) if context is None else context.get(_current)
+        execution = current_execution.get(None) if context is None else context.get(current_execution)
         if execution is None:
             return self._make(loop, coro, **options)
         task = self._make(loop, _Guarded(coro) if inspect.iscoroutine(coro) else coro, **options)
