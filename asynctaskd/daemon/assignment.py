@@ -6,10 +6,14 @@ The worker sends one pickled `Assignment`, and lines of JSON after it; the proce
 from __future__ import annotations
 
 import json
+import mmap
+import os
 import pickle
 import struct
+import tempfile
 from dataclasses import asdict, dataclass
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from asynctaskd.task import Completed, Failed, Overdue, Released, Snoozed, Unroutable
@@ -20,7 +24,11 @@ if TYPE_CHECKING:
 LONGEST_LINE = 8 * 1_048_576
 """In bytes. A result has at most 1 MiB, and JSON within JSON escapes what it quotes."""
 
+LEASE_OVER = 213
+"""The exit code of a process that found the lease of its worker over."""
+
 _LENGTH = struct.Struct("!I")
+_INSTANT = struct.Struct("d")
 _OUTCOMES = {kind.__name__: kind for kind in (Completed, Failed, Overdue, Released, Snoozed, Unroutable)}
 
 
@@ -38,11 +46,44 @@ class Workplace:
 
 @dataclass(frozen=True, slots=True)
 class Assignment:
-    """One execution; `worker_pid` is whom the process must not outlive."""
+    """One execution; `worker_pid` is whom the process must not outlive, `lease_end` a descriptor."""
 
     task: ClaimedTask
     workplace: Workplace
     worker_pid: int
+    lease_end: int
+
+
+class SharedInstant:
+    """A moment in memory that processes share, in seconds by `lease.clock`, which is one clock for all."""
+
+    def __init__(self, descriptor: int | None = None) -> None:
+        self.descriptor = _shared_memory() if descriptor is None else descriptor
+        self._memory = mmap.mmap(self.descriptor, _INSTANT.size)
+
+    def set(self, instant: float) -> None:
+        """From any thread: eight aligned bytes are written at once."""
+        _INSTANT.pack_into(self._memory, 0, instant)
+
+    def get(self) -> float:
+        """What was set last, by whichever process; 0 before."""
+        instant: float = _INSTANT.unpack_from(self._memory)[0]
+        return instant
+
+    def close(self) -> None:
+        """Give it up; other processes keep it."""
+        self._memory.close()
+        os.close(self.descriptor)
+
+
+def _shared_memory() -> int:
+    if hasattr(os, "memfd_create"):
+        descriptor = os.memfd_create("asynctaskd")
+    else:
+        descriptor, path = tempfile.mkstemp()
+        Path(path).unlink()
+    os.ftruncate(descriptor, _INSTANT.size)
+    return descriptor
 
 
 def dump_assignment(assignment: Assignment) -> bytes:

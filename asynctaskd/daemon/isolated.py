@@ -14,6 +14,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -23,8 +24,16 @@ import uvloop
 from typing_extensions import override
 
 from asynctaskd.client import Client
-from asynctaskd.daemon.assignment import Assignment, dump_line, dump_outcome, read_assignment
+from asynctaskd.daemon.assignment import (
+    LEASE_OVER,
+    Assignment,
+    SharedInstant,
+    dump_line,
+    dump_outcome,
+    read_assignment,
+)
 from asynctaskd.daemon.execute import Execution, Executor, Interruption
+from asynctaskd.daemon.lease import clock
 from asynctaskd.daemon.loops import OUTAGE, run_to_end
 from asynctaskd.daemon.slots import Slots
 from asynctaskd.daemon.transactions import Transactions
@@ -141,6 +150,7 @@ def main() -> None:
     assignment = read_assignment(channel.receive)
     _be_expendable(assignment.worker_pid)
     _leave_signals_to_the_worker()
+    _end_with_the_lease(SharedInstant(assignment.lease_end))
     workplace = assignment.workplace
     configure_logging(workplace.log_level, workplace.log_format)
     sys.path[:] = workplace.import_path
@@ -191,6 +201,18 @@ def _be_expendable(worker_pid: int) -> None:
             Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
     if os.getppid() != worker_pid:
         _vanish()
+
+
+def _end_with_the_lease(end: SharedInstant) -> None:
+    """The worker fences itself, but not while it is frozen."""
+
+    def watch() -> None:
+        while (left := end.get() - clock()) > 0:
+            time.sleep(left)
+        os.killpg(os.getpid(), signal.SIGTERM)  # what the handler has started; not this process
+        os._exit(LEASE_OVER)
+
+    threading.Thread(target=watch, name="asynctaskd-lease", daemon=True).start()
 
 
 def _leave_signals_to_the_worker() -> None:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from asynctaskd.daemon.assignment import (
+    LEASE_OVER,
     LONGEST_LINE,
     Assignment,
     Workplace,
@@ -30,6 +31,7 @@ from asynctaskd.task import Failed, Released
 from asynctaskd.telemetry.events import emit
 
 if TYPE_CHECKING:
+    from asynctaskd.daemon.assignment import SharedInstant
     from asynctaskd.daemon.execute import Execution
     from asynctaskd.task import Outcome
 
@@ -43,8 +45,9 @@ _ELSEWHERE_AFTER = timedelta(seconds=30)
 class Isolation:
     """Starts processes for executions; each has `mercy` seconds to end once it was told to."""
 
-    def __init__(self, workplace: Workplace, *, mercy: float) -> None:
+    def __init__(self, workplace: Workplace, lease_end: SharedInstant, *, mercy: float) -> None:
         self.workplace = workplace
+        self.lease_end = lease_end.descriptor
         self.mercy = mercy
         self.directory = Path.cwd()  # a handler may change the worker's
 
@@ -110,7 +113,9 @@ class _Child:
         self._after(_START_LIMIT, self._refuse_to_wait)
         if self._execution.interruption is not None:  # told meanwhile
             self._kill()
-        assignment = Assignment(self._execution.task, self._isolation.workplace, os.getpid())
+        assignment = Assignment(
+            self._execution.task, self._isolation.workplace, os.getpid(), self._isolation.lease_end
+        )
         self._writer.write(dump_assignment(assignment))
         return reader
 
@@ -119,7 +124,7 @@ class _Child:
         return await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "asynctaskd.daemon.isolated", str(channel)),
             stdin=asyncio.subprocess.DEVNULL,
-            pass_fds=[channel],
+            pass_fds=[channel, self._isolation.lease_end],
             start_new_session=True,
             cwd=self._isolation.directory,
         )
@@ -199,6 +204,8 @@ class _Child:
             return self._outcome
         if self._execution.interruption is not None:  # which decides
             return Released()
+        if self._process is not None and self._process.returncode == LEASE_OVER:
+            return self._put_back("its process found the worker's lease over")
         if not self._has_started:
             return self._put_back(self._obstacle or f"its process {self._death()} before the handler began")
         lost = "after two workers were lost in a row while it ran"

@@ -12,7 +12,7 @@ from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 
 from asynctaskd.client import Client
-from asynctaskd.daemon.assignment import Workplace
+from asynctaskd.daemon.assignment import SharedInstant, Workplace
 from asynctaskd.daemon.claim import Claimer
 from asynctaskd.daemon.commands import Steering
 from asynctaskd.daemon.execute import Executor, Interruption
@@ -143,6 +143,8 @@ class Daemon:
         stack.push_async_callback(self._store.close)
         pool = await open_pool(self._dsn, size=self._config.database.pool_size, call_timeout=None)
         stack.callback(pool.terminate)
+        self._lease_end = SharedInstant()
+        stack.callback(self._lease_end.close)
         transactions = Transactions(pool, self._store)
         client = Client(pool, self._app, schema=schema)
 
@@ -172,7 +174,9 @@ class Daemon:
         )
         stack.callback(self._executor.close)
         self._lease = Lease(
-            worker_row(self._app, config), lost=lambda: self._interrupt(Interruption.LEASE_LOST)
+            worker_row(self._app, config),
+            lost=lambda: self._interrupt(Interruption.LEASE_LOST),
+            end=self._lease_end,
         )
         self._keeper = LeaseKeeper(
             self._lease,
@@ -201,7 +205,9 @@ class Daemon:
             self._app_path, self._dsn, database.schema_name, log.level, log.format, list(sys.path)
         )
         # Told to stop because the lease is lost, it has to be gone before others may run its task.
-        return Isolation(workplace, mercy=min(1.0, self._config.worker.lease.total_seconds() / 10))
+        return Isolation(
+            workplace, self._lease_end, mercy=min(1.0, self._config.worker.lease.total_seconds() / 10)
+        )
 
     async def _register(self) -> None:
         await self._store.ensure_partitions()
