@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import json
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Self, Unpack
@@ -241,7 +242,8 @@ class _Watch:
         ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.setdefault(task_id, []).append(ended)
         if self._looking is None or self._looking.done():
-            self._looking = asyncio.create_task(self._look())
+            # A context of its own: it serves everyone, and doesn't end with the handler that was the first.
+            self._looking = asyncio.create_task(self._look(), context=contextvars.Context())
         try:
             await ended
         finally:

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from asynctaskd.config import DaemonConfig
     from asynctaskd.daemon.supervisor import Daemon
 
+# A handler may have taken them, in seconds.
+_LOOK_AT_SIGNALS = 1.0
+
 
 def run(
     ctx: typer.Context,
@@ -59,7 +62,9 @@ def run(
     signals = Signals()
     signals.install()
     debug = bool(ctx.find_root().params["debug"])
-    _log_to_stderr("debug" if debug else settings.log.level, settings.log.format)
+    if debug:
+        settings = _talkative(settings)
+    _log_to_stderr(settings.log.level, settings.log.format)
     if count is not None:
         flags = {"--concurrency": concurrency, "--labels": labels, "--database": database, "--schema": schema}
         command = child_command({"--app": app, "--config": config, **flags}, debug=debug, once=once)
@@ -68,6 +73,10 @@ def run(
         faulthandler.enable()  # the parent ends a process that is stuck with SIGABRT, to see where
         signals.follow(this_process().orders())
     return _work(_build(app, settings), signals, once=once)
+
+
+def _talkative(config: DaemonConfig) -> DaemonConfig:
+    return config.model_copy(update={"log": config.log.model_copy(update={"level": "debug"})})
 
 
 def _log_to_stderr(level: str, style: str) -> None:
@@ -79,7 +88,7 @@ def _build(app: str, config: DaemonConfig) -> Daemon:
     from asynctaskd.definitions.loader import load_app  # noqa: PLC0415
 
     application = load_app(app)
-    return Daemon(application, _prepared_database(config), config)
+    return Daemon(application, _prepared_database(config), config, app_path=app)
 
 
 def _prepared_database(config: DaemonConfig) -> str:
@@ -102,8 +111,12 @@ def _migrate_private(dsn: str, schema: str) -> None:
 def _work(daemon: Daemon, signals: Signals, *, once: bool) -> int:
     import uvloop  # noqa: PLC0415
 
+    from asynctaskd.daemon.loops import run_to_end  # noqa: PLC0415
+
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        code, in_order = runner.run(_run(daemon, signals, once))
+        loop = runner.get_loop()
+        with signals.bound_to(partial(loop.call_soon_threadsafe, daemon.stop)):
+            code, in_order = run_to_end(loop, loop.create_task(_run(daemon, signals, once)))
         if not in_order or not threads_have_ended():
             # Closing the loop would wait for a handler that can't be stopped; its task is in the queue again.
             exit_hard(code)
@@ -114,12 +127,21 @@ def _work(daemon: Daemon, signals: Signals, *, once: bool) -> int:
 async def _run(daemon: Daemon, signals: Signals, once: bool) -> tuple[ExitCode, bool]:
     """The exit code, and whether everything has ended in order."""
     loop = asyncio.get_running_loop()
-    with signals.bound_to(partial(loop.call_soon_threadsafe, daemon.stop)), _own_threads(loop):
+    with _own_threads(loop):
+        keeping = asyncio.create_task(_keep_signals(signals))
         try:
             await daemon.run(once=once)
         except BaseExceptionGroup as crash:
             return _report_crash(crash), await end_rest()
+        finally:
+            keeping.cancel()
         return ExitCode.FINE, await end_rest()
+
+
+async def _keep_signals(signals: Signals) -> None:
+    while True:
+        await asyncio.sleep(_LOOK_AT_SIGNALS)
+        signals.take_back()
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from asynctaskd.cli.failures import ExitCode
+from asynctaskd.telemetry.events import emit
 from asynctaskd.telemetry.logs import flush_logs
 
 if TYPE_CHECKING:
@@ -41,6 +42,13 @@ class Signals:
         """Take both signals. Not by the loop: it doesn't turn while a handler blocks it."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
+
+    def take_back(self) -> None:
+        """Take both signals again if somebody has taken one meanwhile: a handler, or a library it calls."""
+        taken = [one for one in (signal.SIGTERM, signal.SIGINT) if signal.getsignal(one) != self._on_signal]
+        if taken:
+            self.install()
+            emit("signals.restored", signals=[one.name for one in taken])
 
     @contextmanager
     def bound_to(self, stop: Callable[[], object]) -> Iterator[None]:

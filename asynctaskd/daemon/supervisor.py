@@ -7,10 +7,12 @@ leaves no task behind.
 from __future__ import annotations
 
 import asyncio
+import sys
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 
 from asynctaskd.client import Client
+from asynctaskd.daemon.assignment import SharedInstant, Workplace
 from asynctaskd.daemon.claim import Claimer
 from asynctaskd.daemon.commands import Steering
 from asynctaskd.daemon.execute import Executor, Interruption
@@ -18,6 +20,7 @@ from asynctaskd.daemon.finalize import Finalizer
 from asynctaskd.daemon.hooks import FailureHooks
 from asynctaskd.daemon.housekeeping import Housekeeper
 from asynctaskd.daemon.identity import definition_rows, worker_row
+from asynctaskd.daemon.isolation import Isolation
 from asynctaskd.daemon.keeper import LeaseKeeper, end_process
 from asynctaskd.daemon.lease import Lease
 from asynctaskd.daemon.loops import OUTAGE, Backoff, repeat
@@ -54,6 +57,8 @@ class Daemon:
         app: the tasks it knows.
         dsn: a PostgreSQL URL (the private server's too, once it was started).
         config: what this worker is.
+        app_path: where the App can be imported from, as `module:attribute`. Tasks that may kill their process
+            run in one of their own there; without a path they run in this one, one at a time.
         end_process: ends the process hard; called where nothing else can stop what it runs.
     """
 
@@ -63,11 +68,13 @@ class Daemon:
         dsn: str,
         config: DaemonConfig,
         *,
+        app_path: str | None = None,
         end_process: Callable[[], None] = end_process,
     ) -> None:
         self._app = app
         self._dsn = dsn
         self._config = config
+        self._app_path = app_path
         self._end_process = end_process
         self._stopping = asyncio.Event()
         self._hurry = asyncio.Event()
@@ -142,6 +149,8 @@ class Daemon:
         stack.push_async_callback(self._store.close)
         pool = await open_pool(self._dsn, size=self._config.database.pool_size)
         stack.callback(pool.terminate)
+        self._lease_end = SharedInstant()
+        stack.callback(self._lease_end.close)
         transactions = Transactions(pool, self._store)
         client = Client(pool, self._app, schema=schema)
 
@@ -161,10 +170,19 @@ class Daemon:
             promoted=self._look,
             expect=self._housekeeper.expect,
         )
-        self._executor = Executor(self._app, self._slots, transactions, client, finish=self._finalizer.put)
+        self._executor = Executor(
+            self._app,
+            self._slots,
+            transactions,
+            client,
+            finish=self._finalizer.put,
+            isolation=self._make_isolation(),
+        )
         stack.callback(self._executor.close)
         self._lease = Lease(
-            worker_row(self._app, config), lost=lambda: self._interrupt(Interruption.LEASE_LOST)
+            worker_row(self._app, config),
+            lost=lambda: self._interrupt(Interruption.LEASE_LOST),
+            end=self._lease_end,
         )
         self._keeper = LeaseKeeper(
             self._lease,
@@ -189,6 +207,18 @@ class Daemon:
         """Wait for others of the same worker.id; False if this one was told to stop meanwhile."""
         named = self._config.worker.id is not None
         return not named or await succeed(self._store, self._lease.worker, self._stopping)
+
+    def _make_isolation(self) -> Isolation | None:
+        if self._app_path is None:
+            return None
+        database, log = self._config.database, self._config.log
+        workplace = Workplace(
+            self._app_path, self._dsn, database.schema_name, log.level, log.format, list(sys.path)
+        )
+        # Told to stop because the lease is lost, it has to be gone before others may run its task.
+        return Isolation(
+            workplace, self._lease_end, mercy=min(1.0, self._config.worker.lease.total_seconds() / 10)
+        )
 
     async def _register(self) -> None:
         await self._store.ensure_partitions()

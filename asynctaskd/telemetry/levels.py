@@ -26,6 +26,8 @@ LEVELS: Mapping[str, str | None] = {
     "task.quarantined": "warning",
     "task.after_commit": "warning",
     "task.unknown_name": "warning",
+    "task.isolated": "info",
+    "isolation.failed": "error",
     "claim.lost": "warning",
     "hook.failed": "error",
     "database.lost": "error",
@@ -44,6 +46,9 @@ LEVELS: Mapping[str, str | None] = {
     "workers.lost": "warning",
     "loop.crashed": "error",
     "handler.stuck": "error",
+    "handler.leaked_tasks": "warning",
+    "signals.restored": "warning",
+    "loop.interrupted": "error",
 }
 """The level of each event: a task's own failure is at most a warning, the daemon's is an error.
 
