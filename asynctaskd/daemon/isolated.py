@@ -139,7 +139,7 @@ class LateTransactions:
             if self._opened is None:
                 dsn, schema = self._workplace.dsn, self._workplace.schema
                 store = await Store.open(dsn, schema=schema, connections=1)
-                pool = await open_pool(dsn, size=1, call_timeout=None)
+                pool = await open_pool(dsn, size=1)
                 self._opened = Transactions(pool, store)
         return self._opened
 
