@@ -28,6 +28,7 @@ from asynctaskd.errors import (
     TaskFailedError,
     TaskNotFoundError,
     UnknownTaskError,
+    WorkerIdTakenError,
 )
 from asynctaskd.scheduling.retry import RetryPolicy
 from asynctaskd.task import Task, TaskFailure, TaskStatus
@@ -62,5 +63,6 @@ __all__ = [
     "TaskRequest",
     "TaskStatus",
     "UnknownTaskError",
+    "WorkerIdTakenError",
     "__version__",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import json
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Self, Unpack
@@ -22,7 +23,7 @@ from asynctaskd.errors import (
     TaskNotFoundError,
 )
 from asynctaskd.postgres import embedded
-from asynctaskd.postgres.driver import CONFLICTS, open_pool, query, translated
+from asynctaskd.postgres.driver import CONFLICTS, open_sessions, query, translated
 from asynctaskd.postgres.records import task_of
 from asynctaskd.task import Task, TaskStatus
 
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
     from asynctaskd.definitions.options import RequestOptions, TaskOptions
     from asynctaskd.definitions.registry import App
+    from asynctaskd.postgres.sessions import Sessions
 
 _SHORTEST_LOOK = 0.02
 _LONGEST_LOOK = 0.5
@@ -58,7 +60,7 @@ class Client:
         self._database = database
         self._app = app
         self._schema = schema
-        self._own_pool: asyncpg.Pool | None = None
+        self._own_pool: Sessions | None = None
         self._opening = asyncio.Lock()
         self._turn = asyncio.Lock()
         self._watch = _Watch(self)
@@ -213,17 +215,17 @@ class Client:
             # A conflict is for the owner of the transaction, who knows it by the driver's own error.
             with translated(but=CONFLICTS):
                 return await connection.fetch(statement, *arguments)
-        executor = await self._executor()
         with translated():
+            executor = await self._executor()
             return await executor.fetch(statement, *arguments)
 
-    async def _executor(self) -> asyncpg.Pool | asyncpg.Connection:
+    async def _executor(self) -> asyncpg.Pool | asyncpg.Connection | Sessions:
         if not isinstance(self._database, str):
             return self._database
         async with self._opening:
             if self._own_pool is None:
                 dsn = await asyncio.to_thread(embedded.resolve, self._database)
-                self._own_pool = await open_pool(dsn, size=10)
+                self._own_pool = await open_sessions(dsn, size=10)
         return self._own_pool
 
 
@@ -240,7 +242,8 @@ class _Watch:
         ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.setdefault(task_id, []).append(ended)
         if self._looking is None or self._looking.done():
-            self._looking = asyncio.create_task(self._look())
+            # A context of its own: it serves everyone, and doesn't end with the handler that was the first.
+            self._looking = asyncio.create_task(self._look(), context=contextvars.Context())
         try:
             await ended
         finally:

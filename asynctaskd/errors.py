@@ -9,6 +9,7 @@ AsynctaskdError
 ├── SchemaVersionError                       the database's schema doesn't suit this version (exit code 78)
 ├── DatabaseUnavailableError                 the database is away, or takes no writes (exit code 69)
 ├── DatabaseRefusedError                     it answered and refused: password, name, rights (exit code 78)
+├── WorkerIdTakenError                       another live worker has this worker.id (exit code 75)
 ├── LeaseLostError                           this execution no longer owns its task
 └── TaskError                                the answer about one task; carries `task_id`
     ├── TaskNotFoundError
@@ -66,6 +67,10 @@ class DatabaseUnavailableError(AsynctaskdError):
 
 class DatabaseRefusedError(AsynctaskdError):
     """The database answered and refused: a wrong password, no such database, no rights."""
+
+
+class WorkerIdTakenError(AsynctaskdError):
+    """Another live worker has this `worker.id`: stop it first, or give this one an id of its own."""
 
 
 class LeaseLostError(AsynctaskdError):

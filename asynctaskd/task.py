@@ -141,7 +141,12 @@ class Snoozed:
 
 @dataclass(frozen=True, slots=True)
 class Released:
-    """The worker gave the task back unfinished (a shutdown); no attempt is spent."""
+    """The worker gave the task back unfinished (a shutdown); no attempt is spent.
+
+    It can be claimed at once, or after `delay`.
+    """
+
+    delay: timedelta | None = None
 
 
 @dataclass(frozen=True, slots=True)

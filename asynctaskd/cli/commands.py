@@ -16,12 +16,13 @@ from asynctaskd.cli.enqueue_options import EnqueueCommand
 from asynctaskd.cli.failures import report, wants_debug
 from asynctaskd.cli.migrate import migrate
 from asynctaskd.cli.options import example
+from asynctaskd.cli.release import release
 from asynctaskd.cli.run import run
 from asynctaskd.cli.tasks import list_tasks, show, wait
 from asynctaskd.cli.workers import workers
 from asynctaskd.version import __version__
 
-_ORDER = ("run", "demo", "migrate", "check", "enqueue", "tasks", "workers")
+_ORDER = ("run", "demo", "migrate", "check", "enqueue", "tasks", "workers", "release")
 
 
 class _Commands(TyperGroup):
@@ -93,6 +94,10 @@ cli.command(
     epilog=example("""asynctaskd enqueue send_email '{"user_id": 1}' --priority 10 --wait=30s"""),
 )(enqueue)
 cli.command(epilog=example("asynctaskd workers --json"))(workers)
+cli.command(
+    short_help="Put back the tasks of a worker that is gone.",
+    epilog=example(f"asynctaskd release --worker 6f1c7c52-0f5a-4a56-9a3e-2f3f0c5d8b11 {_database}"),
+)(release)
 
 _tasks = _typer(help="List, show and await tasks.")
 _tasks.command("list", epilog=example("asynctaskd tasks list --status failed --limit 20"))(list_tasks)

@@ -2,7 +2,7 @@
 
 0  fine                          69  the database can't be reached
 1  the operation failed          70  an error in asynctaskd itself
-2  wrong usage or a bad value    75  not done in time: try again
+2  wrong usage or a bad value    75  not done in time, or worker.id is taken: try again
 78 bad configuration, refused by the database, or another schema version
 130 interrupted by Ctrl-C
 """
@@ -24,6 +24,7 @@ from asynctaskd.errors import (
     DatabaseUnavailableError,
     InvalidInputError,
     SchemaVersionError,
+    WorkerIdTakenError,
 )
 from asynctaskd.telemetry.logs import describe_error, flush_logs
 
@@ -83,7 +84,7 @@ def exit_code(error: BaseException) -> ExitCode:
             return ExitCode.CONFIG
         case DatabaseUnavailableError():
             return ExitCode.UNAVAILABLE
-        case TimeoutError():
+        case TimeoutError() | WorkerIdTakenError():
             return ExitCode.TRY_AGAIN
         case AsynctaskdError():
             return ExitCode.FAILED

@@ -14,6 +14,7 @@ from asynctaskd.client import Client
 from asynctaskd.durations import format_duration
 from asynctaskd.errors import (
     AsynctaskdError,
+    ConfigError,
     DatabaseRefusedError,
     DatabaseUnavailableError,
     SchemaVersionError,
@@ -21,11 +22,13 @@ from asynctaskd.errors import (
 from asynctaskd.postgres import embedded
 from asynctaskd.postgres.driver import connect, query, translated
 from asynctaskd.postgres.migrate import require_version
+from asynctaskd.postgres.store import CONNECTIONS
 
 if TYPE_CHECKING:
     import asyncpg
 
     from asynctaskd.config import DaemonConfig
+    from asynctaskd.postgres.connection import Connection
 
 Status = Literal["ok", "warning", "failure"]
 OK: Status = "ok"
@@ -80,10 +83,11 @@ async def probe(dsn: str, config: DaemonConfig) -> list[Finding]:
     return [*findings, lease(config)]
 
 
-async def _findings(connection: asyncpg.Connection, dsn: str, config: DaemonConfig) -> AsyncIterator[Finding]:
+async def _findings(connection: Connection, dsn: str, config: DaemonConfig) -> AsyncIterator[Finding]:
     server = await _ask_server(connection)
     for finding in (reachable(server), encoding(server), primary(server), clock(server)):
         yield finding
+    yield pooler(connection, config)
     yield await notices(connection, dsn, config)
     schema = config.database.schema_name
     found = await schema_version(connection, schema)
@@ -91,6 +95,7 @@ async def _findings(connection: asyncpg.Connection, dsn: str, config: DaemonConf
     if found.status == OK:
         yield await rights(connection, schema)
         yield await workers(connection, schema)
+        yield await connections(connection, config)
         yield await unknown_names(connection, schema)
 
 
@@ -155,6 +160,18 @@ def clock(server: Server) -> Finding:
     return Finding("clock", WARNING, message, "have both machines set their clocks by NTP")
 
 
+def pooler(connection: Connection, config: DaemonConfig) -> Finding:
+    """Whether a pooler stands between, which takes a worker a few more round trips and its own NOTIFY."""
+    if not connection.is_pooled:
+        return Finding("pooler", OK, "none: each connection has a session of its own")
+    message = "a pooler stands between: each statement becomes a transaction of its own"
+    remedy = (
+        "give workers a URL past it; or have it open at least "
+        f"{_connections_of(config)} server connections for each worker (default_pool_size)"
+    )
+    return Finding("pooler", WARNING, message, remedy)
+
+
 async def notices(connection: asyncpg.Connection, dsn: str, config: DaemonConfig) -> Finding:
     """Whether a notice comes back, and how fast."""
     database = config.database
@@ -179,6 +196,8 @@ async def _round_trip(speaker: asyncpg.Connection, listen_dsn: str) -> float:
     """Seconds from a NOTIFY on one connection until another one hears it."""
     heard, channel = asyncio.Event(), f"asynctaskd_check_{uuid4().hex}"
     async with connect(listen_dsn) as listener:
+        if listener.is_pooled:
+            raise ConfigError("a pooler stands between, which can't pass on notices")
         with translated():
             await listener.add_listener(channel, lambda *_: heard.set())
             began = time.monotonic()
@@ -217,6 +236,27 @@ async def workers(connection: asyncpg.Connection, schema: str) -> Finding:
     return Finding(
         "workers", WARNING, "none is live: nothing runs", "start one with `asynctaskd run --app MODULE:APP`"
     )
+
+
+async def connections(connection: Connection, config: DaemonConfig) -> Finding:
+    """Whether the server has enough connections for all workers, if they are configured like this one."""
+    known = await Client(connection, schema=config.database.schema_name).list_workers()
+    live = sum(worker["status"] == "live" for worker in known)
+    each, count = _connections_of(config), max(live, 1)
+    [(allowed, taken)] = await connection.fetch(query("check_connections", "asynctaskd"))
+    message = (
+        f"{count} × {each} = {count * each} at most for {count} worker{'s' * (count > 1)}; "
+        f"the server has {allowed}, {taken} are taken"
+    )
+    if connection.is_pooled or count * each <= allowed:
+        return Finding("connections", OK, message)
+    remedy = "raise max_connections, lower database.pool_size, or run fewer workers with more concurrency"
+    return Finding("connections", WARNING, message, remedy)
+
+
+def _connections_of(config: DaemonConfig) -> int:
+    """How many connections a worker has at most: its own, the lease's, the listener's, and its tasks'."""
+    return CONNECTIONS + 1 + (config.database.listen != "off") + config.database.pool_size
 
 
 async def unknown_names(connection: asyncpg.Connection, schema: str) -> Finding:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import faulthandler
+import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -14,8 +16,10 @@ import typer
 from asynctaskd.cli.failures import ExitCode, complain
 from asynctaskd.cli.migrate import title_of, version_of
 from asynctaskd.cli.options import App, Concurrency, ConfigFile, Database, Schema, WorkerLabels
+from asynctaskd.cli.parent import child_command, how_many, run_parent
 from asynctaskd.cli.session import find_database, read_config
 from asynctaskd.cli.stopping import Signals, end_rest, exit_hard, threads_have_ended
+from asynctaskd.daemon.process import this_process
 from asynctaskd.postgres import embedded
 from asynctaskd.telemetry.events import emit
 from asynctaskd.telemetry.logs import configure_logging, describe_error, flush_logs
@@ -23,6 +27,9 @@ from asynctaskd.telemetry.logs import configure_logging, describe_error, flush_l
 if TYPE_CHECKING:
     from asynctaskd.config import DaemonConfig
     from asynctaskd.daemon.supervisor import Daemon
+
+# A handler may have taken them, in seconds.
+_LOOK_AT_SIGNALS = 1.0
 
 
 def run(
@@ -34,18 +41,46 @@ def run(
     database: Database = None,
     schema: Schema = None,
     config: ConfigFile = None,
+    *,
+    processes: Annotated[
+        str | None,
+        typer.Option(
+            "--processes",
+            metavar="N|cpu",
+            help="Run so many worker processes, each with all of the above, and start one that dies anew.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> int:
     """Run a worker until it is told to stop.
 
     SIGTERM or Ctrl-C: it stops claiming and lets running tasks finish (worker.grace); a second time: it puts
     them back at once; a third time: it ends hard. An unreachable database is waited for.
     """
+    count = None if processes is None else how_many(processes)
     settings = read_config(database, schema, config, concurrency=concurrency, labels=labels)
     signals = Signals()
     signals.install()
-    level = "debug" if ctx.find_root().params["debug"] else settings.log.level
-    configure_logging(level, settings.log.format)
+    debug = bool(ctx.find_root().params["debug"])
+    if debug:
+        settings = _talkative(settings)
+    _log_to_stderr(settings.log.level, settings.log.format)
+    if count is not None:
+        flags = {"--concurrency": concurrency, "--labels": labels, "--database": database, "--schema": schema}
+        command = child_command({"--app": app, "--config": config, **flags}, debug=debug, once=once)
+        return run_parent(command, count, settings, _prepared_database(settings))
+    if this_process().has_parent:
+        faulthandler.enable()  # the parent ends a process that is stuck with SIGABRT, to see where
+        signals.follow(this_process().orders())
     return _work(_build(app, settings), signals, once=once)
+
+
+def _talkative(config: DaemonConfig) -> DaemonConfig:
+    return config.model_copy(update={"log": config.log.model_copy(update={"level": "debug"})})
+
+
+def _log_to_stderr(level: str, style: str) -> None:
+    configure_logging(level, style, common={"pid": os.getpid()} if this_process().has_parent else None)
 
 
 def _build(app: str, config: DaemonConfig) -> Daemon:
@@ -53,7 +88,7 @@ def _build(app: str, config: DaemonConfig) -> Daemon:
     from asynctaskd.definitions.loader import load_app  # noqa: PLC0415
 
     application = load_app(app)
-    return Daemon(application, _prepared_database(config), config)
+    return Daemon(application, _prepared_database(config), config, app_path=app)
 
 
 def _prepared_database(config: DaemonConfig) -> str:
@@ -76,8 +111,12 @@ def _migrate_private(dsn: str, schema: str) -> None:
 def _work(daemon: Daemon, signals: Signals, *, once: bool) -> int:
     import uvloop  # noqa: PLC0415
 
+    from asynctaskd.daemon.loops import run_to_end  # noqa: PLC0415
+
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        code, in_order = runner.run(_run(daemon, signals, once))
+        loop = runner.get_loop()
+        with signals.bound_to(partial(loop.call_soon_threadsafe, daemon.stop)):
+            code, in_order = run_to_end(loop, loop.create_task(_run(daemon, signals, once)))
         if not in_order or not threads_have_ended():
             # Closing the loop would wait for a handler that can't be stopped; its task is in the queue again.
             exit_hard(code)
@@ -88,12 +127,21 @@ def _work(daemon: Daemon, signals: Signals, *, once: bool) -> int:
 async def _run(daemon: Daemon, signals: Signals, once: bool) -> tuple[ExitCode, bool]:
     """The exit code, and whether everything has ended in order."""
     loop = asyncio.get_running_loop()
-    with signals.bound_to(partial(loop.call_soon_threadsafe, daemon.stop)), _own_threads(loop):
+    with _own_threads(loop):
+        keeping = asyncio.create_task(_keep_signals(signals))
         try:
             await daemon.run(once=once)
         except BaseExceptionGroup as crash:
             return _report_crash(crash), await end_rest()
+        finally:
+            keeping.cancel()
         return ExitCode.FINE, await end_rest()
+
+
+async def _keep_signals(signals: Signals) -> None:
+    while True:
+        await asyncio.sleep(_LOOK_AT_SIGNALS)
+        signals.take_back()
 
 
 @contextmanager

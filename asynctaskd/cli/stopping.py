@@ -8,11 +8,12 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from asynctaskd.cli.failures import ExitCode
+from asynctaskd.telemetry.events import emit
 from asynctaskd.telemetry.logs import flush_logs
 
 if TYPE_CHECKING:
@@ -26,17 +27,28 @@ _LAST_BREATH = 0.05
 class Signals:
     """SIGTERM and SIGINT: the first drains, the second gives running tasks back at once, the third ends it.
 
-    As long as there is nothing to stop, a signal ends the process with exit code 0.
+    As long as there is nothing to stop, a signal ends the process with exit code 0. A parent's orders and
+    signals count apart: what both say was said once.
     """
 
     def __init__(self) -> None:
-        self._count = 0
+        self._count = 0  # of signals
+        self._ordered = 0
+        self._obeyed = 0  # under _obeying, which a signal may interrupt while its own thread holds it
+        self._obeying = threading.RLock()
         self._stop: Callable[[], object] | None = None
 
     def install(self) -> None:
         """Take both signals. Not by the loop: it doesn't turn while a handler blocks it."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
+
+    def take_back(self) -> None:
+        """Take both signals again if somebody has taken one meanwhile: a handler, or a library it calls."""
+        taken = [one for one in (signal.SIGTERM, signal.SIGINT) if signal.getsignal(one) != self._on_signal]
+        if taken:
+            self.install()
+            emit("signals.restored", signals=[one.name for one in taken])
 
     @contextmanager
     def bound_to(self, stop: Callable[[], object]) -> Iterator[None]:
@@ -47,13 +59,32 @@ class Signals:
         finally:
             self._stop = _do_nothing
 
+    def follow(self, orders: Iterable[int]) -> None:
+        """Take a parent's orders too, each as the number of signals it stands for, in a thread of its own."""
+
+        def listen() -> None:
+            for order in orders:
+                self._ordered = max(self._ordered, order)
+                if self._stop is None:  # only the main thread can leave
+                    os.kill(os.getpid(), signal.SIGTERM)
+                else:
+                    self._obey()
+
+        threading.Thread(target=listen, name="asynctaskd-orders", daemon=True).start()
+
     def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
         self._count += 1
         if self._count >= 3:
             os._exit(ExitCode.FAILED)
         if self._stop is None:
             raise SystemExit(ExitCode.FINE)
-        self._stop()
+        self._obey()
+
+    def _obey(self) -> None:
+        with self._obeying:
+            while self._stop is not None and self._obeyed < max(self._count, self._ordered):
+                self._obeyed += 1
+                self._stop()
 
 
 def _do_nothing() -> None:

@@ -55,7 +55,8 @@ def _list_in(text: str) -> object:
     return [part.strip() for part in text.split(",") if part.strip()]
 
 
-def _processors() -> int:
+def processors() -> int:
+    """How many processors this process may use."""
     try:
         return len(os.sched_getaffinity(0))
     except AttributeError:  # only Linux tells which processors a process may use
@@ -63,7 +64,7 @@ def _processors() -> int:
 
 
 def _concurrency(value: object) -> object:
-    return _processors() if value == "cpu" else value
+    return processors() if value == "cpu" else value
 
 
 def _lower(value: object) -> object:

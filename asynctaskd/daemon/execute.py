@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from enum import Enum
@@ -12,6 +13,8 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from asynctaskd.daemon.context import ExecutionContext
+from asynctaskd.daemon.offspring import adopt_tasks, current_execution, end_offspring
+from asynctaskd.daemon.stalls import stack_of, stack_of_task
 from asynctaskd.definitions.text import describe_error
 from asynctaskd.durations import format_duration
 from asynctaskd.errors import FatalTaskError, InvalidPayloadError, RetryQuietlyError, SnoozeTask
@@ -21,11 +24,12 @@ from asynctaskd.task import Completed, Failed, Overdue, Released, Snoozed, Unrou
 from asynctaskd.telemetry.events import emit
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from asynctaskd.client import Client
+    from asynctaskd.daemon.context import Completing
+    from asynctaskd.daemon.isolation import Isolation
     from asynctaskd.daemon.slots import Slots
-    from asynctaskd.daemon.transactions import Transactions
     from asynctaskd.definitions.definition import Definition
     from asynctaskd.definitions.registry import App
     from asynctaskd.task import ClaimedTask, Outcome, Transition
@@ -56,10 +60,12 @@ class Execution:
         "definition",
         "has_lost_its_lease",
         "interruption",
+        "offspring",
         "outcome",
         "runner",
         "stored",
         "task",
+        "thread_id",
         "timeout",
         "timer",
         "was_cut_off",
@@ -74,6 +80,8 @@ class Execution:
         self.runner: asyncio.Task[None] | None = None
         self.timer: asyncio.TimerHandle | None = None
         self.context: ExecutionContext | None = None
+        self.offspring: set[asyncio.Task[Any]] | tuple[()] = ()  # running tasks that its handler started
+        self.thread_id: int | None = None  # where a synchronous handler runs
         self.has_lost_its_lease = False  # its task may already be somebody else's
         self.was_cut_off = False  # ctx.transaction() lost its connection
         self.completing = False  # ctx.transaction() is open
@@ -111,12 +119,24 @@ class Execution:
         if self.interruption is None and self.runner is not None:
             self.interruption = why
             self.runner.cancel()
-            asyncio.get_running_loop().call_later(_STUCK_AFTER, self._report_stuck)
+            asyncio.get_running_loop().call_later(_STUCK_AFTER, self._report_stuck, _STUCK_AFTER)
 
     def extend(self, duration: timedelta) -> None:
         """Give the handler more time."""
         self.timeout += duration
         self.start_timer()
+
+    def restart(self) -> None:
+        """Its handler begins only now."""
+        self._started = monotonic()
+        self.start_timer()
+
+    def adopt(self, task: asyncio.Task[Any]) -> None:
+        """Its handler started a task."""
+        if isinstance(self.offspring, tuple):
+            self.offspring = set()
+        self.offspring.add(task)
+        task.add_done_callback(self.offspring.discard)
 
     def start_timer(self) -> None:
         """(Re)start the timeout from what is left of it."""
@@ -125,9 +145,26 @@ class Execution:
         left = self._started + self.timeout.total_seconds() - monotonic()
         self.timer = asyncio.get_running_loop().call_later(left, self.interrupt, Interruption.TIMEOUT)
 
-    def _report_stuck(self) -> None:
-        if self.runner is not None and not self.runner.done() and self.interruption is not None:
-            emit("handler.stuck", task_id=self.task.id, task=self.task.name, why=self.interruption.value)
+    def stop_timer(self) -> None:
+        """It has ended, or its time is somebody else's business."""
+        if self.timer is not None:
+            self.timer.cancel()
+
+    def _report_stuck(self, seconds: float) -> None:
+        if self.runner is None or self.runner.done() or self.interruption is None:
+            return
+        emit(
+            "handler.stuck",
+            task_id=self.task.id,
+            task=self.task.name,
+            why=self.interruption.value,
+            seconds=seconds,
+            traceback=self._stack(self.runner),
+        )
+        asyncio.get_running_loop().call_later(seconds, self._report_stuck, 2 * seconds)
+
+    def _stack(self, runner: asyncio.Task[None]) -> str:
+        return stack_of_task(runner) if self.thread_id is None else stack_of(self.thread_id)
 
 
 @lru_cache(maxsize=1024)
@@ -136,44 +173,62 @@ def _parsed(spec: str) -> RetryPolicy:
 
 
 class Executor:
-    """Starts executions; `finish(execution, outcome)` is called once for each, whatever happens to it."""
+    """Starts executions; `finish(execution, outcome)` is called once for each, whatever happens to it.
+
+    Suspects run in isolation where there is one, else here like all others.
+    """
 
     def __init__(
         self,
         app: App,
         slots: Slots,
-        transactions: Transactions,
+        transactions: Completing,
         client: Client,
         *,
         finish: Callable[[Execution, Outcome], None],
+        isolation: Isolation | None = None,
+        new_execution: Callable[[ClaimedTask, Definition[..., Any] | None], Execution] = Execution,
     ) -> None:
         self._app = app
         self._slots = slots
         self._transactions = transactions
         self._client = client
         self._finish = finish
+        self._isolation = isolation
+        self._new_execution = new_execution
+        self._loop = asyncio.get_running_loop()
+        self._disown_tasks = adopt_tasks(self._loop)
         self._threads = ThreadPoolExecutor(slots.concurrency, thread_name_prefix="asynctaskd-handler")
 
     def start(self, task: ClaimedTask) -> None:
         """Begin an execution; it takes a slot at once."""
-        execution = Execution(task, self._app.get(task.name))
+        execution = self._new_execution(task, self._app.get(task.name))
         self._slots.take(execution)
         obstacle = _obstacle(execution)
         if obstacle is not None:
             self._hand_on(execution, obstacle)
             return
-        execution.start_timer()
-        execution.runner = asyncio.create_task(self._run(execution))
+        attempt = self._attempt
+        if self._isolation is not None and task.is_suspect:
+            attempt = self._isolation.attempt
+        else:
+            execution.start_timer()
+        # Not by the loop's task factory: one that starts tasks eagerly would run the handler here and now.
+        execution.runner = asyncio.Task(self._run(execution, attempt), loop=self._loop)
         execution.runner.add_done_callback(lambda _: self._end(execution))
 
     def close(self) -> None:
         """Start no more threads; those that run can't be stopped."""
         self._threads.shutdown(wait=False, cancel_futures=True)
+        self._disown_tasks()
 
     def _end(self, execution: Execution) -> None:
         # Here, not in the runner: a task cancelled before its first step runs none of its body.
         if execution.timer is not None:
             execution.timer.cancel()
+        execution.runner = (
+            None  # whose context holds the execution: a cycle that would wait for the collector
+        )
         outcome = execution.outcome or _interrupted(execution, Released())
         self._hand_on(execution, outcome)
 
@@ -181,33 +236,37 @@ class Executor:
         self._slots.end(execution)
         self._finish(execution, outcome)
 
-    async def _run(self, execution: Execution) -> None:
+    async def _run(self, execution: Execution, attempt: Callable[[Execution], Awaitable[Outcome]]) -> None:
         try:
-            outcome: Outcome = await self._attempt(execution)
+            outcome = await attempt(execution)
         except BaseException as error:  # noqa: BLE001  (SystemExit too is the task's failure, not the daemon's)
             outcome = _outcome_of(error)
         execution.outcome = _interrupted(execution, outcome)
+        if execution.offspring:
+            execution.stop_timer()
+            await end_offspring(execution)
 
     async def _attempt(self, execution: Execution) -> Outcome:
         definition = execution.definition
         assert definition is not None  # noqa: S101  (an obstacle otherwise)
+        current_execution.set(execution)
         try:
             bound = definition.bind(execution.task.payload)
         except InvalidPayloadError as error:
             return Failed(str(error), reason="invalid_payload", fatal=True)
         context = self._context(execution) if definition.wants_context else None
         if definition.is_sync:
-            value = await self._in_thread(definition.call, bound, context)
+            value = await self._in_thread(execution, definition.call, bound, context)
         else:
             value = await definition.call(bound, context)
         if value is None and context is not None:
             value = context.result
         return _completed(definition, value)
 
-    async def _in_thread(self, call: Callable[..., Any], *arguments: Any) -> Any:
+    async def _in_thread(self, execution: Execution, call: Callable[..., Any], *arguments: Any) -> Any:
         """Run a synchronous handler. A thread can't be stopped, so a cancelled one is waited for."""
         context = contextvars.copy_context()
-        run = partial(context.run, _without_stop_iteration, call, *arguments)
+        run = partial(context.run, _in_this_thread, execution, call, *arguments)
         running = asyncio.get_running_loop().run_in_executor(self._threads, run)
         while True:
             try:
@@ -221,8 +280,9 @@ class Executor:
         return execution.context
 
 
-def _without_stop_iteration(call: Callable[..., Any], *arguments: Any) -> Any:
+def _in_this_thread(execution: Execution, call: Callable[..., Any], *arguments: Any) -> Any:
     """Call; a future can't hold a StopIteration, and whoever waits for it would wait for ever."""
+    execution.thread_id = threading.get_ident()
     try:
         return call(*arguments)
     except StopIteration as error:

@@ -80,7 +80,7 @@ class Housekeeper:
         while await self._store.expire(_BATCH) == _BATCH:
             continue
         judges = may_judge(self._now(), self._cut_off_at, self._lease)
-        recovered = judges and await self._recover()
+        recovered = await self._recover(judge=judges)
         if await self._store.promote_serial() or recovered:
             self._look()
         if self._names:
@@ -92,9 +92,9 @@ class Housekeeper:
             await self._store.ensure_partitions()
             await self._store.forget_workers()
 
-    async def _recover(self) -> bool:
+    async def _recover(self, *, judge: bool) -> bool:
         found = False
-        while lost := await self._store.recover(_BATCH):
+        while lost := await self._store.recover(_BATCH, judge=judge):
             found = True
             emit("workers.lost", workers=sorted({str(row["holder"]) for row in lost}), tasks=len(lost))
         return found

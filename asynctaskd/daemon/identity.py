@@ -6,15 +6,17 @@ import json
 import os
 import socket
 from typing import TYPE_CHECKING, Any, cast
-from uuid import uuid4
+from uuid import uuid4, uuid5
 
 from asynctaskd.daemon.execute import DEFAULT_TIMEOUT
+from asynctaskd.daemon.process import this_process
 from asynctaskd.postgres.store import DefinitionRow, WorkerRow
 from asynctaskd.scheduling.retry import NO_RETRY
 from asynctaskd.version import __version__
 
 if TYPE_CHECKING:
     from datetime import timedelta
+    from uuid import UUID
 
     from asynctaskd.config import WorkerConfig
     from asynctaskd.definitions.definition import Definition
@@ -22,21 +24,31 @@ if TYPE_CHECKING:
 
 
 def worker_row(app: App, worker: WorkerConfig) -> WorkerRow:
-    """A new identity of this worker, named in the label `worker:<id>` as configured, or after itself."""
-    name = worker.id or uuid4()
+    """A new identity of this worker, named in the label `worker:<id>` as configured, or after itself.
+
+    Of several processes with one worker.id each has a name of its own besides, made from it.
+    """
+    process = this_process()
+    names = _names(worker, process.nth)
     return WorkerRow(
         id=uuid4(),
-        name=name,
-        process=uuid4(),
-        place=None,
+        name=names[-1],
+        process=process.id,
+        place=process.place,
         hostname=socket.gethostname(),
         pid=os.getpid(),
         version=__version__,
-        labels=[*worker.labels, f"worker:{name}"],
+        labels=[*worker.labels, *(f"worker:{name}" for name in names)],
         names=list(app.definitions),
         concurrency=worker.concurrency,
         lease=worker.lease,
     )
+
+
+def _names(worker: WorkerConfig, nth: int | None) -> list[UUID]:
+    if worker.id is None:
+        return [uuid4()]
+    return [worker.id] if nth is None else [worker.id, uuid5(worker.id, str(nth))]
 
 
 def definition_rows(app: App) -> list[DefinitionRow]:

@@ -20,6 +20,7 @@ from uuid import uuid4
 
 from asynctaskd.daemon.lease import clock
 from asynctaskd.daemon.loops import OUTAGE, Backoff
+from asynctaskd.daemon.process import this_process
 from asynctaskd.daemon.stalls import LoopWatch, stack_of
 from asynctaskd.telemetry.events import emit
 from asynctaskd.telemetry.logs import flush_logs
@@ -75,6 +76,7 @@ class LeaseKeeper:
         worker, asked_at = replace(self._lease.worker, id=uuid4()), clock()
         await store.register_worker(worker, version=self._steering.config.version)
         self._lease.begin(worker, asked_at)
+        this_process().beat()  # from here on it may be judged silent
 
     async def run(self) -> None:
         """Keep the lease until cancelled; follow the configuration that renewals tell of."""
@@ -186,6 +188,7 @@ class LeaseKeeper:
         before = clock()
         while True:
             await asyncio.sleep(tick)
+            this_process().beat()
             now = clock()
             self._watch.tick(min(now - before, 2 * tick))
             before = now

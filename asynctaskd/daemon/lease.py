@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from uuid import UUID
 
+    from asynctaskd.daemon.assignment import SharedInstant
     from asynctaskd.postgres.store import WorkerRow
 
 _SHORTEST_TIMER = 0.01
@@ -32,9 +33,10 @@ class Lease:
     The keeper's thread sets both, each as a whole; the main loop reads them, and alone fences.
     """
 
-    def __init__(self, worker: WorkerRow, *, lost: Callable[[], None]) -> None:
+    def __init__(self, worker: WorkerRow, *, lost: Callable[[], None], end: SharedInstant) -> None:
         self._worker = worker
         self._lost = lost
+        self._end = end  # isolated executions look there too, since this process may be frozen alone
         self._term: LeaseTerm | None = None
         self._fenced: LeaseTerm | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -78,6 +80,7 @@ class Lease:
     def hold(self, asked_at: float) -> None:
         """The lease was renewed, asked for at that time."""
         self._term = LeaseTerm(asked_at, self._worker.lease.total_seconds())
+        self._end.set(self._term.last_at)
 
     def fence(self, why: str) -> None:
         """Tell what runs to stop; once for each term."""

@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import random
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from asynctaskd.errors import DatabaseRefusedError, DatabaseUnavailableError
 from asynctaskd.telemetry.events import emit
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+
+T = TypeVar("T")
 
 OUTAGE = (DatabaseUnavailableError, DatabaseRefusedError)
 _FIRST_PAUSE = 0.1
@@ -64,3 +66,18 @@ async def wait_for(event: asyncio.Event, longest: float) -> None:
     with suppress(TimeoutError):
         async with asyncio.timeout(longest):
             await event.wait()
+
+
+def run_to_end(loop: asyncio.AbstractEventLoop, main: asyncio.Task[T]) -> T:
+    """Run the loop until `main` is over, whatever handlers do to it.
+
+    A callback that raises SystemExit or KeyboardInterrupt, and `loop.stop()`, end the run, but not what runs
+    in it: it is taken up again, and the log says so.
+    """
+    while True:
+        try:
+            return loop.run_until_complete(main)
+        except (SystemExit, KeyboardInterrupt, RuntimeError) as error:
+            if main.done() or loop.is_closed():
+                raise
+            emit("loop.interrupted", error=error)

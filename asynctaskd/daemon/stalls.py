@@ -12,6 +12,9 @@ from typing import TYPE_CHECKING, Any
 from asynctaskd.telemetry.events import emit
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import FrameType
+
     from asynctaskd.daemon.slots import Slots
 
 NOTICED_AFTER = 1.0
@@ -103,7 +106,7 @@ class LoopWatch:
     def _culprit(self) -> tuple[int | None, str]:
         current = asyncio.current_task(self._loop)
         for execution in self._slots:
-            if execution.runner is current and current is not None:
+            if current is not None and (execution.runner is current or current in execution.offspring):
                 return execution.task.id, execution.task.name
         return None, "a callback" if current is None else current.get_name()
 
@@ -113,3 +116,19 @@ def stack_of(thread_id: int) -> str:
     frame = sys._current_frames().get(thread_id)  # noqa: SLF001  (documented, for debuggers such as this)
     lines = traceback.format_stack(frame) if frame is not None else []
     return "".join(lines[-_INNERMOST_FRAMES:])[-_LONGEST_STACK:]
+
+
+def stack_of_task(task: asyncio.Task[Any]) -> str:
+    """Where a suspended task waits: its innermost frames, those of what it awaits included."""
+    frames = [(frame, frame.f_lineno) for frame in _frames_of(task.get_coro())]
+    return "".join(traceback.StackSummary.extract(iter(frames)).format()[-_INNERMOST_FRAMES:])[
+        -_LONGEST_STACK:
+    ]
+
+
+def _frames_of(awaited: Any) -> Iterator[FrameType]:
+    while awaited is not None:
+        frame = getattr(awaited, "cr_frame", None) or getattr(awaited, "gi_frame", None)
+        if frame is not None:
+            yield frame
+        awaited = getattr(awaited, "cr_await", None) or getattr(awaited, "gi_yieldfrom", None)

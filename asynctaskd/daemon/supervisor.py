@@ -7,10 +7,12 @@ leaves no task behind.
 from __future__ import annotations
 
 import asyncio
+import sys
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 
 from asynctaskd.client import Client
+from asynctaskd.daemon.assignment import SharedInstant, Workplace
 from asynctaskd.daemon.claim import Claimer
 from asynctaskd.daemon.commands import Steering
 from asynctaskd.daemon.execute import Executor, Interruption
@@ -18,14 +20,16 @@ from asynctaskd.daemon.finalize import Finalizer
 from asynctaskd.daemon.hooks import FailureHooks
 from asynctaskd.daemon.housekeeping import Housekeeper
 from asynctaskd.daemon.identity import definition_rows, worker_row
+from asynctaskd.daemon.isolation import Isolation
 from asynctaskd.daemon.keeper import LeaseKeeper, end_process
 from asynctaskd.daemon.lease import Lease
 from asynctaskd.daemon.loops import OUTAGE, Backoff, repeat
 from asynctaskd.daemon.slots import Slots
+from asynctaskd.daemon.succession import succeed
 from asynctaskd.daemon.transactions import Transactions
 from asynctaskd.errors import DatabaseUnavailableError
 from asynctaskd.postgres.driver import open_pool
-from asynctaskd.postgres.listener import Listener
+from asynctaskd.postgres.listener import Listener, require_notices
 from asynctaskd.postgres.migrate import require_primary
 from asynctaskd.postgres.store import Store
 from asynctaskd.task import EventKind, TaskStatus, Transition
@@ -53,6 +57,8 @@ class Daemon:
         app: the tasks it knows.
         dsn: a PostgreSQL URL (the private server's too, once it was started).
         config: what this worker is.
+        app_path: where the App can be imported from, as `module:attribute`. Tasks that may kill their process
+            run in one of their own there; without a path they run in this one, one at a time.
         end_process: ends the process hard; called where nothing else can stop what it runs.
     """
 
@@ -62,11 +68,13 @@ class Daemon:
         dsn: str,
         config: DaemonConfig,
         *,
+        app_path: str | None = None,
         end_process: Callable[[], None] = end_process,
     ) -> None:
         self._app = app
         self._dsn = dsn
         self._config = config
+        self._app_path = app_path
         self._end_process = end_process
         self._stopping = asyncio.Event()
         self._hurry = asyncio.Event()
@@ -91,6 +99,7 @@ class Daemon:
         Raises:
             SchemaVersionError: the schema doesn't suit this version.
             DatabaseRefusedError: the database refused at the start: password, name or rights.
+            ConfigError: notices are required, and a pooler stands between.
         """
         async with AsyncExitStack() as stack:
             if not await self._begin(stack):
@@ -117,7 +126,11 @@ class Daemon:
             async with AsyncExitStack() as attempt:
                 try:
                     await require_primary(self._dsn, schema=self._config.database.schema_name)
+                    if self._config.database.listen == "on":
+                        await require_notices(self._listen_dsn)
                     await self._build(attempt)
+                    if not await self._is_alone():
+                        return False
                     await self._register()
                 except DatabaseUnavailableError as error:
                     await backoff.wait(error)
@@ -134,8 +147,10 @@ class Daemon:
         schema = self._config.database.schema_name
         self._store = await Store.open(self._dsn, schema=schema)
         stack.push_async_callback(self._store.close)
-        pool = await open_pool(self._dsn, size=self._config.database.pool_size, call_timeout=None)
+        pool = await open_pool(self._dsn, size=self._config.database.pool_size)
         stack.callback(pool.terminate)
+        self._lease_end = SharedInstant()
+        stack.callback(self._lease_end.close)
         transactions = Transactions(pool, self._store)
         client = Client(pool, self._app, schema=schema)
 
@@ -155,10 +170,19 @@ class Daemon:
             promoted=self._look,
             expect=self._housekeeper.expect,
         )
-        self._executor = Executor(self._app, self._slots, transactions, client, finish=self._finalizer.put)
+        self._executor = Executor(
+            self._app,
+            self._slots,
+            transactions,
+            client,
+            finish=self._finalizer.put,
+            isolation=self._make_isolation(),
+        )
         stack.callback(self._executor.close)
         self._lease = Lease(
-            worker_row(self._app, config), lost=lambda: self._interrupt(Interruption.LEASE_LOST)
+            worker_row(self._app, config),
+            lost=lambda: self._interrupt(Interruption.LEASE_LOST),
+            end=self._lease_end,
         )
         self._keeper = LeaseKeeper(
             self._lease,
@@ -177,6 +201,23 @@ class Daemon:
             self._slots,
             start=self._executor.start,
             poll_interval=self._poll_interval,
+        )
+
+    async def _is_alone(self) -> bool:
+        """Wait for others of the same worker.id; False if this one was told to stop meanwhile."""
+        named = self._config.worker.id is not None
+        return not named or await succeed(self._store, self._lease.worker, self._stopping)
+
+    def _make_isolation(self) -> Isolation | None:
+        if self._app_path is None:
+            return None
+        database, log = self._config.database, self._config.log
+        workplace = Workplace(
+            self._app_path, self._dsn, database.schema_name, log.level, log.format, list(sys.path)
+        )
+        # Told to stop because the lease is lost, it has to be gone before others may run its task.
+        return Isolation(
+            workplace, self._lease_end, mercy=min(1.0, self._config.worker.lease.total_seconds() / 10)
         )
 
     async def _register(self) -> None:
@@ -200,11 +241,15 @@ class Daemon:
         if self._config.worker.enabled:
             await self._claimer.run()
 
+    @property
+    def _listen_dsn(self) -> str:
+        given = self._config.database.listen_url
+        return given.get_secret_value() if given else self._dsn
+
     def _make_listener(self) -> Listener:
-        database = self._config.database
         return Listener(
-            database.listen_url.get_secret_value() if database.listen_url else self._dsn,
-            [f"{database.schema_name}_ready"],
+            self._listen_dsn,
+            [f"{self._config.database.schema_name}_ready"],
             hear=lambda _, label_set: self._claimer.look(label_set),
             wake=self._look,
         )

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import re
-from contextlib import asynccontextmanager, contextmanager
-from functools import cache
+from contextlib import asynccontextmanager, contextmanager, suppress
+from functools import cache, partial
 from importlib.resources import files
 from typing import TYPE_CHECKING
 
@@ -21,19 +21,23 @@ from asynctaskd.errors import (
     SchemaVersionError,
     TaskAlreadyExistsError,
 )
+from asynctaskd.postgres.access import Access, UnknownParameterError
+from asynctaskd.postgres.connection import Connection
+from asynctaskd.postgres.sessions import History, Sessions
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-
-    Reset = Callable[[asyncpg.Connection], Awaitable[None]]
+    from collections.abc import AsyncIterator, Iterator
 
 
 class StatementRefusedError(AsynctaskdError):
     """The server refused a statement for what is in it: trying again changes nothing."""
 
 
-CONNECT_TIMEOUT = 5.0
 CALL_TIMEOUT = 10.0
+"""The limit of a command's own calls, in seconds; the daemon's have shorter ones (`sessions.HOT`, `LONG`)."""
+
+_TURN_TIMEOUT = 3.0
+_RELEASE_TIMEOUT = 3.0
 
 # The daemon's own statements are made for their indexes; with these off, a plan made while a table was
 # empty still serves when it holds a million rows. Only its own connections are told so: users' queries
@@ -46,7 +50,10 @@ PINNED_PLANS = {
     "jit": "off",
     "plan_cache_mode": "force_generic_plan",
     "default_transaction_isolation": "read committed",
-    "statement_timeout": "15s",  # whatever the role or the database says
+    # Whatever the role or the database says. Who waits for a statement gives up after 3 s, or after 8.
+    "lock_timeout": "2500ms",
+    "statement_timeout": "8s",
+    "idle_in_transaction_session_timeout": "30s",
     "timezone": "UTC",  # a day is 24 hours, whatever the server's zone
 }
 
@@ -76,6 +83,13 @@ _UNAVAILABLE = (
     asyncpg.OperatorInterventionError,
     asyncpg.InsufficientResourcesError,
     asyncpg.LockNotAvailableError,
+    asyncpg.IdleInTransactionSessionTimeoutError,
+    asyncpg.TransactionTimeoutError,
+    asyncpg.PostgresSystemError,  # its disk fails
+    asyncpg.InternalServerError,
+    asyncpg.InvalidSQLStatementNameError,  # somebody cleared the session: a pooler, an operator
+    asyncpg.DuplicatePreparedStatementError,
+    asyncpg.ObjectNotInPrerequisiteStateError,  # the database takes no connections for now
     *CONFLICTS,
 )
 _REFUSED = (
@@ -83,6 +97,7 @@ _REFUSED = (
     asyncpg.InvalidCatalogNameError,
     asyncpg.InsufficientPrivilegeError,
 )
+_NOT_PRIMARY = "it is a standby or read-only and takes no writes; connect to the primary"
 _NO_SCHEMA = (asyncpg.UndefinedTableError, asyncpg.InvalidSchemaNameError, asyncpg.UndefinedFunctionError)
 
 
@@ -124,6 +139,8 @@ def translate(error: BaseException) -> AsynctaskdError | None:
         return SchemaVersionError(f"the schema isn't there or too old ({error}): run `asynctaskd migrate`")
     if isinstance(error, asyncpg.UntranslatableCharacterError):
         return InvalidPayloadError(f"the database can't store this text: {error}")
+    if isinstance(error, asyncpg.TargetServerAttributeNotMatched):
+        return DatabaseUnavailableError(f"the database is unavailable: {_NOT_PRIMARY}")
     if isinstance(error, _UNAVAILABLE):
         return DatabaseUnavailableError(f"the database is unavailable: {_brief(error)}")
     if isinstance(error, asyncpg.DataError | asyncpg.IntegrityConstraintViolationError):
@@ -145,7 +162,7 @@ def _brief(error: BaseException) -> str:
 
 
 @asynccontextmanager
-async def connect(dsn: str, **settings: str) -> AsyncIterator[asyncpg.Connection]:
+async def connect(dsn: str, **settings: str) -> AsyncIterator[Connection]:
     """One connection, closed at the end of the block.
 
     Raises:
@@ -160,15 +177,20 @@ async def connect(dsn: str, **settings: str) -> AsyncIterator[asyncpg.Connection
         await close(connection)
 
 
-async def open_connection(dsn: str, **settings: str) -> asyncpg.Connection:
+async def open_connection(dsn: str, **settings: str) -> Connection:
     """One connection; raises like `connect`. The caller closes it with `close`."""
-    with _readable_url(), translated():
-        return await asyncpg.connect(
-            dsn,
-            timeout=CONNECT_TIMEOUT,
-            command_timeout=CALL_TIMEOUT,
-            server_settings={"application_name": "asynctaskd"} | settings,
-        )
+    return await _opened(Access(dsn, settings=settings, call_timeout=CALL_TIMEOUT))
+
+
+async def _opened(access: Access) -> Connection:
+    try:
+        with _readable_url(), translated():
+            return await access.open()
+    except ConfigError as error:
+        if not access.was_open:
+            raise
+        # It could be read before: a file is just being replaced, or a pooler restarted with other settings.
+        raise DatabaseUnavailableError(f"the database is unavailable: {error}") from error
 
 
 async def close(connection: asyncpg.Connection) -> None:
@@ -179,30 +201,59 @@ async def close(connection: asyncpg.Connection) -> None:
         connection.terminate()
 
 
-async def open_pool(
-    dsn: str,
-    *,
-    size: int,
-    call_timeout: float | None = CALL_TIMEOUT,
-    settings: dict[str, str] | None = None,
-    reset: Reset | None = None,
-) -> asyncpg.Pool:
-    """A pool of at most `size` connections, opened when needed; raises like `connect` for the first.
+class _Pool(asyncpg.Pool):
+    """asyncpg's pool, which doesn't wait for ever for what a connection that comes back still does."""
 
-    `call_timeout` bounds each call, in seconds; `settings` are server settings of its sessions; `reset` is
-    what happens to a connection that comes back.
+    async def release(
+        self, connection: asyncpg.pool.PoolConnectionProxy, *, timeout: float | None = _RELEASE_TIMEOUT
+    ) -> None:
+        # What goes wrong here ends the connection, and is no concern of whoever had it.
+        with suppress(TimeoutError, OSError, asyncpg.PostgresError):
+            await super().release(connection, timeout=timeout)
+
+
+async def open_pool(dsn: str, *, size: int) -> asyncpg.Pool:
+    """A pool of at most `size` connections for users' statements, opened when needed.
+
+    Calls have no limit, connecting has one. Raises like `connect` for the first connection.
     """
-    with _readable_url(), translated():
-        return await asyncpg.create_pool(
-            dsn,
-            min_size=1,
-            max_size=size,
-            reset=reset,
-            timeout=CONNECT_TIMEOUT,
-            command_timeout=call_timeout,
-            max_inactive_connection_lifetime=0,
-            server_settings={"application_name": "asynctaskd"} | (settings or {}),
-        )
+    access = Access(dsn, writes=True)
+
+    async def open_another(*_: object, **__: object) -> Connection:
+        return await _opened(access)
+
+    return await _Pool(
+        connect=open_another,
+        min_size=0,  # asyncpg would log each failure to come back to it
+        init_size=1,
+        max_size=size,
+        max_queries=50_000,
+        max_inactive_connection_lifetime=0,
+        loop=None,
+        connection_class=asyncpg.Connection,
+        record_class=asyncpg.Record,
+    )
+
+
+async def open_sessions(dsn: str, *, size: int) -> Sessions:
+    """At most `size` connections for a client's calls; raises like `connect` for the first."""
+    sessions = Sessions(partial(_opened, Access(dsn, writes=True)), size)
+    await sessions.open()
+    return sessions
+
+
+async def open_pinned_sessions(dsn: str, *, size: int) -> Sessions:
+    """At most `size` connections for the daemon's own statements; raises like `connect` for the first."""
+    sessions = Sessions(
+        partial(_opened, Access(dsn, settings=PINNED_PLANS, writes=True)),
+        size,
+        pinned=PINNED_PLANS,
+        patience=_TURN_TIMEOUT,
+        history=History(query("log_position", "asynctaskd")),
+    )
+    with translated():
+        await sessions.open()
+    return sessions
 
 
 @contextmanager
@@ -211,5 +262,9 @@ def _readable_url() -> Iterator[None]:
         yield
     except StatementRefusedError as error:  # a setting that came with the URL
         raise DatabaseRefusedError(str(error)) from error
+    except (asyncpg.UndefinedObjectError, UnknownParameterError) as error:
+        raise ConfigError(
+            f"database.url has a parameter that nobody knows: {error}. Remove it, or correct its name"
+        ) from None
     except (asyncpg.ClientConfigurationError, ValueError) as error:
         raise ConfigError(f"database.url can't be read: {type(error).__name__}") from None

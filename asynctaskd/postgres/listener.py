@@ -7,18 +7,40 @@ import random
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-from asynctaskd.errors import AsynctaskdError, DatabaseUnavailableError
-from asynctaskd.postgres.driver import close, open_connection, translated
+from asynctaskd.errors import AsynctaskdError, ConfigError, DatabaseUnavailableError
+from asynctaskd.postgres.connection import limited
+from asynctaskd.postgres.driver import close, connect, open_connection, translated
 from asynctaskd.telemetry.events import emit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    import asyncpg
+    from asynctaskd.postgres.connection import Connection
 
-PROBE_INTERVAL = 10.0
+PROBE_INTERVAL = 5.0
 PROBE_TIMEOUT = 2.0
 _LONGEST_PAUSE = 2.0
+
+_POOLED = (
+    "a pooler stands between, which can't pass on notices: set database.listen_url to a URL past it, "
+    "or database.listen = off"
+)
+
+
+async def require_notices(dsn: str) -> None:
+    """Check that notices can come that way.
+
+    Raises:
+        ConfigError: a pooler stands between.
+        DatabaseUnavailableError: it can't be reached.
+    """
+    async with connect(dsn) as connection:
+        if connection.is_pooled:
+            raise ConfigError(f"database.listen = on, but {_POOLED}")
+
+
+class _PooledError(Exception):
+    """The connection has no session of its own."""
 
 
 class Listener:
@@ -41,11 +63,14 @@ class Listener:
         self.up = asyncio.Event()
 
     async def run(self) -> None:
-        """Connect, listen, and on loss wait and repeat, until cancelled."""
+        """Connect, listen, and on loss wait and repeat, until cancelled; ends where a pooler answers."""
         pause = 0.1
         while True:
             try:
                 await self._listen()
+            except _PooledError:
+                emit("listener.off", error=f"new tasks are found by the poll alone: {_POOLED}")
+                return
             except AsynctaskdError as error:
                 emit("listener.lost", error=str(error), retry_in=pause)
             else:
@@ -56,6 +81,8 @@ class Listener:
     async def _listen(self) -> None:
         connection = await open_connection(self._dsn)
         try:
+            if connection.is_pooled:
+                raise _PooledError
             await self._subscribe(connection)
             emit("listener.up", channels=list(self._channels))
             self._wake()
@@ -64,15 +91,16 @@ class Listener:
             self.up.clear()
             await close(connection)
 
-    async def _subscribe(self, connection: asyncpg.Connection) -> None:
+    async def _subscribe(self, connection: Connection) -> None:
         self._lost.clear()
         connection.add_termination_listener(lambda _: self._lost.set())
         with translated():
             for channel in (*self._channels, self._probe_channel):
-                await connection.add_listener(channel, self._on_notice)
+                listening = connection.add_listener(channel, self._on_notice)
+                await limited(connection, listening, PROBE_TIMEOUT)
         self.up.set()
 
-    async def _watch(self, connection: asyncpg.Connection) -> None:
+    async def _watch(self, connection: Connection) -> None:
         while True:
             await self._probe(connection)
             try:
@@ -83,15 +111,17 @@ class Listener:
             emit("listener.lost", error="the server closed the connection", retry_in=0.0)
             return
 
-    async def _probe(self, connection: asyncpg.Connection) -> None:
+    async def _probe(self, connection: Connection) -> None:
         # A frozen backend or a deaf proxy looks alive from here; only a notice that comes back proves it.
         self._echo.clear()
         with translated():
-            await connection.execute("SELECT pg_notify($1, '')", self._probe_channel, timeout=PROBE_TIMEOUT)
+            asking = connection.execute("SELECT pg_notify($1, '')", self._probe_channel)
+            await limited(connection, asking, PROBE_TIMEOUT)
         try:
             async with asyncio.timeout(PROBE_TIMEOUT):
                 await self._echo.wait()
         except TimeoutError:
+            connection.terminate()
             raise DatabaseUnavailableError(f"no notice came back within {PROBE_TIMEOUT:g} s") from None
 
     def _on_notice(self, _: Any, __: int, channel: str, payload: object) -> None:

@@ -9,25 +9,42 @@ from __future__ import annotations
 import asyncio
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import asyncpg
 
-from asynctaskd.postgres.driver import PINNED_PLANS, open_pool, query, translated
+from asynctaskd.postgres.connection import limited
+from asynctaskd.postgres.driver import open_pinned_sessions, query, translated
+from asynctaskd.postgres.sessions import HOT, LONG, Sessions
 from asynctaskd.task import ClaimedTask
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from datetime import timedelta
+    from datetime import datetime, timedelta
     from uuid import UUID
 
     from asynctaskd.task import Transition
 
 # One for each loop that talks to the database, so that none waits for another: claim, finalize, housekeeping,
 # and those that write hooks' ends and progress.
-_CONNECTIONS = 4
+CONNECTIONS = 4
 
 _NEXT_LOOK = 0.05  # seconds
+
+# They may touch many rows, or all definitions.
+_LONG = frozenset(
+    {
+        "ensure_partitions",
+        "expire",
+        "forget_workers",
+        "promote_due",
+        "promote_serial",
+        "recover",
+        "register_definitions",
+        "release_orphans",
+        "wake_unknown",
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,33 +114,44 @@ class WorkerRow:
     lease: timedelta
 
 
-async def _keep_session(_: asyncpg.Connection) -> None:
-    """The daemon's own statements leave nothing behind in a session: spare the round trip that cleans it."""
+@dataclass(frozen=True, slots=True)
+class Namesake:
+    """A worker's row, as far as it matters whether that worker is still there."""
+
+    id: UUID
+    name: UUID
+    process: UUID | None
+    place: str | None
+    hostname: str
+    pid: int
+    renewed_at: datetime
+    is_live: bool
 
 
 class Store:
     """The daemon's own connections and statements."""
 
-    def __init__(self, pool: asyncpg.Pool, schema: str) -> None:
-        self._pool = pool
+    def __init__(self, sessions: Sessions, schema: str) -> None:
+        self._sessions = sessions
         self._schema = schema
+        self._progress = asyncio.Lock()
 
     @classmethod
-    async def open(cls, dsn: str, *, schema: str, connections: int = _CONNECTIONS) -> Store:
+    async def open(cls, dsn: str, *, schema: str, connections: int = CONNECTIONS) -> Store:
         """Connect. Raises DatabaseUnavailableError, DatabaseRefusedError or ConfigError."""
-        return cls(await open_pool(dsn, size=connections, reset=_keep_session, settings=PINNED_PLANS), schema)
+        return cls(await open_pinned_sessions(dsn, size=connections), schema)
 
     async def close(self) -> None:
         """Close all connections, by force: nothing is under way any more, or nobody waits for it."""
-        self._pool.terminate()
+        self._sessions.terminate()
 
     async def _fetch(self, name: str, *arguments: Any) -> list[asyncpg.Record]:
         with translated():
-            try:
-                return await self._pool.fetch(query(name, self._schema), *arguments)
-            except asyncpg.ReadOnlySQLTransactionError:
-                await self._pool.expire_connections()  # it became a standby: look for the primary again
-                raise
+            return await self._ask(name, *arguments)
+
+    async def _ask(self, name: str, *arguments: Any) -> list[asyncpg.Record]:
+        limit = LONG if name in _LONG else HOT
+        return await self._sessions.fetch(query(name, self._schema), *arguments, timeout=limit)
 
     async def _value(self, name: str, *arguments: Any) -> Any:
         rows = await self._fetch(name, *arguments)
@@ -175,27 +203,27 @@ class Store:
     async def finalize(self, batch: Sequence[Ended]) -> set[int]:
         """Write what became of some executions; returns the ids of those whose claim still stood."""
         with translated():
-            async with self._pool.acquire() as connection:
-                return set(await self._write(cast("asyncpg.Connection", connection), batch))
-
-    async def _write(self, connection: asyncpg.Connection, batch: Sequence[Ended]) -> dict[int, str]:
-        statement, columns = query("finalize", self._schema), _columns(batch)
-        if connection.is_in_transaction():
-            await self.ensure_partitions(batch)  # an error would spoil the caller's transaction
-        try:
-            return _written(await connection.fetch(statement, *columns))
-        except asyncpg.CheckViolationError:  # no partition for one of the days on which records are forgotten
-            if connection.is_in_transaction():
-                raise
-            await self.ensure_partitions(batch)
-            return _written(await connection.fetch(statement, *columns))
+            try:
+                return set(_written(await self._ask("finalize", *_columns(batch))))
+            except asyncpg.CheckViolationError:  # no partition for a day on which records are forgotten
+                await self.ensure_partitions(batch)
+                return set(_written(await self._ask("finalize", *_columns(batch))))
 
     async def finalize_on(self, connection: asyncpg.Connection, ended: Ended) -> str | None:
         """Write what became of one execution in the caller's transaction, and return that transaction's id.
 
         None means that the claim is stale and nothing was written.
         """
-        return (await self._write(connection, [ended])).get(ended.task_id)
+        try:
+            return await self._finalize_on(connection, ended)
+        except asyncpg.CheckViolationError:
+            await self.ensure_partitions([ended])
+            return await self._finalize_on(connection, ended)
+
+    async def _finalize_on(self, connection: asyncpg.Connection, ended: Ended) -> str | None:
+        async with connection.transaction():  # a savepoint: an error doesn't spoil the caller's transaction
+            call = connection.fetch(query("finalize", self._schema), *_columns([ended]))
+            return _written(await limited(connection, call, HOT)).get(ended.task_id)
 
     async def was_committed(self, transaction_id: str) -> bool:
         """What became of a transaction whose answer got lost; waits until the server knows."""
@@ -217,7 +245,8 @@ class Store:
 
     async def note_progress(self, task: ClaimedTask, progress: str) -> bool:
         """Write down how far an execution is (JSON); False if its claim is stale."""
-        return bool(await self._fetch("note_progress", task.id, task.claim_token, progress))
+        async with self._progress:  # however many handlers speak at once, claim and finalize find their turn
+            return bool(await self._fetch("note_progress", task.id, task.claim_token, progress))
 
     async def ensure_partitions(self, batch: Sequence[Ended] = ()) -> None:
         """Make the partitions of finished tasks for the days ahead, and for those that a batch needs."""
@@ -238,9 +267,12 @@ class Store:
         """End tasks past their deadline; returns how many."""
         return int(await self._value("expire", limit))
 
-    async def recover(self, limit: int = 1000) -> list[asyncpg.Record]:
-        """Put back the tasks of workers that aren't live: rows of id, name, holder, losses."""
-        return await self._fetch("recover", limit)
+    async def recover(self, limit: int = 1000, *, judge: bool = True) -> list[asyncpg.Record]:
+        """Put back the tasks of workers that aren't live: rows of id, name, holder, losses.
+
+        Without `judge`, nobody is declared lost for being silent.
+        """
+        return await self._fetch("recover", limit, judge)
 
     async def declare_lost(self, worker_ids: Sequence[UUID], because: str) -> list[UUID]:
         """End the claims of workers whose death was seen; returns those that weren't stopped or lost before.
@@ -248,6 +280,22 @@ class Store:
         The next `recover` puts back what they held.
         """
         return [row[0] for row in await self._fetch("declare_lost", worker_ids, because)]
+
+    async def is_held(self, worker_ids: Sequence[UUID]) -> bool:
+        """Whether any of these workers holds a task."""
+        return bool(await self._value("is_held", worker_ids))
+
+    async def namesakes(self, name: UUID) -> list[Namesake]:
+        """The workers of a name (worker.id) that neither stopped nor are known to be lost."""
+        return [Namesake(*row) for row in await self._fetch("namesakes", name)]
+
+    async def find_workers(self, name: UUID) -> list[Namesake]:
+        """Workers that neither stopped nor are known to be lost, by identity or by worker.id."""
+        return [Namesake(*row) for row in await self._fetch("find_workers", name)]
+
+    async def workers_of(self, process: UUID) -> list[UUID]:
+        """The identities of a process that didn't say goodbye."""
+        return [row[0] for row in await self._fetch("workers_of", process)]
 
     async def wake_unknown(self, names: Sequence[str], limit: int = 1000) -> int:
         """Make tasks due that waited for somebody to know these names; returns how many."""

@@ -41,8 +41,8 @@ def decide(
             return _after_failure(outcome, task, policy, now, rng)
         case Snoozed(delay):
             return _put_back(delay, event=EventKind.SNOOZED)
-        case Released():
-            return Transition(TaskStatus.PENDING, attempt_spent=False, event=EventKind.RELEASED)
+        case Released(delay):
+            return _released(delay)
         case Unroutable():
             return _put_back(_reroute_delay(task, now), reason="unknown_name")
         case Overdue():
@@ -56,6 +56,12 @@ def _reroute_delay(task: ClaimedTask, now: datetime) -> timedelta:
         return _SOONEST_REROUTE
     # Waiting as long as it has waited already doubles the delay each time, without a counter.
     return min(max(now - task.created_at, _SOONEST_REROUTE), _LATEST_REROUTE)
+
+
+def _released(delay: timedelta | None) -> Transition:
+    if delay is None:
+        return Transition(TaskStatus.PENDING, attempt_spent=False, event=EventKind.RELEASED)
+    return _put_back(delay, event=EventKind.RELEASED)
 
 
 def _put_back(delay: timedelta, *, reason: str | None = None, event: EventKind | None = None) -> Transition:

@@ -36,7 +36,10 @@ __all__ = [
 class Logs:
     """The logging of this process, as `configure_logging` set it up."""
 
-    def __init__(self, level: str, renderer: Renderer, stream: TextIO) -> None:
+    def __init__(
+        self, level: str, renderer: Renderer, stream: TextIO, common: Mapping[str, Any] | None = None
+    ) -> None:
+        self._common = common or {}
         self._threshold = SEVERITY[level]
         self._render = renderer
         self._throttle = Throttle()
@@ -58,7 +61,7 @@ class Logs:
 
     def write(self, level: str, event: str, facts: Mapping[str, Any]) -> None:
         """Write one line, whatever its level; equal errors are held back."""
-        line = line_of(level, event, facts)
+        line = line_of(level, event, {**self._common, **facts})
         if self._throttle.admits(line):
             self._sink.put(self._render(line))
 
@@ -88,7 +91,7 @@ class Logs:
             self._sink.put(self._render(line))
 
     def _describe_loss(self, lines: int) -> str:
-        return self._render(line_of("error", "log.dropped", {"lines": lines}))
+        return self._render(line_of("error", "log.dropped", {**self._common, "lines": lines}))
 
     def _drop_into_sink(self, _logger: object, method: str, facts: EventDict) -> str:
         self.write(method, str(facts.pop("event", "")), facts)
@@ -102,6 +105,7 @@ def configure_logging(
     level: str = "info",
     format: str = "auto",  # noqa: A002  (named as the key log.format)
     stream: TextIO | None = None,
+    common: Mapping[str, Any] | None = None,
 ) -> Logs:
     """Send events, structlog and the standard library's logging to `stream`, one line each.
 
@@ -111,12 +115,13 @@ def configure_logging(
         level: the least severe level that is written.
         format: `json`, `console`, or `auto`: console on a terminal, else JSON.
         stream: where to write; `sys.stderr` by default.
+        common: facts that every line begins with.
     """
     global _current  # noqa: PLW0603  (a process has one log)
     if _current:
         _current.close()
     out = sys.stderr if stream is None else stream
-    _current = Logs(level, renderer_for(format, out), out)
+    _current = Logs(level, renderer_for(format, out), out, common)
     atexit.register(_current.close)
     return _current
 

@@ -48,6 +48,18 @@ SHOP = """
         while not Path(os.environ["GO_ON"]).exists():
             time.sleep(0.01)
 
+    @app.task("poison")
+    async def poison(ctx: TaskContext) -> None:
+        _say(f"start {ctx.task_id}")
+        os.kill(os.getpid(), 9)
+
+    @app.task("alone")
+    async def alone(ctx: TaskContext) -> str:
+        _say(f"pid {os.getpid()}")
+        while not Path(os.environ["GO_ON"]).exists():
+            await asyncio.sleep(0.01)
+        return f"by {os.getpid()}"
+
     @app.task("quick")
     async def quick() -> None: ...
 """
@@ -161,6 +173,81 @@ async def test_a_task_that_kills_its_worker_three_times_is_quarantined(worker, c
         assert await ended(last) == 0
     assert (await client.get_task(task_id)).reason == "quarantined"
     assert witness() == [f"start {task_id}"] * 3
+
+
+async def test_a_poison_task_kills_two_workers_and_then_only_its_own_process(
+    worker, connection, witness, go_on
+):
+    client = Client(connection)
+    poison = await client.enqueue("poison")
+    for nth in (1, 2):
+        async with worker() as process:
+            await until_said(witness, f"start {poison}", times=nth)
+            assert await ended(process) == -signal.SIGKILL
+    neighbour = await client.enqueue("hold")
+    async with worker() as last:
+        await until(connection, "SELECT status = 'failed' FROM asynctaskd.all_tasks WHERE id = $1", poison)
+        go_on.touch()
+        assert (await client.wait(neighbour, timeout="30s")).result == f"by {last.pid}"
+        last.terminate()
+        assert await ended(last) == 0
+    failed = await client.get_task(poison)
+    assert failed.reason == "quarantined"
+    assert failed.last_error.startswith("its process was killed by SIGKILL")
+    assert witness().count(f"start {poison}") == 3
+    assert await kinds(connection, poison) == ["lease_lost", "lease_lost", "quarantined"]
+
+
+@asynccontextmanager
+async def isolated(worker, connection, witness) -> AsyncIterator[tuple[Any, int, int]]:
+    """A worker that runs a suspect: the worker, the suspect's id, and the process it runs in."""
+    client = Client(connection)
+    async with connection.transaction():
+        task_id = await client.enqueue("alone", connection=connection)
+        await connection.execute("UPDATE asynctaskd.tasks SET losses = 2 WHERE id = $1", task_id)
+    async with worker() as process:
+        async with asyncio.timeout(LONG_ENOUGH):
+            while not witness():  # noqa: ASYNC110  (it is another process)
+                await asyncio.sleep(0.01)
+        pid = int(witness()[0].removeprefix("pid "))
+        assert pid != process.pid
+        yield process, task_id, pid
+
+
+async def until_gone(pid: int) -> None:
+    async with asyncio.timeout(LONG_ENOUGH):
+        while _is_alive(pid):  # noqa: ASYNC110  (it is no child of ours)
+            await asyncio.sleep(0.01)
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+async def test_an_isolated_execution_dies_with_its_worker(worker, connection, witness):
+    async with isolated(worker, connection, witness) as (process, _, pid):
+        process.kill()
+        await ended(process)
+        await until_gone(pid)
+
+
+async def test_an_isolated_execution_ends_with_the_lease_of_a_frozen_worker(worker, connection, witness):
+    async with isolated(worker, connection, witness) as (process, _, pid):
+        process.send_signal(signal.SIGSTOP)
+        await until_gone(pid)
+        assert process.returncode is None
+
+
+async def test_a_signal_to_all_processes_lets_an_isolated_task_finish(worker, connection, witness, go_on):
+    async with isolated(worker, connection, witness) as (process, task_id, pid):
+        os.kill(pid, signal.SIGTERM)
+        process.terminate()
+        go_on.touch()
+        assert await ended(process) == 0
+    assert (await Client(connection).get_task(task_id)).result == f"by {pid}"
 
 
 async def test_a_terminated_worker_lets_its_task_finish_and_exits_0(worker, connection, witness, go_on):

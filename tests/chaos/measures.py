@@ -10,9 +10,12 @@ from dataclasses import dataclass
 
 from tests.chaos.by_time import idle_spans
 from tests.chaos.by_witness import duplicates
-from tests.chaos.history import Claim, Fault, History, Span, without
+from tests.chaos.history import Claim, Fault, History, Span, merged, without
 
 _CUTS_EVERYONE = frozenset({"restart", "failover"})
+_LOCKS = frozenset({"lock_table", "lock_rows"})
+"""Somebody else has the rows: nobody can put them back meanwhile."""
+
 _LISTEN = frozenset({"listen_broken"})
 
 _NO_CUT = _LISTEN | {"delay"}
@@ -114,7 +117,7 @@ def _somebody_saw(history: History, fault: Fault, until: float) -> bool:
         worker.pid != fault.pid
         and worker.since <= fault.at + lease / 2
         and worker.valid_until >= until
-        and _outside((fault.at, until), history.disturbances(worker.pid, settle=lease, but=_NO_CUT))
+        and _outside((fault.at, until), _cut_off(history, worker.pid))
         for worker in history.workers.values()
     )
 
@@ -140,6 +143,13 @@ def _pid(history: History, claim: Claim) -> int | None:
 def _next_claim(history: History, claim: Claim) -> Claim | None:
     claims = history.stories[claim.task].claims
     return next((one for one in claims if one.token > claim.token), None)
+
+
+def _cut_off(history: History, pid: int) -> list[Span]:
+    """When a process can't put back what others left: locks apart, until one lease after it was cut off."""
+    kinds = frozenset(fault.kind for fault in history.faults)
+    cuts = history.disturbances(pid, settle=history.settings.lease, but=_NO_CUT | _LOCKS)
+    return merged([*cuts, *history.disturbances(pid, settle=0.0, but=kinds - _LOCKS)])
 
 
 def _outside(span: Span, gaps: list[Span]) -> bool:

@@ -7,7 +7,9 @@ import pytest
 
 from asynctaskd.cli import probes
 from asynctaskd.cli.probes import FAILURE, OK, WARNING, Server, clock, encoding, primary, reachable
+from asynctaskd.config import DaemonConfig
 from asynctaskd.errors import DatabaseUnavailableError
+from tests.support.pooler import pooler_to
 
 SERVER = Server("18.1", 180001, "UTF8", is_standby=False, is_read_only=False, seconds=0.001, skew=0.01)
 UNREACHABLE = "postgresql://shop:sesame@127.0.0.1:1/shop"
@@ -23,8 +25,8 @@ def test_a_good_database_has_nothing_but_a_missing_worker(cli):
     findings, code = found(cli)
     assert code == 0
     assert list(findings) == [
-        "reachable", "encoding", "primary", "clock", "notices", "schema", "rights", "workers", "names",
-        "lease",
+        "reachable", "encoding", "primary", "clock", "pooler", "notices", "schema", "rights", "workers",
+        "connections", "names", "lease",
     ]  # fmt: skip
     assert {name for name, finding in findings.items() if finding["status"] != OK} == {"workers"}
     assert list(findings["lease"]) == ["check", "status", "message", "remedy"]
@@ -34,8 +36,8 @@ def test_a_good_database_has_nothing_but_a_missing_worker(cli):
 def test_for_people_it_prints_one_line_a_finding(cli):
     result = cli.run("check")
     assert result.exit_code == 0
-    assert [line.split()[0] for line in result.stdout.splitlines()].count("ok") == 9
-    assert len(result.stdout.splitlines()) == 10
+    assert [line.split()[0] for line in result.stdout.splitlines()].count("ok") == 11
+    assert len(result.stdout.splitlines()) == 12
 
 
 def test_a_live_worker_is_seen(cli, start):
@@ -118,6 +120,32 @@ def test_what_is_not_as_it_should_be_has_a_remedy(look, server, status):
     finding = look(server)
     assert finding.status == status
     assert finding.remedy
+
+
+def test_the_connections_of_all_workers_are_counted_against_the_server_s(cli, monkeypatch):
+    allowed = cli.sql("SELECT current_setting('max_connections')::integer")[0][0]
+    assert found(cli)[0]["connections"]["status"] == OK
+    monkeypatch.setenv("ASYNCTASKD_DATABASE_POOL_SIZE", str(allowed))
+    findings, code = found(cli)
+    assert (findings["connections"]["status"], code) == (WARNING, 0)
+    assert f"1 × {allowed + 6} = {allowed + 6} at most" in findings["connections"]["message"]
+
+
+async def test_a_pooler_is_found_and_what_it_needs_is_told(database, monkeypatch):
+    async with pooler_to(database.dsn) as pooler:
+        config = DaemonConfig.model_validate({"database": {"url": pooler.dsn}})
+        findings = {finding.check: finding for finding in await probes.probe(pooler.dsn, config)}
+    assert (findings["pooler"].status, findings["notices"].status) == (WARNING, WARNING)
+    assert "at least 16 server connections" in str(findings["pooler"].remedy)
+    assert "listen_url" in str(findings["notices"].remedy)
+    assert findings["schema"].status == OK
+
+
+def test_a_parameter_nobody_knows_exits_78_and_is_named(cli):
+    result = cli.run("check", "--database", cli.dsn_of(bogus="1"))
+    assert result.exit_code == 78
+    assert "bogus" in result.stderr
+    assert cli.run("tasks", "list", "--database", cli.dsn_of(bogus="1")).exit_code == 78
 
 
 def test_a_bad_configuration_exits_78(cli, tmp_path):

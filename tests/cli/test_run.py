@@ -202,3 +202,85 @@ def wait_until_stopped(home: Path) -> None:
     while (home / "data" / "postmaster.pid").exists() and time.monotonic() < until:
         time.sleep(0.01)
     assert not (home / "data" / embedded.SOCKET).exists()
+
+
+HOSTILE = """
+import asyncio, signal, sys
+from shop import app
+
+async def leave():
+    sys.exit(3)
+
+@app.task("hostile")
+async def hostile(how: str) -> str:
+    loop = asyncio.get_running_loop()
+    match how:
+        case "stop":
+            loop.stop()
+        case "callback":
+            loop.call_soon(sys.exit, 3)
+        case "task":
+            await asyncio.gather(asyncio.create_task(leave()), return_exceptions=True)
+        case "outside":
+            # Not marked as the handler's own: as if a library had started it.
+            loop.call_soon(loop.create_task, leave(), context=__import__("contextvars").Context())
+        case "close":
+            try:
+                loop.close()
+            except RuntimeError:
+                pass
+        case "executor":
+            await loop.shutdown_default_executor()
+        case "policy":
+            asyncio.set_event_loop_policy(None)
+            asyncio.set_event_loop(None)
+        case "signals":
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            loop.add_signal_handler(signal.SIGINT, print)
+    await asyncio.sleep(0.01)
+    return how
+"""
+
+
+def until_completed(cli, task_id):
+    until = time.monotonic() + 20
+    while cli.status(task_id) != "completed":
+        assert time.monotonic() < until, f"task {task_id} is {cli.status(task_id)}"
+        time.sleep(0.05)
+
+
+@pytest.fixture
+def hostile(cli, start, tmp_path):
+    """Starts a worker whose task "hostile" does what no handler should."""
+    (tmp_path / "hostile.py").write_text(HOSTILE)
+    return lambda *options: start("run", "--app", "hostile:app", *options)
+
+
+@pytest.mark.parametrize("how", ["stop", "callback", "task", "outside", "close", "executor", "policy"])
+def test_what_a_handler_does_to_its_surroundings_ends_neither_the_worker_nor_its_neighbours(
+    cli, hostile, how, tmp_path
+):
+    neighbour = cli.enqueue("nap")
+    process = hostile()
+    process.await_line("napping")
+    task_id = cli.enqueue("hostile", json.dumps({"how": how}))
+    until_completed(cli, task_id)
+    after = cli.enqueue("add", '{"a": 1, "b": 2}')
+    until_completed(cli, after)
+    (tmp_path / "wake").touch()
+    until_completed(cli, neighbour)
+    process.tell(SIGTERM)
+    assert process.exit_code() == 0
+    interrupted = [json.loads(line) for line in process.stderr if "loop.interrupted" in line]
+    assert len(interrupted) == (how in ("stop", "callback", "outside"))
+
+
+def test_signals_that_a_handler_took_are_taken_back(cli, hostile):
+    task_id = cli.enqueue("hostile", '{"how": "signals"}')
+    process = hostile()
+    restored = json.loads(process.await_line("signals.restored"))
+    assert restored["signals"] == ["SIGTERM", "SIGINT"]
+    until_completed(cli, task_id)
+    process.tell(SIGTERM)
+    assert process.exit_code() == 0
+    assert "worker.stopped" in events_of(process)

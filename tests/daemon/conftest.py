@@ -167,15 +167,16 @@ def daemon_of(database: Any) -> Callable[..., Daemon]:
     """A daemon on the test's database that isn't running yet: daemon_of(app, concurrency=4, listen="off")."""
 
     def build(app: App, **settings: Any) -> Daemon:
-        own = {key: settings.pop(key) for key in ("listen", "pool_size", "listen_url") if key in settings}
+        names = ("url", "listen", "pool_size", "listen_url")
+        own = {"url": database.dsn} | {key: settings.pop(key) for key in names if key in settings}
         end_process = settings.pop("end_process", never)
+        app_path = settings.pop("app_path", None)
         return Daemon(
             app,
-            database.dsn,
-            DaemonConfig.model_validate(
-                {"database": {"url": database.dsn} | own, "worker": {"grace": "10s"} | settings}
-            ),
+            own["url"],
+            DaemonConfig.model_validate({"database": own, "worker": {"grace": "10s"} | settings}),
             end_process=end_process,
+            app_path=app_path,
         )
 
     return build

@@ -50,6 +50,8 @@ INDEXES = {
     "release_orphans": {"tasks_held"},
     "note_stale": {"task_events_task"},
     "note_progress": {"tasks_pkey"},
+    "is_held": {"tasks_held"},
+    "namesakes": {"workers_name"},
     "has_work": {
         "tasks_held",
         "tasks_ready_normal",
@@ -240,6 +242,14 @@ async def note_progress(store: Store, connection: Connection) -> Awaitable[objec
     return store._fetch("note_progress", first, 1, "1")
 
 
+async def what_three_hold(store: Store, _: Connection) -> Awaitable[object]:
+    return store.is_held([UUID(int=n) for n in (1, 2, 3)])
+
+
+async def namesakes(store: Store, _: Connection) -> Awaitable[object]:
+    return store.namesakes(WORKER)
+
+
 async def work_of_nobody(store: Store, _: Connection) -> Awaitable[object]:
     return store.has_work(WORKER, ["other"], strict=True)
 
@@ -273,6 +283,8 @@ MOST: dict[Call, int] = {
     promote_all_lines: ROWS // 50 * 12,  # looks at each key's line and head
     renew_lease: 30,
     note_progress: 50,
+    what_three_hold: 50,
+    namesakes: 20,
     work_of_nobody: 15_000,  # about six a serial key with a line, of which there are 2,000
 }
 CALLS = {call.__name__: call for call in MOST}

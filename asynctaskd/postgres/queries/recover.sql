@@ -1,5 +1,5 @@
 -- Put back what is held by workers that aren't live; returns a row per task.
--- $1 rows at most
+-- $1 rows at most, $2 whether to judge: to declare those lost whose lease ran out
 --
 -- A loss isn't a failure: it has an allowance of its own, and the third in a row marks the task as quarantined,
 -- to be claimed once more for its failure hook alone.
@@ -12,7 +12,7 @@ WITH RECURSIVE holders (worker_id) AS (
 ), declared AS (
     -- Lost is final: from here on the worker can neither renew nor claim.
     UPDATE asynctaskd.workers SET lost_at = asynctaskd.clock(), idle = false
-    WHERE stopped_at IS NULL AND lost_at IS NULL AND expires_at <= asynctaskd.clock()
+    WHERE $2 AND stopped_at IS NULL AND lost_at IS NULL AND expires_at <= asynctaskd.clock()
       -- Nobody could renew before the server was there: who lives gets one lease to come back.
       AND asynctaskd.clock() > pg_postmaster_start_time() + (expires_at - renewed_at)
     RETURNING id

@@ -1,0 +1,132 @@
+"""One worker process of `run --processes N`: its start, its pulse and its end, as its parent sees them."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from uuid import UUID, uuid4
+
+from asynctaskd.daemon.process import child_variable
+
+_FIRST_PAUSE = 0.1
+_LONGEST_PAUSE = 30.0
+_LONG_LIFE = 60.0
+_ABORT_LIMIT = 2.0
+
+
+class Child:
+    """A worker process. It is judged silent only from its first beat on: an App may take long to import."""
+
+    def __init__(self, process: UUID, handle: asyncio.subprocess.Process, *, pulse: int, orders: int) -> None:
+        self.process = process
+        self._handle = handle
+        self._pulse = pulse
+        self._orders = orders
+        self._born_at = time.monotonic()
+        self._put_down_after = 0.0
+        self.has_beaten = False
+        self.silent_for = 0.0
+
+    @property
+    def pid(self) -> int:
+        """Its number in the system's table of processes."""
+        return self._handle.pid
+
+    @property
+    def lived(self) -> float:
+        """For how many seconds it has lived."""
+        return time.monotonic() - self._born_at
+
+    async def wait(self) -> int:
+        """Its exit code, or the negative number of the signal that killed it, once it has ended."""
+        return await self._handle.wait()
+
+    def close(self) -> None:
+        """Let go of its pipes, once it has ended."""
+        self.listen(0.0)
+        os.close(self._pulse)
+        os.close(self._orders)
+
+    def order(self, order: int) -> None:
+        """Say `DRAIN` or `HURRY`; said twice it counts once, and a child that is still starting hears it."""
+        with suppress(OSError):  # it has ended
+            os.write(self._orders, bytes([order]))
+
+    def kill(self, number: signal.Signals = signal.SIGKILL) -> None:
+        """Send it a signal."""
+        # Not by the handle: it would ask for the exit status, which the loop's own watcher waits for.
+        if self._handle.returncode is None:
+            with suppress(ProcessLookupError):
+                os.kill(self.pid, number)
+
+    def listen(self, passed: float) -> None:
+        """Take its beats; `passed` seconds went by since the last time."""
+        try:
+            beats = os.read(self._pulse, 1 << 16)
+        except BlockingIOError:
+            beats = b""
+        self.has_beaten = self.has_beaten or bool(beats)
+        self.silent_for = 0.0 if beats or not self.has_beaten else self.silent_for + passed
+
+    async def put_down(self) -> None:
+        """End a process that is stuck: first so that it says where, then by force."""
+        self._put_down_after = self.silent_for
+        self.kill(signal.SIGABRT)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_ABORT_LIMIT):
+                await self.wait()
+        self.kill()
+
+    def obituary(self, code: int) -> str:
+        """How it ended, in words."""
+        how = f"killed by {_signal_name(-code)}" if code < 0 else f"exited with code {code}"
+        silence = f" after {self._put_down_after:.0f} s of silence" if self._put_down_after else ""
+        return how + silence
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # one of the many without a name
+        return f"signal {number}"
+
+
+async def spawn(command: Sequence[str], nth: int | None) -> Child:
+    """Start a worker process; raises OSError where the system has no room for it."""
+    process = uuid4()
+    pulse, beat = os.pipe()
+    heard, orders = os.pipe()
+    for descriptor in (pulse, beat, orders):  # nobody waits for a process that doesn't read or write
+        os.set_blocking(descriptor, False)
+    try:
+        handle = await asyncio.create_subprocess_exec(
+            *command,
+            env=os.environ | child_variable(process, nth, pulse=beat, orders=heard),
+            stdin=asyncio.subprocess.DEVNULL,
+            pass_fds=(beat, heard),
+        )
+    except BaseException:
+        os.close(pulse)
+        os.close(orders)
+        raise
+    finally:
+        os.close(beat)
+        os.close(heard)
+    return Child(process, handle, pulse=pulse, orders=orders)
+
+
+class Pauses:
+    """How long to wait before a child is started anew: longer after each short life, up to 30 s."""
+
+    def __init__(self) -> None:
+        self._last = 0.0
+
+    def after(self, lived: float) -> float:
+        """The pause after a life of so many seconds."""
+        grown = min(self._last * 2, _LONGEST_PAUSE)
+        self._last = _FIRST_PAUSE if lived >= _LONG_LIFE else max(grown, _FIRST_PAUSE)
+        return self._last

@@ -1,0 +1,207 @@
+"""`asynctaskd run --processes N`: a small parent over N worker processes.
+
+It starts a worker that died anew, and at once puts back what that one held: nobody waits for its lease. It
+ends a worker that is stuck where Python can't help itself any more. It imports no App and runs no task.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import typer
+
+from asynctaskd.cli.child import Child, Pauses, spawn
+from asynctaskd.cli.failures import ExitCode
+from asynctaskd.config.values import processors
+from asynctaskd.daemon.loops import OUTAGE, Backoff, wait_for
+from asynctaskd.daemon.process import DRAIN, HURRY
+from asynctaskd.daemon.witness import put_back
+from asynctaskd.postgres.store import Store
+from asynctaskd.telemetry.events import emit
+from asynctaskd.telemetry.logs import flush_logs
+
+if TYPE_CHECKING:
+    from asynctaskd.config import DaemonConfig
+
+_FINAL = (ExitCode.FINE, ExitCode.TRY_AGAIN, ExitCode.CONFIG)
+"""What a worker ends with where starting it anew wouldn't help: it was asked to, or can't work."""
+
+_WORST_LAST = (
+    ExitCode.FINE,
+    ExitCode.TRY_AGAIN,
+    ExitCode.UNAVAILABLE,
+    ExitCode.FAILED,
+    ExitCode.INTERNAL,
+    ExitCode.CONFIG,
+)
+_LONGEST_LOOK = 1.0
+_LAST_WORDS = 2.0
+
+# A worker ends by itself this soon after its grace period, in seconds; one that doesn't is stuck.
+_OVERTIME = 5.0
+
+
+def how_many(processes: str) -> int:
+    """The number that `--processes` means; raises a usage error where it means none."""
+    count = processors() if processes == "cpu" else int(processes) if processes.isdecimal() else 0
+    if count < 1:
+        raise typer.BadParameter(f"--processes must be an integer of at least 1, or cpu, got {processes!r}")
+    return count
+
+
+def child_command(flags: Mapping[str, object], *, debug: bool, once: bool) -> list[str]:
+    """The command line of a worker with these flags; None is a flag that wasn't given."""
+    given = [f"{flag}={value}" for flag, value in flags.items() if value is not None]
+    common = ["--debug"] if debug else []
+    return [sys.executable, "-m", "asynctaskd", *common, "run", *given, *(["--once"] if once else [])]
+
+
+def run_parent(command: Sequence[str], processes: int, config: DaemonConfig, dsn: str) -> int:
+    """Run so many workers until all have ended for good; returns the worst of their exit codes."""
+    code = asyncio.run(Parent(command, processes, config, dsn).run())
+    flush_logs()
+    return code
+
+
+class Parent:
+    """Worker processes, and what becomes of them."""
+
+    def __init__(self, command: Sequence[str], processes: int, config: DaemonConfig, dsn: str) -> None:
+        self._command = command
+        self._processes = processes
+        self._config = config
+        self._dsn = dsn
+        self._children: set[Child] = set()
+        self._releases: set[asyncio.Task[None]] = set()
+        self._signals = 0
+        self._stopping = asyncio.Event()
+
+    async def run(self) -> ExitCode:
+        """Until the last worker has ended for good."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._on_signal)
+        helpers = [asyncio.create_task(self._watch()), asyncio.create_task(self._end_in_time())]
+        try:
+            places = (self._keep(nth if self._processes > 1 else None) for nth in range(self._processes))
+            codes = await asyncio.gather(*places)
+            if self._releases:
+                await asyncio.wait(self._releases, timeout=_LAST_WORDS)
+        finally:
+            for task in (*helpers, *self._releases):
+                task.cancel()
+            for number in (signal.SIGTERM, signal.SIGINT):  # one signal more changes nothing now
+                loop.remove_signal_handler(number)
+                signal.signal(number, signal.SIG_IGN)
+        return ExitCode.FAILED if self._signals > 2 else max(codes, key=_WORST_LAST.index)
+
+    def _on_signal(self) -> None:
+        self._signals += 1
+        self._stopping.set()
+        for child in self._children:
+            self._tell(child)
+
+    def _tell(self, child: Child) -> None:
+        if self._signals > 2:
+            child.kill()
+        elif self._signals:
+            child.order((DRAIN, HURRY)[self._signals - 1])
+
+    async def _keep(self, nth: int | None) -> ExitCode:
+        """Have a worker running at this place; returns the exit code of the last one."""
+        pauses = Pauses()
+        while True:
+            child = await self._start(nth, pauses)
+            if child is None:
+                return ExitCode.FAILED
+            code = await child.wait()
+            self._children.discard(child)
+            child.close()
+            if code not in _FINAL or child.has_beaten:
+                self._release(child, child.obituary(code))
+            if self._stopping.is_set() or code in _FINAL:
+                emit("child.ended", child=child.pid, cause=child.obituary(code))
+                return self._verdict(code)
+            pause = pauses.after(child.lived)
+            emit("child.died", child=child.pid, cause=child.obituary(code), seconds_to_restart=pause)
+            await wait_for(self._stopping, pause)
+            if self._stopping.is_set():
+                return self._verdict(code)
+
+    async def _start(self, nth: int | None, pauses: Pauses) -> Child | None:
+        """A new worker, as soon as the system has room for it; None if it never had."""
+        while True:
+            try:
+                child = await spawn(self._command, nth)
+            except OSError as error:
+                pause = pauses.after(0.0)
+                emit("child.not_started", error=error, seconds_to_retry=pause)
+                await wait_for(self._stopping, pause)
+                if self._stopping.is_set():
+                    return None
+            else:
+                self._children.add(child)
+                self._tell(child)
+                emit("child.started", child=child.pid, process=child.process)
+                return child
+
+    def _verdict(self, code: int) -> ExitCode:
+        """The exit code that a worker's end stands for."""
+        if self._stopping.is_set() and -code in (signal.SIGTERM, signal.SIGINT):
+            return ExitCode.FINE  # it was told before it could listen, and had claimed nothing
+        return ExitCode(code) if code in _WORST_LAST else ExitCode.FAILED
+
+    def _release(self, child: Child, because: str) -> None:
+        release = asyncio.create_task(self._put_back(child, because))
+        self._releases.add(release)
+        release.add_done_callback(self._releases.discard)
+
+    async def _put_back(self, child: Child, because: str) -> None:
+        """Put back what a dead worker held, as soon as the database can be reached."""
+        backoff = Backoff("release")
+        while True:
+            try:
+                await self._try_to_put_back(child, because)
+            except OUTAGE as error:
+                await backoff.wait(error)
+            except Exception as error:  # noqa: BLE001  (the other workers go on; its lease sees to its tasks)
+                emit("release.failed", child=child.pid, error=error)
+                return
+            else:
+                backoff.reset()
+                return
+
+    async def _try_to_put_back(self, child: Child, because: str) -> None:
+        # Its own connection for a moment: a death is rare, and an idle one would have to be watched too.
+        store = await Store.open(self._dsn, schema=self._config.database.schema_name, connections=1)
+        try:
+            await put_back(store, await store.workers_of(child.process), because)
+        finally:
+            await store.close()
+
+    async def _watch(self) -> None:
+        """End workers that are silent for longer than the stall limit."""
+        limit = self._config.worker.stall_limit.total_seconds()
+        tick = min(limit / 4, _LONGEST_LOOK)
+        before = time.monotonic()
+        while True:
+            await asyncio.sleep(tick)
+            # Time in which this process was itself frozen is nobody's silence.
+            passed, before = min(time.monotonic() - before, 2 * tick), time.monotonic()
+            for child in list(self._children):
+                child.listen(passed)
+                if child.silent_for > limit:
+                    emit("child.silent", child=child.pid, seconds=child.silent_for)
+                    await child.put_down()
+
+    async def _end_in_time(self) -> None:
+        """Once told to stop: end by force what is still there after the grace period."""
+        await self._stopping.wait()
+        await asyncio.sleep(self._config.worker.grace.total_seconds() + _OVERTIME)
+        for child in self._children:
+            child.kill()

@@ -1,0 +1,183 @@
+"""How a database is reached: at which of its hosts, and directly or through a pooler."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qs, urlsplit
+
+import asyncpg
+from asyncpg.connect_utils import SessionAttribute
+
+from asynctaskd.postgres.connection import Connection, limited
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+CONNECT_TIMEOUT = 3.0
+
+# The server ends a statement whose client is gone; only some systems can tell it so.
+_WATCH_CLIENT = {"client_connection_check_interval": "1s"}
+
+# A setting of no consequence. A pooler that shares sessions refuses it, or it isn't there afterwards.
+_OWN_SESSION = "asynctaskd.own_session"
+_HAS_OWN_SESSION = f"SELECT WHERE current_setting('{_OWN_SESSION}', true) = 'on'"
+_TAKES_WRITES = "SELECT WHERE NOT pg_is_in_recovery() AND current_setting('transaction_read_only') = 'off'"
+
+_WRITES = (SessionAttribute.primary, SessionAttribute.read_write)
+
+# With several hosts, the next one may do what this one doesn't.
+_NEXT_HOST = (
+    OSError,
+    TimeoutError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.TargetServerAttributeNotMatched,
+    asyncpg.TooManyConnectionsError,
+)
+
+
+class UnknownParameterError(Exception):
+    """A pooler refused a parameter of the connection: one of ours, or one that came with the URL."""
+
+
+class Access:
+    """The way to a database. It remembers what it found: the host that answered, and a pooler between.
+
+    Names, password files and certificates are read anew for every connection.
+
+    Args:
+        dsn: a PostgreSQL URL, which may name several hosts.
+        settings: server settings of the sessions; behind a pooler they are left out.
+        writes: whether only a server that takes writes will do, unless the URL says something else.
+        call_timeout: asyncpg's own limit of each call, in seconds.
+    """
+
+    def __init__(
+        self,
+        dsn: str,
+        *,
+        settings: Mapping[str, str] | None = None,
+        writes: bool = False,
+        call_timeout: float | None = None,
+    ) -> None:
+        self._dsn = dsn
+        self._settings = {**_WATCH_CLIENT, **(settings or {})}
+        self._hosts = hosts_of(dsn)
+        self._target = _target(dsn, writes=writes or len(self._hosts) > 1)
+        self._call_timeout = call_timeout
+        self.is_pooled = False
+        self.was_open = False
+
+    async def open(self) -> Connection:
+        """A new connection, at the first host that will do; raises what asyncpg raises."""
+        failure: Exception | None = None
+        for host in list(self._hosts):
+            try:
+                connection = await self._open_at(host)
+            except _NEXT_HOST as error:
+                failure = failure or error
+                continue
+            self._hosts.remove(host)
+            self._hosts.insert(0, host)
+            self.was_open = True
+            return connection
+        assert failure is not None  # noqa: S101  (there is at least one host)
+        raise failure
+
+    async def _open_at(self, host: Mapping[str, Any]) -> Connection:
+        if not self.is_pooled:
+            connection = await self._open_directly(host)
+            if connection is not None:
+                return connection
+        connection = await self._open_pooled(host)
+        connection.is_pooled = self.is_pooled = True
+        return connection
+
+    async def _open_directly(self, host: Mapping[str, Any]) -> Connection | None:
+        """A connection with a session of its own; None behind a pooler."""
+        settings = {"application_name": "asynctaskd", _OWN_SESSION: "on", **self._settings}
+        try:
+            connection = await self._connect(host, settings, self._target)
+        except UnknownParameterError:
+            return None
+        except asyncpg.InvalidParameterValueError:
+            if not self._settings.keys() & _WATCH_CLIENT.keys():
+                raise
+            self._settings = {k: v for k, v in self._settings.items() if k not in _WATCH_CLIENT}
+            return await self._open_directly(host)
+        if await _holds(connection, _HAS_OWN_SESSION):
+            return connection
+        connection.terminate()
+        return None
+
+    async def _open_pooled(self, host: Mapping[str, Any]) -> Connection:
+        # Asked in a transaction, not by asyncpg: what the pooler tells of the server may be old or missing.
+        connection = await self._connect(
+            host, {"application_name": "asynctaskd"}, SessionAttribute.any, statement_cache_size=0
+        )
+        if self._target in _WRITES and not await _holds(connection, _TAKES_WRITES):
+            connection.terminate()
+            raise asyncpg.TargetServerAttributeNotMatched
+        return connection
+
+    async def _connect(
+        self, host: Mapping[str, Any], settings: Mapping[str, str], target: SessionAttribute, **options: Any
+    ) -> Connection:
+        try:
+            connection: Connection = await asyncpg.connect(
+                self._dsn,
+                timeout=CONNECT_TIMEOUT,
+                command_timeout=self._call_timeout,
+                server_settings=dict(settings),
+                target_session_attrs=target,
+                connection_class=Connection,
+                **host,
+                **options,
+            )
+        except asyncpg.ProtocolViolationError as error:  # poolers give it for much else
+            if "unsupported startup parameter" not in str(error):
+                raise
+            raise UnknownParameterError(str(error)) from error
+        return connection
+
+
+def hosts_of(dsn: str) -> list[dict[str, Any]]:
+    """What tells each of several hosts of a URL to asyncpg; one that says nothing where there is only one.
+
+    asyncpg could try them all by itself, but with one limit for the whole: a host that swallows packets would
+    use it up.
+    """
+    url = urlsplit(dsn)
+    given = {name: values[-1] for name, values in parse_qs(url.query).items()}
+    named = given.get("host") or url.netloc.rpartition("@")[2]
+    hosts, ports = named.split(","), given.get("port", "").split(",")
+    if len(hosts) == 1:
+        return [{}]
+    if len(ports) == 1:
+        ports = ports * len(hosts)
+    return [_host(host, port) for host, port in zip(hosts, ports, strict=True)]
+
+
+def _host(host: str, port: str) -> dict[str, Any]:
+    if not host.startswith("/") and host.rpartition(":")[2].isdigit() and not host.endswith("]"):
+        host, _, port = host.rpartition(":")
+    return {"host": host.strip("[]"), "port": int(port or os.environ.get("PGPORT") or 5432)}
+
+
+def _target(dsn: str, *, writes: bool) -> SessionAttribute:
+    given = parse_qs(urlsplit(dsn).query).get("target_session_attrs", [])
+    default = SessionAttribute.read_write if writes else SessionAttribute.any
+    try:
+        return SessionAttribute([os.environ.get("PGTARGETSESSIONATTRS", default), *given][-1])
+    except ValueError:
+        raise asyncpg.ClientConfigurationError("target_session_attrs") from None
+
+
+async def _holds(connection: Connection, condition: str) -> bool:
+    """Whether a SELECT finds a row: by the simple protocol, which works through every pooler."""
+    try:
+        return await limited(connection, connection.execute(condition), CONNECT_TIMEOUT) == "SELECT 1"
+    except BaseException:
+        connection.terminate()
+        raise

@@ -1,0 +1,102 @@
+"""A connection that can't hang: a limit on every call, and a socket that notices when nobody is there."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import asyncpg
+
+from asynctaskd.errors import DatabaseUnavailableError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
+Answer = TypeVar("Answer")
+
+CANCEL_TIMEOUT = 3.0
+
+# In seconds. When the other host is gone, an idle connection breaks after 3 + 3 × 1, a waiting one after 5.
+_KEEPALIVE = {"TCP_KEEPIDLE": 3, "TCP_KEEPINTVL": 1, "TCP_KEEPCNT": 3}
+_UNANSWERED = 5.0
+
+# Where the event loop was blocked, an answer may have come in meanwhile: so long may it be read, in seconds.
+_LAST_LOOK = 0.05
+
+
+class Connection(asyncpg.Connection):
+    """asyncpg's connection with keepalives, which ends where the server doesn't obey a cancellation.
+
+    Attributes:
+        is_pooled: whether a pooler stands between, so that nothing outlives a transaction.
+    """
+
+    is_pooled = False
+
+    def __init__(self, protocol: Any, transport: asyncio.Transport, *arguments: Any) -> None:
+        super().__init__(protocol, transport, *arguments)
+        keep_alive(transport.get_extra_info("socket"))
+
+    async def _cancel(self, *waiters: Any) -> None:
+        # asyncpg waits for the server to obey, and so does the pool that the connection goes back to.
+        end = asyncio.get_running_loop().call_later(CANCEL_TIMEOUT, self.terminate)
+        try:
+            await super()._cancel(*waiters)  # type: ignore[misc]  # pyright: ignore[reportAttributeAccessIssue]
+        finally:
+            end.cancel()
+
+    def get_reset_query(self) -> str:
+        """What cleans a session that goes back to its pool; behind a pooler there is none to clean."""
+        return "" if self.is_pooled else super().get_reset_query()
+
+
+def keep_alive(sock: socket.socket | None) -> None:
+    """Have the kernel notice when the other side of a TCP connection is gone; leaves other sockets alone."""
+    if sock is None or sock.family not in (socket.AF_INET, socket.AF_INET6):
+        return
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in {**_KEEPALIVE, "TCP_USER_TIMEOUT": int(_UNANSWERED * 1000)}.items():
+        if (option := getattr(socket, name, None)) is not None:  # not every system has them all
+            sock.setsockopt(socket.IPPROTO_TCP, option, value)
+
+
+async def limited(connection: asyncpg.Connection, call: Awaitable[Answer], seconds: float) -> Answer:
+    """The answer to a call on that connection; if none comes within `seconds`, the connection is terminated.
+
+    Unlike asyncpg's own timeout it needs no second connection to cancel the first, and so no time of its own.
+
+    Raises:
+        DatabaseUnavailableError: no answer came. What was asked may have happened all the same.
+    """
+    limit = _Limit(connection, seconds)
+    try:
+        return await call
+    except (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError) as error:
+        if limit.was_passed:
+            raise DatabaseUnavailableError(
+                f"the database is unavailable: no answer within {seconds:g} s"
+            ) from error
+        raise
+    finally:
+        limit.lift()
+
+
+class _Limit:
+    __slots__ = ("_connection", "_loop", "_timer", "was_passed")
+
+    def __init__(self, connection: asyncpg.Connection, seconds: float) -> None:
+        self._connection = connection
+        self._loop = asyncio.get_running_loop()
+        self._timer = self._loop.call_later(seconds, self._look_once_more)
+        self.was_passed = False
+
+    def lift(self) -> None:
+        self._timer.cancel()
+
+    def _look_once_more(self) -> None:
+        self._timer = self._loop.call_later(_LAST_LOOK, self._end)
+
+    def _end(self) -> None:
+        self.was_passed = True
+        self._connection.terminate()
