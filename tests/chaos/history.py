@@ -343,6 +343,15 @@ class History:
         return sorted(found, key=lambda claim: claim.change.seq)
 
     @cached_property
+    def claims_of(self) -> dict[int, list[Claim]]:
+        """Process → the claims of its workers, in order."""
+        found = defaultdict(list)
+        for claim in self.claims:
+            if claim.worker in self.workers:
+                found[self.workers[claim.worker].pid].append(claim)
+        return found
+
+    @cached_property
     def workers(self) -> dict[str, Worker]:
         """Identity → its lease."""
         rows = defaultdict(list)

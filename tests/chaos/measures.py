@@ -124,20 +124,11 @@ def _somebody_saw(history: History, fault: Fault, until: float) -> bool:
 
 def _held(history: History, fault: Fault) -> Iterator[tuple[Claim, Claim]]:
     """What a process held at that moment, and the next claim of the same task."""
-    for claim in _claims_of(history, fault.pid):
+    for claim in history.claims_of.get(fault.pid or 0, ()):
         if claim.at <= fault.at < claim.left_at:
             following = _next_claim(history, claim)
             if following is not None:
                 yield claim, following
-
-
-def _claims_of(history: History, pid: int | None) -> list[Claim]:
-    return [claim for claim in history.claims if _pid(history, claim) == pid]
-
-
-def _pid(history: History, claim: Claim) -> int | None:
-    worker = history.workers.get(claim.worker)
-    return worker.pid if worker is not None else None
 
 
 def _next_claim(history: History, claim: Claim) -> Claim | None:
@@ -161,7 +152,7 @@ def _handed_over(history: History) -> Iterator[float]:
     for pid, signals in _signals(history).items():
         let_go = signals[1] if len(signals) > 1 else signals[0] + history.settings.grace
         broken = history.disturbances(pid, settle=1.0, but=frozenset({"sigterm"}))
-        for claim in _claims_of(history, pid):
+        for claim in history.claims_of.get(pid, ()):
             following = _next_claim(history, claim)
             if following is None or claim.left is None or claim.left_at < signals[0]:
                 continue
@@ -182,24 +173,17 @@ def _signals(history: History) -> dict[int, list[float]]:
 def _claiming_again(history: History) -> Iterator[float]:
     """From the moment the server accepts connections to the first claim, where something could be claimed."""
     claimed = [claim.at for claim in history.claims]
+    pending = [span[:2] for story in history.stories.values() for span in story.pending_spans()]
     starts = sorted(fault.at for fault in history.faults if fault.kind in _CUTS_EVERYONE)
     for fault in history.faults:
         if fault.kind not in _CUTS_EVERYONE or fault.over is None:
             continue
         place = bisect_left(claimed, fault.over)
         broken_again = next((at for at in starts if at > fault.over), math.inf)
-        if _something_pending(history, (fault.over, fault.over + _COMES_WITHIN)):
+        if any(since < fault.over + _COMES_WITHIN and fault.over < until for since, until in pending):
             first = claimed[place] if place < len(claimed) else history.ended_at
             if first < broken_again:
                 yield first - fault.over
-
-
-def _something_pending(history: History, span: Span) -> bool:
-    return any(
-        since < span[1] and span[0] < until
-        for story in history.stories.values()
-        for since, until, _ in story.pending_spans()
-    )
 
 
 def _found(history: History) -> Iterator[float]:
@@ -222,15 +206,15 @@ def _lived(history: History, pid: int | None, span: Span) -> bool:
 
 def _deaf_waits(history: History) -> Iterator[float]:
     """How long tasks that became claimable while LISTEN was broken waited beside the free slot they got."""
-    broken = [
+    broken = merged(
         (fault.at, fault.over or fault.at + _LISTENS_AGAIN)
         for fault in history.faults
         if fault.kind in _LISTEN
-    ]
+    )
     idle = {worker.id: idle_spans(history, worker, but=_LISTEN) for worker in history.workers.values()}
     for story in history.stories.values():
         for since, until, how in story.pending_spans():
-            if how is None or not how.is_claim or not any(begin <= since < end for begin, end in broken):
+            if how is None or not how.is_claim or _begin_of(broken, since) is None:
                 continue
             free_since = _begin_of(idle.get(how.worker or "", []), until)
             if free_since is not None:
