@@ -32,7 +32,7 @@ def time_in(spans: list[Span]) -> float:
     return sum(end - begin for begin, end in spans)
 
 
-@invariant("what an execution came to is written soon, while nothing is broken")
+@invariant("what an execution came to is written, and soon while nothing is broken")
 def results_written(history: History, verdict: Verdict) -> None:
     for claim in history.claims:
         ended = [one for one in claim.executions if one.how == "end" and one.end is not None]
@@ -40,6 +40,8 @@ def results_written(history: History, verdict: Verdict) -> None:
             continue
         verdict.judged += 1
         pid, end = ended[0].pid, ended[0].end or math.inf
+        if _was_thrown_away(history, claim, end, pid):
+            verdict.about(claim, "ended, and was put back as if it hadn't", end=end, pid=pid)
         if claim.left_at - end < _WRITTEN_WITHIN:
             continue
         until = min(claim.left_at, _gone_at(history, pid, end), history.ended_at)
@@ -47,6 +49,13 @@ def results_written(history: History, verdict: Verdict) -> None:
         waited = time_in(without((end, until), broken)) if end < until else 0.0
         if waited > _WRITTEN_WITHIN:
             verdict.about(claim, f"ended, and {waited:.1f} s later that wasn't written", end=end, pid=pid)
+
+
+def _was_thrown_away(history: History, claim: Claim, end: float, pid: int) -> bool:
+    """Whether its worker released it though it had ended; at a shutdown there may be no time to write."""
+    if claim.left is None or "released" not in history.stories[claim.task].told_with(claim.left):
+        return False
+    return end < claim.left_at and not any(at < claim.left_at for at in history.told_to_go[pid])
 
 
 def _gone_at(history: History, pid: int, after: float) -> float:

@@ -337,6 +337,14 @@ def ended_and_never_written(past: Past) -> None:
     past.history.ended_at = 40.0
 
 
+@breaks("results_written")
+def ended_and_put_back(past: Past) -> None:
+    past.born(99, 13.0)
+    past.claim(99, "b", 13.1)
+    past.run(99, 13.2, 13.3)
+    past.back(99, 13.4, "released")
+
+
 @breaks("woken")
 def waiting_beside_an_idle_worker(past: Past) -> None:
     _alive_until(past, 30.0)
@@ -436,6 +444,13 @@ def test_an_outcome_that_waits_for_the_database_is_no_breach() -> None:
     past = orderly()
     ended_and_never_written(past)
     past.fault("restart", 13.25, over=30.0)
+    assert found(past, "results_written") == []
+
+
+def test_an_outcome_may_be_put_back_unwritten_at_a_shutdown() -> None:
+    past = orderly()
+    past.fault("sigterm", 13.35, 2)
+    ended_and_put_back(past)
     assert found(past, "results_written") == []
 
 
