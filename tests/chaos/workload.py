@@ -103,7 +103,7 @@ def _quick(**options: Any) -> Order:
 _KINDS: dict[Kind, float] = {
     _plain("quick"): 30,
     _lasting("slow", 0.2, 2.0): 30,
-    _lasting("slow", 4.0, 9.0): 3,  # some outlast a lease
+    _lasting("slow", 4.0, 14.0): 3,  # some outlast a lease by far
     _serial: 6,
     _flaky: 5,
     _plain("quiet"): 2,
