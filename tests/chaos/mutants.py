@@ -262,7 +262,7 @@ _ALL = [
         "unfenced",
         "executions go on after their lease",
         frozenset({"stops_with_lease"}),
-        ("partition_long",),
+        ("partition_long", "burst", "burst"),  # where all are cut off, nothing runs
         replace(leases.Lease, "fence", lambda _: lambda self, why: None),
     ),
     Mutant(
