@@ -165,8 +165,9 @@ class Breaker:
         worker = self._worker(event)
         frozen = worker.proxy.freeze(event.number)
         for number, connection in enumerate(frozen):
-            name = f"{event.number}.{number}"
-            self._journal.fault(event.number, "half_open", pid=connection.pid or worker.pid, conn=name)
+            name, pid = f"{event.number}.{number}", connection.pid or worker.pid
+            last = connection.last_statement[:100]
+            self._journal.fault(event.number, "half_open", pid=pid, conn=name, last=last)
             self._watch(self._until_found(event, worker, connection, name))
         await asyncio.sleep(event.seconds)
         for connection in frozen:

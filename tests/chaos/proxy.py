@@ -98,6 +98,7 @@ class Connection:
         self._requests: asyncio.Queue[tuple[bytes, bytes] | None] = asyncio.Queue()
         self.gate = _Gate()
         self.listens = False
+        self.last_statement = ""
         self.was_cut = False  # by us
         self.pid: int | None = None  # the client's, where it says so
         self.left = asyncio.Event()  # the client closed it, whether or not anything gets through
@@ -167,6 +168,7 @@ class Connection:
         sql = self._statement(kind, body)
         if sql is None or self._loss is not None:
             return True
+        self.last_statement = sql
         self.listens = self.listens or sql.upper().startswith("LISTEN")
         self._loss = self._proxy.loss_for(sql)
         if self._loss is None or self._loss.lose == "reply":
