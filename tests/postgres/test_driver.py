@@ -122,6 +122,25 @@ async def test_who_waits_too_long_for_a_turn_is_told(database):
     await sessions.close()
 
 
+async def test_closing_waits_for_calls_and_lets_no_other_begin(database):
+    sessions = await open_sessions(database.dsn, size=1)
+    call = asyncio.create_task(sessions.fetch("SELECT 7, pg_sleep(0.1)"))
+    await begun(sessions)
+    late = asyncio.create_task(sessions.fetch("SELECT 1"))
+    await asyncio.sleep(0)
+    await asyncio.wait_for(sessions.close(), 10)
+    assert (await call)[0][0] == 7
+    with pytest.raises(DatabaseUnavailableError, match="were closed"):
+        await asyncio.wait_for(late, 10)
+
+
+async def test_a_server_that_does_not_tell_where_its_log_is_serves_all_the_same(database):
+    history = History("SELECT no_such_function()")
+    sessions = Sessions(Access(database.dsn).open, 1, history=history)
+    assert await sessions.fetch("SELECT 1")
+    sessions.terminate()
+
+
 async def test_a_session_that_became_read_only_is_replaced(sessions):
     await sessions.fetch("SELECT set_config('default_transaction_read_only', 'on', false)")
     with pytest.raises(asyncpg.ReadOnlySQLTransactionError):
