@@ -7,7 +7,7 @@ import re
 from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import cache, partial
 from importlib.resources import files
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import asyncpg
 
@@ -179,7 +179,12 @@ async def connect(dsn: str, **settings: str) -> AsyncIterator[Connection]:
 
 async def open_connection(dsn: str, **settings: str) -> Connection:
     """One connection; raises like `connect`. The caller closes it with `close`."""
-    return await _opened(Access(dsn, settings=settings, call_timeout=CALL_TIMEOUT))
+    return await _opened(_access(dsn, settings=settings, call_timeout=CALL_TIMEOUT))
+
+
+def _access(dsn: str, **options: Any) -> Access:
+    with _readable_url():
+        return Access(dsn, **options)
 
 
 async def _opened(access: Access) -> Connection:
@@ -217,7 +222,7 @@ async def open_pool(dsn: str, *, size: int) -> asyncpg.Pool:
 
     Calls have no limit, connecting has one. Raises like `connect` for the first connection.
     """
-    access = Access(dsn, writes=True)
+    access = _access(dsn, writes=True)
 
     async def open_another(*_: object, **__: object) -> Connection:
         return await _opened(access)
@@ -237,7 +242,7 @@ async def open_pool(dsn: str, *, size: int) -> asyncpg.Pool:
 
 async def open_sessions(dsn: str, *, size: int) -> Sessions:
     """At most `size` connections for a client's calls; raises like `connect` for the first."""
-    sessions = Sessions(partial(_opened, Access(dsn, writes=True)), size)
+    sessions = Sessions(partial(_opened, _access(dsn, writes=True)), size)
     await sessions.open()
     return sessions
 
@@ -245,7 +250,7 @@ async def open_sessions(dsn: str, *, size: int) -> Sessions:
 async def open_pinned_sessions(dsn: str, *, size: int) -> Sessions:
     """At most `size` connections for the daemon's own statements; raises like `connect` for the first."""
     sessions = Sessions(
-        partial(_opened, Access(dsn, settings=PINNED_PLANS, writes=True)),
+        partial(_opened, _access(dsn, settings=PINNED_PLANS, writes=True)),
         size,
         pinned=PINNED_PLANS,
         patience=_TURN_TIMEOUT,

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 PROBE_INTERVAL = 5.0
 PROBE_TIMEOUT = 2.0
+_FIRST_PAUSE = 0.1
 _LONGEST_PAUSE = 2.0
 
 _POOLED = (
@@ -58,13 +59,13 @@ class Listener:
         self._hear = hear
         self._wake = wake
         self._probe_channel = f"asynctaskd_probe_{uuid4().hex}"
+        self._pause = _FIRST_PAUSE
         self._lost = asyncio.Event()
         self._echo = asyncio.Event()
         self.up = asyncio.Event()
 
     async def run(self) -> None:
         """Connect, listen, and on loss wait and repeat, until cancelled; ends where a pooler answers."""
-        pause = 0.1
         while True:
             try:
                 await self._listen()
@@ -72,11 +73,9 @@ class Listener:
                 emit("listener.off", error=f"new tasks are found by the poll alone: {_POOLED}")
                 return
             except AsynctaskdError as error:
-                emit("listener.lost", error=str(error), retry_in=pause)
-            else:
-                pause = 0.1
-            await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311  (jitter, not a secret)
-            pause = min(pause * 2, _LONGEST_PAUSE)
+                emit("listener.lost", error=str(error), retry_in=self._pause)
+            await asyncio.sleep(self._pause * random.uniform(0.5, 1.0))  # noqa: S311  (jitter, not a secret)
+            self._pause = min(self._pause * 2, _LONGEST_PAUSE)
 
     async def _listen(self) -> None:
         connection = await open_connection(self._dsn)
@@ -84,6 +83,7 @@ class Listener:
             if connection.is_pooled:
                 raise _PooledError
             await self._subscribe(connection)
+            self._pause = _FIRST_PAUSE
             emit("listener.up", channels=list(self._channels))
             self._wake()
             await self._watch(connection)
