@@ -18,6 +18,7 @@ from asynctaskd.definitions.loader import load_app
 
 SUSPECTS = """
     import asyncio
+    import atexit
     import contextvars
     import os
     import signal
@@ -93,6 +94,11 @@ SUSPECTS = """
                 await asyncio.sleep(60)
             except asyncio.CancelledError:
                 pass
+
+    @app.task("linger")
+    async def linger() -> str:
+        atexit.register(time.sleep, 60)
+        return "done"
 
     @app.task("babble")
     def babble() -> None:
@@ -363,6 +369,11 @@ async def test_an_isolated_handler_ends_with_the_lease(isolating, suspect, table
         await until_gone(pid)
         row = await tables.until_status(task_id, "failed")
     assert row["last_error"] == "its worker was lost 3 times in a row while it ran"
+
+
+async def test_a_process_that_lingers_after_its_handler_spoils_nothing(isolating, suspect, wait):
+    async with isolating():
+        assert (await wait(await suspect("linger", timeout="500ms"))).result == "done"
 
 
 async def test_what_a_process_started_dies_with_it_and_delays_no_verdict(isolating, suspect, tables, witness):
