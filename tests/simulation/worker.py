@@ -1,0 +1,716 @@
+"""A worker process: the daemon's protocol around its real pure parts.
+
+Each loop of the daemon (lease, claim, finalize, housekeeping) and each execution has at most one statement under
+way. What a loop does between two statements is one method here, so a crash can come between any two of them.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+from asynctaskd.scheduling.lanes import (
+    DEFAULT_GROUP,
+    LaneState,
+    group_of,
+    settle,
+    share,
+    standings,
+    strict_cap,
+)
+from asynctaskd.scheduling.leases import LeaseTerm, may_judge
+from asynctaskd.scheduling.transitions import decide
+from asynctaskd.task import (
+    ClaimedTask,
+    Completed,
+    EventKind,
+    Failed,
+    Outcome,
+    Overdue,
+    Released,
+    Snoozed,
+    TaskStatus,
+    Transition,
+    Unroutable,
+)
+from tests.simulation.model import RAISED, STALE, WRITTEN, kind_of, moment
+from tests.simulation.rules import (
+    DOUBT,
+    GRACE,
+    LAST_WORDS,
+    LEASE,
+    LEFT_BEHIND,
+    POLL,
+    RENEW,
+    STALL_LIMIT,
+)
+from tests.simulation.scenario import NAMES, POLICIES, TaskSpec, WorkerSpec
+
+if TYPE_CHECKING:
+    from datetime import timedelta
+
+    from tests.simulation.world import World
+
+from datetime import timedelta as _timedelta
+
+OUTAGE = object()
+"""What a call returns that failed: its statement may have been committed all the same."""
+
+SHUTDOWN, LEASE_LOST, TIMEOUT = "shutdown", "lease lost", "timeout"
+
+_SNOOZE = Snoozed(_timedelta(seconds=3))
+_AFTER_OUTAGE = Snoozed(_timedelta(seconds=1))
+_OUTCOMES: dict[str, Outcome] = {
+    "fail": Failed("it failed"),
+    "fatal": Failed("it failed for good", reason="terminated", fatal=True),
+    "quiet": Failed("it failed quietly", quiet=True),
+    "snooze": _SNOOZE,
+}
+_COMPLETED, _RELEASED = Completed(), Released()
+_TIMED_OUT = Failed("timed out", reason="timeout")
+_GIVEN_BACK = Transition(TaskStatus.PENDING, attempt_spent=False, event=EventKind.RELEASED)
+_LEFT_BEHIND = Transition(
+    TaskStatus.SCHEDULED,
+    delay=_timedelta(seconds=LEFT_BEHIND),
+    attempt_spent=False,
+    event=EventKind.RELEASED,
+)
+_FAILED = Transition(TaskStatus.FAILED, error="lost?", reason="error", failed_execution=True)
+
+
+class ProcessGoneError(Exception):
+    """Unwinds what a process was doing when it died."""
+
+
+class Execution:
+    """One attempt at a task."""
+
+    __slots__ = (
+        "act",
+        "began_at",
+        "committing",
+        "ended",
+        "has_lost_its_lease",
+        "interruption",
+        "spec",
+        "stored",
+        "task",
+        "transition",
+        "tries",
+        "was_cut_off",
+        "worker",
+        "worker_id",
+    )
+
+    def __init__(self, task: ClaimedTask, spec: TaskSpec, worker: Worker, worker_id: int) -> None:
+        self.task = task
+        self.spec = spec
+        self.worker = worker
+        self.worker_id = worker_id
+        self.act = ""
+        self.began_at = worker.mono()
+        self.interruption: str | None = None
+        self.has_lost_its_lease = False
+        self.committing = False
+        self.was_cut_off = False
+        self.stored = False
+        self.ended = False
+        self.transition = _GIVEN_BACK
+        self.tries = 0
+
+    @property
+    def is_deaf(self) -> bool:
+        """It swallows its cancellation, or is a thread."""
+        return self.act.startswith("deaf")
+
+
+class Worker:
+    """One place for a process: when that dies, another one starts there."""
+
+    def __init__(self, world: World, spec: WorkerSpec) -> None:
+        self.world = world
+        self.database = world.database
+        self.judge = world.judge
+        self.broken = world.broken
+        self.spec = spec
+        self.clock_offset = spec.clock_offset
+        self.epoch = 0
+        self.frozen_until = self.cut_off_until = 0.0
+        self.trap: tuple[str, float] | None = None
+        self.is_alive = self.is_upgraded = False
+        self.weights = world.scenario.weights
+        self.cap = strict_cap(spec.concurrency, spec.strict_percentage)
+
+    def mono(self) -> float:
+        """This machine's monotonic clock."""
+        return self.world.clock.now * self.spec.clock_rate + self.clock_offset
+
+    def executing(self) -> list[Execution]:
+        return [one for one in self.slots if not one.ended and one.act]
+
+    def is_blameless(self, worker_id: int) -> bool:
+        """Whether nothing but the database ever failed this process, which had that identity."""
+        return self.is_alive and not self.is_disturbed and worker_id in self.identities
+
+    def _push(self, delay: float, act: Any, subject: Any = None) -> None:
+        self.world.push(delay, self, act, subject)
+
+    def _pause(self) -> float:
+        return 2.0 + 2.0 * self.world.chance()
+
+    # -- the process
+
+    def boot(self, _: Any = None) -> None:
+        self.epoch += 1
+        self.process = self.world.new_process()
+        self.names = frozenset(NAMES) if self.is_upgraded else self.spec.names
+        self.is_alive = True
+        self.is_disturbed = False
+        self.identities: set[int] = set()
+        self.stalled_until = 0.0
+        self.worker_id = 0
+        self.held = False
+        self.term: LeaseTerm | None = None
+        self.is_watched = False
+        # Who has just started can't know whether the others were able to renew.
+        self.cut_off_at: float | None = self.mono()
+        self.slots: list[Execution] = []
+        self.running = self.strict = self.suspects = 0
+        self.claiming = self.stopping = self.leaving = False
+        self.look_everywhere = True
+        self.ready: set[str] = set()
+        self.announced: set[str] = set()
+        self.lanes = LaneState()
+        self.doubted: dict[int, float] = {}  # identity → until when a claim of its may come to light
+        self.gathered: list[Execution] = []
+        self.finalizing: list[Execution] = []
+        self._enter()
+
+    def crash(self, _: Any = None) -> None:
+        """The process is gone, and its handlers with it; another one starts in its place."""
+        for execution in self.executing():
+            self.judge.stopped(execution)
+        self.is_alive = False
+        self.is_upgraded = True  # a rolling deployment: the next process knows every name
+        self.epoch += 1
+        self.slots = []
+        self.frozen_until = 0.0
+        self.trap = None
+        if self.judge.trace is not None:
+            self.judge.note(f"process {self.process} is gone")
+        self.world.process_died(self)
+        raise ProcessGoneError
+
+    def freeze(self, seconds: float) -> None:
+        self.frozen_until = max(self.frozen_until, self.world.clock.now + seconds)
+        self._push(seconds, self._wake_up)
+
+    def _wake_up(self, _: Any) -> None:
+        if self.leaving:
+            self.crash()
+        if "slept through" not in self.broken:
+            self.look_at_clock()
+        self.judge.awake(self)
+
+    def stall(self, seconds: float) -> None:
+        """A handler blocks the loop; the lease's thread goes on."""
+        self.stalled_until = max(self.stalled_until, self.world.clock.now + seconds)
+        if seconds > STALL_LIMIT:
+            self._push(STALL_LIMIT, self.crash)
+
+    def jump(self, seconds: float) -> None:
+        self.clock_offset += seconds
+        self._push(0.0, self._look_again)
+
+    # -- the lease, in a thread of its own
+
+    def _enter(self, _: Any = None) -> None:
+        self.asked_at = self.mono()
+        self.world.call(self, self.database.register, (self.process,), self._entered)
+
+    def _entered(self, worker_id: Any, _: Any) -> None:
+        if worker_id is OUTAGE:
+            self.cut_off_at = self.mono()
+            self._push(self._pause(), self._enter)
+            return
+        self._take_identity(worker_id)
+        self.world.call(self, self.database.wake_unknown, (self.names,), _ignore)
+        self._push(POLL * self.world.chance(), self._tidy)
+        self._push(POLL, self._poll)
+        self.step()
+
+    def _take_identity(self, worker_id: int) -> None:
+        self.worker_id = worker_id
+        self.identities.add(worker_id)
+        self.judge.owners[worker_id] = self
+        self._hold()
+        self._push(RENEW, self._renew)
+
+    def _renew(self, _: Any = None) -> None:
+        self.asked_at = self.mono()
+        self.world.call(self, self.database.renew, (self.worker_id,), self._renewed)
+
+    def _renewed(self, renewed: Any, _: Any) -> None:
+        if renewed is OUTAGE:
+            self._push(self._pause(), self._renew)
+        elif renewed:
+            self._hold()
+            self._push(RENEW, self._renew)
+        else:
+            self._fence()
+            self._register_again()
+
+    def _register_again(self, _: Any = None) -> None:
+        self.asked_at = self.mono()
+        self.world.call(self, self.database.register, (self.process,), self._registered_again)
+
+    def _registered_again(self, worker_id: Any, _: Any) -> None:
+        if worker_id is OUTAGE:
+            self._push(self._pause(), self._register_again)
+        else:
+            self._take_identity(worker_id)
+
+    def _hold(self) -> None:
+        asked_at = self.mono() if "lease from the answer" in self.broken else self.asked_at
+        self.term = LeaseTerm(asked_at, LEASE * 1.7 if "fence too late" in self.broken else LEASE)
+        was_held, self.held = self.held, self.term.stands(self.mono())
+        if not self.is_watched:
+            self.is_watched = True
+            self._watch(self.term.fence_at)
+        if self.held and not was_held:
+            self._push(0.0, self.step)
+
+    def _watch(self, until: float) -> None:
+        self._push((until - self.mono()) / self.spec.clock_rate + 1e-6, self._look_again)
+
+    def _look_again(self, _: Any) -> None:
+        self.is_watched = False
+        self.look_at_clock()
+        now, term = self.mono(), self.term
+        if term is not None and now < term.last_at:
+            self.is_watched = True
+            self._watch(term.fence_at if term.stands(now) else term.last_at)
+
+    def look_at_clock(self) -> None:
+        """Stop in time, or be stopped."""
+        now, term = self.mono(), self.term
+        if term is None or term.stands(now):
+            return
+        if self.held:
+            self._fence()
+        if now >= term.last_at and self.executing() and "deaf go on" not in self.broken:
+            self.crash()
+
+    def _fence(self) -> None:
+        self.held = False
+        for execution in self.slots:
+            self._interrupt(execution, LEASE_LOST)
+
+    def _interrupt(self, execution: Execution, why: str) -> None:
+        execution.has_lost_its_lease |= why is LEASE_LOST
+        if execution.interruption is None and not execution.ended and execution.act:
+            execution.interruption = why
+            if not execution.is_deaf:
+                self._push(0.01 + 0.1 * self.world.chance(), self._give_in, execution)
+
+    # -- claim
+
+    def _poll(self, _: Any) -> None:
+        self._push(POLL, self._poll)
+        self.look_everywhere = True
+        self.step()
+
+    def hear(self, label_set: str) -> None:
+        """A notice."""
+        self.announced.add(label_set)
+        self.step()
+
+    def _look(self) -> None:
+        self.look_everywhere = True
+        self.step()
+
+    @property
+    def free(self) -> int:
+        return min(self.spec.concurrency - self.running, 2 * self.spec.concurrency - len(self.slots))
+
+    def step(self, _: Any = None) -> None:
+        """Claim, if there is a reason to and nothing is in the way."""
+        if self.claiming or self.stopping or not self.held or self.free <= 0:
+            return
+        if self.look_everywhere and self.doubted:
+            self._release_orphans()
+            return
+        self._find_ready()
+        if self.world.reaches(self) and not self.world.anything_pending():
+            return  # a claim that finds nothing, without its two steps
+        self._claim()
+
+    def _release_orphans(self) -> None:
+        self.claiming = True
+        known = [one.task.id for one in self.slots]
+        worker_id = min(self.doubted)  # one that was lost since may hold some as well
+        release = _nothing if "orphans forgotten" in self.broken else self.database.release_orphans
+        arguments = (worker_id, known, self.world.clock.now)
+        self.world.call(self, release, arguments, self._released_orphans, (worker_id, self.mono()))
+
+    def _released_orphans(self, released: Any, asked: tuple[int, float]) -> None:
+        if released is OUTAGE:
+            self._claim_again_later(asked[0])
+            return
+        if asked[1] >= self.doubted[asked[0]]:
+            del self.doubted[asked[0]]
+        self.claiming = False
+        self._find_ready()
+        if self.leaving:
+            self._leave()
+        elif self.held and not self.stopping and self.free > 0:
+            self._claim()
+
+    def _find_ready(self) -> None:
+        if self.look_everywhere and self.world.reaches(self):
+            self.look_everywhere = False
+            self.ready = self.database.ready_sets(self.spec.labels)
+        for label_set in self.announced:
+            if not label_set or self.spec.labels.issuperset(label_set.split(",")):
+                self.ready.add(label_set)
+        self.announced.clear()
+
+    def _claim(self) -> None:
+        self.claiming = True
+        groups: dict[str, list[str]] = {}
+        for label_set in sorted(self.ready):
+            groups.setdefault(group_of(label_set.split(","), self.weights), []).append(label_set)
+        slots = self.free
+        quotas = share(self.lanes, self.weights, groups.keys(), slots)
+        behind = standings(self.lanes, self.weights, groups.keys())
+        shares = [
+            (label_set, group, quota, quota, self.weights[group], behind[group])
+            for group, quota in quotas.items()
+            for label_set in groups[group]
+        ]
+        strict = min(slots, max(self.cap - self.strict, 0))
+        but = [one.task.id for one in self.slots if one.has_lost_its_lease]
+        if "claims what it runs" in self.broken:
+            but = []
+        suspects = slots if "suspects together" in self.broken else int(not self.suspects)
+        self.world.call(
+            self,
+            self.database.claim,
+            (self.worker_id, self.spec.labels, strict, slots, shares, but, suspects),
+            self._claimed,
+            (self.worker_id, groups, shares, slots),
+        )
+
+    def _claim_again_later(self, worker_id: int) -> None:
+        self.doubted[worker_id] = self.mono() + DOUBT
+        self._push(self._pause(), self._after_outage)
+
+    def _after_outage(self, _: Any) -> None:
+        self.claiming = False
+        if self.leaving:
+            self._leave()
+        else:
+            self.step()
+
+    def _claimed(self, claimed: Any, plan: Any) -> None:
+        worker_id, groups, shares, slots = plan
+        if claimed is OUTAGE:
+            self._claim_again_later(worker_id)
+            return
+        self.claiming = False
+        for task in sorted(claimed, key=_strict_first):
+            self._start(task, worker_id)
+        if self.leaving:
+            self._leave()
+        elif self._settle(groups, shares, slots, claimed):
+            self._push(0.0, self.step)
+        self._leave_if_idle()
+
+    def _settle(self, groups: Any, shares: Any, slots: int, claimed: list[ClaimedTask]) -> bool:
+        group_by_set = {one[0]: one[1] for one in shares}
+        found = Counter(task.label_set for task in claimed if not task.strict and not task.is_suspect)
+        taken: Counter[str] = Counter()
+        for label_set, count in found.items():
+            taken[group_by_set[label_set]] += count
+        if len(claimed) < slots:
+            self.ready -= {
+                one[0] for one in shares if taken[one[1]] < one[2] and found[one[0]] < one[3]
+            }  # fmt: skip
+        backlog = [group for group, sets in groups.items() if not self.ready.isdisjoint(sets)]
+        self.lanes = settle(self.lanes, self.weights, taken, backlog)
+        return bool(self.ready) or len(claimed) == slots
+
+    # -- execute
+
+    def _start(self, task: ClaimedTask, worker_id: int) -> None:
+        execution = Execution(task, self.world.spec_of(task.id), self, worker_id)
+        self.slots.append(execution)
+        self.running += 1
+        self.strict += task.strict
+        self.suspects += task.is_suspect
+        obstacle = self._obstacle(execution)
+        if obstacle is not None:
+            self._hand_on(execution, obstacle)
+            return
+        self._run(execution)
+        if self.leaving:
+            self._interrupt(execution, SHUTDOWN)
+
+    def _obstacle(self, execution: Execution) -> Outcome | None:
+        task = execution.task
+        stands = self.held and execution.worker_id == self.worker_id
+        if not stands and "starts stale claims" not in self.broken:
+            execution.has_lost_its_lease = True
+            return _RELEASED
+        if task.name not in self.names:
+            return Unroutable()
+        if task.reason == "quarantined":
+            return Failed("lost its worker three times", reason="quarantined", fatal=True)
+        overdue = task.deadline is not None and task.claimed_at > task.deadline
+        return Overdue() if overdue and "deadline ignored" not in self.broken else None
+
+    def _run(self, execution: Execution) -> None:
+        spec = execution.spec
+        acts = spec.acts
+        n = len(self.judge.stories[execution.task.id].started)
+        execution.act, seconds = acts[n] if n < len(acts) else ("complete", 1.0)
+        self.judge.started(execution)
+        if execution.act == "block":
+            self.stall(seconds)
+        if execution.act.endswith("overrun"):
+            seconds += spec.timeout
+        if seconds > spec.timeout:
+            self._push(spec.timeout, self._time_out, execution)
+        self._push(seconds, self._act, execution)
+
+    def _time_out(self, execution: Execution) -> None:
+        if not execution.ended:
+            self._interrupt(execution, TIMEOUT)
+
+    def _act(self, execution: Execution) -> None:
+        if execution.ended:
+            return
+        if execution.act == "kill":
+            self.crash()
+        elif execution.act == "transaction":
+            execution.committing = True
+            self.world.call(
+                self,
+                self.database.complete_in_transaction,
+                (execution.task.id, execution.task.claim_token),
+                self._committed,
+                execution,
+            )
+        else:
+            self._end(execution, _OUTCOMES.get(execution.act, _COMPLETED))
+
+    def _give_in(self, execution: Execution) -> None:
+        # A commit under way is waited for: what became of it has to be known.
+        if not execution.ended and not execution.committing:
+            self._end(execution, _RELEASED)
+
+    def _committed(self, written: Any, execution: Execution) -> None:
+        if written is OUTAGE:
+            arguments = (execution.task.id, execution.task.claim_token)
+            self.world.call(self, self.database.was_committed, arguments, self._asked, execution)
+        else:
+            execution.stored = written is WRITTEN
+            self._end(execution, _COMPLETED if execution.stored else Failed("the lease was lost"))
+
+    def _asked(self, committed: Any, execution: Execution) -> None:
+        execution.stored = committed is True
+        execution.was_cut_off = not execution.stored
+        self._end(execution, _COMPLETED if execution.stored else Failed("cut off"))
+
+    def _end(self, execution: Execution, outcome: Outcome) -> None:
+        execution.ended = True
+        self.judge.stopped(execution)
+        self._hand_on(execution, _interrupted(execution, outcome))
+
+    def _hand_on(self, execution: Execution, outcome: Outcome) -> None:
+        execution.ended = True
+        task = execution.task
+        self.running -= 1
+        self.strict -= task.strict
+        self.suspects -= task.is_suspect
+        self._put(execution, outcome)
+        self.step()
+
+    # -- finalize
+
+    def _put(self, execution: Execution, outcome: Outcome) -> None:
+        if not execution.stored:
+            elapsed = self.mono() - execution.began_at
+            now = execution.task.claimed_at + _timedelta(seconds=elapsed)
+            policy = POLICIES[execution.spec.policy]
+            execution.transition = decide(outcome, execution.task, policy, now, self.world.chance)
+            self.judge.concluded(execution, kind_of(execution.transition))
+            if execution.transition.status is TaskStatus.FAILED and execution.spec.has_hook:
+                self._write_with_hook(execution)
+                return
+        self.gathered.append(execution)
+        self._write()
+
+    def _write(self, _: Any = None) -> None:
+        if self.gathered and not self.finalizing:
+            self.finalizing, self.gathered = self.gathered, []
+            self._finalize([one for one in self.finalizing if not one.stored])
+
+    def _finalize(self, unwritten: list[Execution]) -> None:
+        if unwritten:
+            self.world.call(
+                self, self.database.finalize, (self._items(unwritten),), self._finalized, unwritten
+            )
+        else:
+            self._let_go(self.finalizing)
+
+    def _items(self, executions: list[Execution]) -> list[tuple[int, int, Transition, float]]:
+        return [
+            (one.task.id, one.task.claim_token, one.transition, self.spec.wall_error) for one in executions
+        ]
+
+    def _finalized(self, written: Any, unwritten: list[Execution]) -> None:
+        if written is not OUTAGE or "unknown is success" in self.broken:
+            self._let_go(self.finalizing)
+            return
+        if "unknown is failure" in self.broken:
+            for one in unwritten:
+                one.transition = _FAILED
+        self._push(self._pause(), self._ask_settled, unwritten)
+
+    def _ask_settled(self, unwritten: list[Execution]) -> None:
+        claims = [(one.task.id, one.task.claim_token) for one in unwritten]
+        self.world.call(self, self.database.settled, (claims,), self._settled, unwritten)
+
+    def _settled(self, known: Any, unwritten: list[Execution]) -> None:
+        if known is OUTAGE:
+            self._push(self._pause(), self._ask_settled, unwritten)
+        else:
+            self._finalize([one for one in unwritten if one.task.id not in known])
+
+    def _write_with_hook(self, execution: Execution) -> None:
+        task = execution.task
+        if "hook apart" in self.broken and not execution.spec.hook_fails:
+            arguments = (task.id, task.claim_token)
+            self.world.call(self, self.database.run_hook, arguments, self._hook_ran, execution)
+        else:
+            self._end_with_hook(execution)
+
+    def _hook_ran(self, ran: Any, execution: Execution) -> None:
+        if ran is OUTAGE:
+            self._push(self._pause(), self._write_with_hook, execution)
+        else:
+            self._end_with_hook(execution)
+
+    def _end_with_hook(self, execution: Execution) -> None:
+        task = execution.task
+        arguments = (task.id, task.claim_token, execution.transition, execution.tries)
+        self.world.call(self, self.database.end_with_hook, arguments, self._hook_written, execution)
+
+    def _hook_written(self, written: Any, execution: Execution) -> None:
+        if written is OUTAGE:
+            self._push(self._pause(), self._end_with_hook, execution)
+        elif written is RAISED:
+            execution.tries += 1
+            self._push(0.2 * 2**execution.tries, self._end_with_hook, execution)
+        else:
+            self._let_go([execution])
+
+    def _let_go(self, executions: list[Execution]) -> None:
+        if executions is self.finalizing:
+            self.finalizing = []
+        for execution in executions:
+            self.slots.remove(execution)
+            delay = execution.transition.delay
+            if delay is not None and delay.total_seconds() < POLL:
+                self._push(delay.total_seconds() + 0.01, self._promote_due)
+        if self.world.reaches(self) and any(one.spec.serial_key for one in executions):
+            self.database.promote_serial()
+        self._write()
+        self._look()
+        self._leave_if_idle()
+
+    # -- housekeeping
+
+    def _promote_due(self, _: Any) -> None:
+        self.world.call(self, self.database.promote_due, (), self._promoted)
+
+    def _promoted(self, promoted: Any, _: Any) -> None:
+        if promoted is True:
+            self._look()
+
+    def _tidy(self, _: Any = None) -> None:
+        judging = may_judge(self.mono(), self.cut_off_at, LEASE) or "cut off judges" in self.broken
+        self.world.call(self, self.database.tidy, (judging,), self._tidied)
+
+    def _tidied(self, promoted: Any, _: Any) -> None:
+        if promoted is OUTAGE:
+            self.cut_off_at = self.mono()
+            self._push(self._pause(), self._tidy)
+            return
+        self._push(POLL, self._tidy)
+        if promoted:
+            self._look()
+
+    # -- stop
+
+    def stop(self, _: Any = None) -> None:
+        """The first signal: stop claiming, let executions finish for the grace period."""
+        if not self.worker_id:
+            self.crash()
+        elif not self.stopping:
+            self.stopping = True
+            self._push(GRACE, self._grace_is_over)
+            self._leave_if_idle()
+
+    def _grace_is_over(self, _: Any) -> None:
+        for execution in self.slots:
+            self._interrupt(execution, SHUTDOWN)
+        self._push(LAST_WORDS, self._last_words)
+
+    def _leave_if_idle(self) -> None:
+        if self.stopping and not self.slots and not self.leaving:
+            self._last_words()
+
+    def _last_words(self, _: Any = None) -> None:
+        self.leaving = True
+        if not self.claiming:
+            self._leave()
+
+    def _leave(self) -> None:
+        """Give back what couldn't be stopped or written, and be gone before others may claim it."""
+        left = [one for one in self.slots if not one.stored]
+        for one in left:
+            held_back = not one.ended and "given back at once" not in self.broken
+            one.transition = _LEFT_BEHIND if held_back else _GIVEN_BACK
+        if "release skipped" in self.broken:
+            left = []
+        self.claiming = True
+        self._push(0.8 * LEFT_BEHIND, self.crash)
+        self.world.call(self, self.database.finalize, (self._items(left),), self._said_goodbye)
+
+    def _said_goodbye(self, _: Any, __: Any) -> None:
+        self.world.call(self, self.database.stop, (self.worker_id,), self._left)
+
+    def _left(self, _: Any, __: Any) -> None:
+        self.crash()
+
+
+def _interrupted(execution: Execution, outcome: Outcome) -> Outcome:
+    if execution.interruption is None:
+        return _AFTER_OUTAGE if execution.was_cut_off else outcome
+    if execution.interruption is TIMEOUT:
+        return _TIMED_OUT
+    return outcome if isinstance(outcome, Completed | Snoozed) else _RELEASED
+
+
+def _strict_first(task: ClaimedTask) -> tuple[bool, int]:
+    return not task.strict, task.id
+
+
+def _ignore(_: Any, __: Any) -> None:
+    pass
+
+
+def _nothing(*_: Any) -> int:
+    return 0
