@@ -10,8 +10,11 @@ from typing import TYPE_CHECKING, Any
 from asynctaskd.task import EventKind, TaskStatus
 from tests.simulation.model import QUIET_RETRY
 from tests.simulation.rules import LEASE, QUARANTINE, SUSPECT
+from tests.simulation.scenario import brief
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from tests.simulation.model import Clock, Database, Row, WorkerRow
     from tests.simulation.scenario import TaskSpec
     from tests.simulation.worker import Execution, Worker
@@ -20,8 +23,12 @@ _ROUNDING = 1e-6
 _RETRY, _SNOOZE, _RELEASE = EventKind.RETRIED, EventKind.SNOOZED, EventKind.RELEASED
 
 
-class Violation(AssertionError):
+class InvariantError(AssertionError):
     """An invariant doesn't hold."""
+
+
+def is_normal(row: Row) -> bool:
+    return not row.priority and row.losses != SUSPECT
 
 
 class Story:
@@ -68,6 +75,9 @@ class Judge:
         self.leases: dict[int, float] = {}  # worker id → when its lease ends
         self.over: set[int] = set()  # workers that said goodbye or were declared lost
         self.owners: dict[int, Worker] = {}
+        self.left_nothing: set[int] = set()  # identities that said goodbye in good order
+        self.claims: list[int] = []
+        self.losses = self.stale_results = 0
         self.tags: dict[str, int] = {}
         self.trace: list[str] | None = [] if traced else None
         self.database: Database
@@ -79,7 +89,7 @@ class Judge:
 
     def require(self, holds: bool, *words: Any) -> None:
         if not holds:
-            raise Violation(" ".join(map(str, words)))
+            raise InvariantError(" ".join(map(str, words)))
 
     # -- workers
 
@@ -90,7 +100,7 @@ class Judge:
 
     def renewed(self, worker: WorkerRow) -> None:
         if worker.id in self.over or self.leases[worker.id] <= self.clock.now:
-            raise Violation(f"lost is final: identity {worker.id} renewed a lease that was over")
+            raise InvariantError(f"lost is final: identity {worker.id} renewed a lease that was over")
         self.leases[worker.id] = self.clock.now + LEASE
         if self.trace is not None:
             self.note(f"identity {worker.id} renewed")
@@ -104,7 +114,7 @@ class Judge:
     def declared(self, worker: WorkerRow) -> None:
         """Declared lost because its lease is over."""
         if self.leases[worker.id] > self.clock.now:
-            raise Violation(f"identity {worker.id} was declared lost while its lease stood")
+            raise InvariantError(f"identity {worker.id} was declared lost while its lease stood")
         self.over.add(worker.id)
         if self.trace is not None:
             self.note(f"identity {worker.id} declared lost")
@@ -122,7 +132,7 @@ class Judge:
                 self.require(free, f"tasks {holder} and {row.id} both hold the tag {spec.unique_tag}")
             self.tags[spec.unique_tag] = row.id
         if self.trace is not None:
-            self.note(f"task {row.id} enqueued: {row.status}, {spec}")
+            self.note(f"task {row.id} enqueued: {row.status}, {brief(spec)}")
 
     def refused(self, spec: TaskSpec, held_by: int) -> None:
         """A second enqueue was answered with the id of the first."""
@@ -132,21 +142,31 @@ class Judge:
         story = self.stories[row.id]
         now = self.clock.now
         if story.status is not None:
-            raise Violation(f"task {row.id} was claimed after its end")
+            raise InvariantError(f"task {row.id} was claimed after its end")
         if row.token <= story.token:
-            raise Violation(f"task {row.id}: claim token {row.token} follows {story.token}")
+            raise InvariantError(f"task {row.id}: claim token {row.token} follows {story.token}")
         if story.holder is not None:
-            raise Violation(f"task {row.id} was claimed while the claim of identity {story.holder} stands")
+            raise InvariantError(f"task {row.id} was claimed while identity {story.holder} holds it")
         if worker_id in self.over or self.leases[worker_id] <= now:
-            raise Violation(f"identity {worker_id} claimed task {row.id} without a lease")
+            raise InvariantError(f"identity {worker_id} claimed task {row.id} without a lease")
         if now < story.due - _ROUNDING:
-            raise Violation(f"task {row.id} was claimed before its time, {story.due:.3f}")
+            raise InvariantError(f"task {row.id} was claimed before its time, {story.due:.3f}")
         if row.serial_key:
             self._check_line(row)
         story.token = row.token
         story.holder = worker_id
+        self.claims.append(row.id)
         if self.trace is not None:
             self.note(f"task {row.id} claimed by identity {worker_id}, token {row.token}")
+
+    def chosen(self, taken: list[Row], labels: frozenset[str], strict: int, but: Collection[int]) -> None:
+        """What one claim chose: no normal task while an urgent one had a slot."""
+        if strict <= sum(row.priority > 0 for row in taken) or not any(is_normal(row) for row in taken):
+            return
+        for row in self.database.tasks.values():
+            waits = row.priority and row.status is TaskStatus.PENDING and row.losses != SUSPECT
+            if waits and row.labels <= labels and row.id not in but:
+                raise InvariantError(f"strict task {row.id} waits, and normal ones were claimed")
 
     def _check_line(self, row: Row) -> None:
         for mate in self.database.tasks.values():
@@ -162,11 +182,11 @@ class Judge:
     def _close(self, row: Row, token: int, what: str) -> Story:
         story = self.stories[row.id]
         if story.status is not None:
-            raise Violation(f"task {row.id}: {what} after its end")
+            raise InvariantError(f"task {row.id}: {what} after its end")
         if token != story.token:
-            raise Violation(f"task {row.id}: {what} under token {token}, the latest is {story.token}")
+            raise InvariantError(f"task {row.id}: {what} under token {token}, the latest is {story.token}")
         if story.holder is None:
-            raise Violation(f"task {row.id}: {what} without a claim")
+            raise InvariantError(f"task {row.id}: {what} without a claim")
         story.holder = None
         return story
 
@@ -186,14 +206,12 @@ class Judge:
 
     def _check_release(self, task_id: int, story: Story, token: int, delay: float) -> None:
         running = any(one.task.claim_token == token for one in story.executing)
-        self.require(
-            not running or delay > 0, f"task {task_id} was released while its handler could go on"
-        )
+        self.require(not running or delay > 0, f"task {task_id} was released while its handler could go on")
 
     def _check_result(self, task_id: int, story: Story, token: int, what: str) -> None:
         came_to = story.came_to.get(token)
         if came_to != what:
-            raise Violation(f"task {task_id}: {what} was written, its execution came to {came_to}")
+            raise InvariantError(f"task {task_id}: {what} was written, its execution came to {came_to}")
 
     def ended(self, row: Row, token: int | None, status: TaskStatus, reason: str | None) -> None:
         story = self.stories[row.id]
@@ -211,7 +229,9 @@ class Judge:
 
     def _check_failure(self, row: Row, story: Story, reason: str | None) -> None:
         told = story.hooks + story.hook_failed
-        self.require(told == story.spec.has_hook, f"task {row.id} failed, and its hook ran {story.hooks} times")
+        self.require(
+            told == story.spec.has_hook, f"task {row.id} failed, and its hook ran {story.hooks} times"
+        )
         if reason == "quarantined":
             self.require(story.losses >= QUARANTINE, f"task {row.id} quarantined after {story.losses} losses")
             return
@@ -224,17 +244,20 @@ class Judge:
     def lost(self, row: Row, holder: int) -> None:
         story = self.stories[row.id]
         if holder not in self.over or story.holder != holder:
-            raise Violation(f"task {row.id} was taken from identity {holder}, which is live")
+            raise InvariantError(f"task {row.id} was taken from identity {holder}, which is live")
         story.holder = None
         story.losses += 1
+        self.losses += 1
         story.due = 0.0
         for execution in story.executing:
             awake = execution.worker.frozen_until <= self.clock.now
             self.require(not awake, f"task {row.id} was taken while its handler goes on")
         self.require(row.losses == story.losses, f"task {row.id}: {row.losses} losses, {story.losses} seen")
         owner = self.owners.get(holder)
+        if holder in self.left_nothing:
+            raise InvariantError(f"task {row.id} was left behind by a worker that said goodbye")
         if owner is not None and owner.is_blameless(holder):
-            raise Violation(f"task {row.id}: a loss was counted, and only the database was away")
+            raise InvariantError(f"task {row.id}: a loss was counted, and only the database was away")
         if self.trace is not None:
             self.note(f"task {row.id} lost by identity {holder}, {story.losses} in a row")
 
@@ -243,6 +266,7 @@ class Judge:
         self.stories[row.id].due = row.run_at
 
     def stale(self, task_id: int, token: int) -> None:
+        self.stale_results += 1
         if self.trace is not None:
             self.note(f"task {task_id}: stale result under token {token}")
 
@@ -253,13 +277,13 @@ class Judge:
         task, worker = execution.task, execution.worker
         story = self.stories[task.id]
         if execution.worker_id in self.over or self.leases[execution.worker_id] <= self.clock.now:
-            raise Violation(f"a handler of task {task.id} was started without a lease")
+            raise InvariantError(f"a handler of task {task.id} was started without a lease")
         if task.claim_token in story.started:
-            raise Violation(f"task {task.id} was started twice under token {task.claim_token}")
+            raise InvariantError(f"task {task.id} was started twice under token {task.claim_token}")
         if story.losses >= QUARANTINE:
-            raise Violation(f"task {task.id} was executed though it lost its worker three times in a row")
+            raise InvariantError(f"task {task.id} was executed after three losses in a row")
         if story.spec.deadline is not None and task.deadline and task.claimed_at > task.deadline:
-            raise Violation(f"task {task.id} was started after its deadline")
+            raise InvariantError(f"task {task.id} was started after its deadline")
         if task.losses == SUSPECT:
             self.require(worker.suspects == 1, f"suspect {task.id} isn't the only one of its worker")
         story.started.append(task.claim_token)
@@ -274,7 +298,7 @@ class Judge:
             now = self.clock.now
             acting = [one for one in story.executing if one.worker.frozen_until <= now]
             if len(acting) > 1:
-                raise Violation(f"task {acting[0].task.id} is executed twice at once")
+                raise InvariantError(f"task {acting[0].task.id} is executed twice at once")
 
     def stopped(self, execution: Execution) -> None:
         """A handler has ended, or its process has."""
@@ -295,7 +319,7 @@ class Judge:
         story = self.stories[task_id]
         story.hooks += 1
         if token != story.token or story.status is not None:
-            raise Violation(f"the hook of task {task_id} ran for a stale result")
+            raise InvariantError(f"the hook of task {task_id} ran for a stale result")
         if self.trace is not None:
             self.note(f"task {task_id}: hook ran")
 
@@ -317,7 +341,7 @@ class Judge:
     def conserved(self) -> None:
         database = self.database
         if len(database.tasks) + database.finished != len(self.stories):
-            raise Violation("tasks were lost or doubled")
+            raise InvariantError("tasks were lost or doubled")
 
     def finish(self) -> None:
         """After the end: everything is over, and hooks and statuses agree."""
@@ -325,6 +349,10 @@ class Judge:
             self.require(story.status is not None, f"task {task_id} never ended")
             wanted = story.spec.has_hook and story.status is TaskStatus.FAILED
             told = story.hooks + story.hook_failed
-            self.require(told == wanted, f"task {task_id} is {story.status}, and its hook ran {story.hooks} times")
+            self.require(
+                told == wanted, f"task {task_id} is {story.status}, and its hook ran {story.hooks} times"
+            )
             done = story.status is TaskStatus.COMPLETED
-            self.require(done or not story.writes, f"task {task_id} is {story.status}, and its writes are there")
+            self.require(
+                done or not story.writes, f"task {task_id} is {story.status}, and its writes are there"
+            )

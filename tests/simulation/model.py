@@ -239,7 +239,9 @@ class Database:
         taken += self._normal(ready, shares)[: slots - len(taken)]
         if "normal first" in self.broken:
             taken += urgent[: slots - len(taken)]
-        return [self._claimed(row, worker_id) for row in taken]
+        claimed = [self._claimed(row, worker_id) for row in taken]
+        self.judge.chosen(taken, labels, strict, but)
+        return claimed
 
     def _normal(self, ready: list[Row], shares: list[tuple[str, str, int, int, int, float]]) -> list[Row]:
         found: dict[str, list[tuple[int, int, Row]]] = {}
@@ -257,7 +259,9 @@ class Database:
         for group, rows in found.items():
             quota, weight, standing = terms[group]
             rows.sort()
-            ranked += [((n - standing) / weight, row.id, row) for n, (_, _, row) in enumerate(rows[:quota], 1)]
+            ranked += [
+                ((n - standing) / weight, row.id, row) for n, (_, _, row) in enumerate(rows[:quota], 1)
+            ]
         ranked.sort()
         return [row for _, _, row in ranked]
 
@@ -306,7 +310,7 @@ class Database:
     # -- finalize
 
     def finalize(self, batch: Iterable[tuple[int, int, Transition, float]]) -> set[int]:
-        """Items are (id, claim token, transition, how wrong the worker's clock is); returns the ids written."""
+        """Items are (id, claim token, transition, error of the worker's clock); returns the ids written."""
         written = set()
         for task_id, token, transition, clock_error in batch:
             row = self.tasks.get(task_id)
@@ -373,14 +377,18 @@ class Database:
     def end_with_hook(self, task_id: int, token: int, transition: Transition, tries: int) -> str:
         """One transaction: the status, and the hook inside a savepoint, or the note that it failed."""
         row = self.tasks.get(task_id)
+        raises = self.judge.stories[task_id].spec.hook_fails > tries
+        apart = "hook apart" in self.broken and not tries
+        if not raises and not apart and "hook before the fence" in self.broken:
+            self.judge.hook_ran(task_id, token)
+            apart = True
         if row is None or not self._stands(row, token):
             return STALE
-        raises = row.spec.hook_fails > tries
         if tries >= HOOK_TRIES:
             self.judge.hook_failed(task_id)
         elif raises and "hook error swallowed" not in self.broken:
             return RAISED
-        elif not raises and "hook apart" not in self.broken:
+        elif not raises and not apart:
             self.judge.hook_ran(task_id, token)
         self._write(row, token, transition, 0.0)
         return WRITTEN
@@ -433,7 +441,8 @@ class Database:
     def _expire(self) -> None:
         now = self.clock.now
         for row in list(self.tasks.values()):
-            if row.deadline is not None and row.deadline <= now and row.status is not RUNNING:
+            spared = row.status is RUNNING and "running ones expire" not in self.broken
+            if row.deadline is not None and row.deadline <= now and not spared:
                 self._end(row, None, EXPIRED, "deadline passed")
 
     def _recover(self) -> bool:
@@ -443,8 +452,7 @@ class Database:
             if not worker.stopped and not worker.lost and worker.expires_at <= now:
                 self.judge.declared(worker)
                 gone.add(worker.id)
-                if "recovery declares nobody" not in self.broken:
-                    worker.lost = True
+                worker.lost = True
             elif worker.stopped or worker.lost:
                 gone.add(worker.id)
         lost = [row for row in self.tasks.values() if row.worker in gone]
@@ -457,7 +465,8 @@ class Database:
         row.status = PENDING
         if "losses aren't counted" not in self.broken:
             row.losses += 1
-        row.reason = "quarantined" if row.losses >= QUARANTINE else "lease_lost"
+        quarantined = row.losses >= QUARANTINE and "nobody is quarantined" not in self.broken
+        row.reason = "quarantined" if quarantined else "lease_lost"
         self.judge.lost(row, holder or 0)
         if "token reset" in self.broken:
             row.token = 0

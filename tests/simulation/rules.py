@@ -1,7 +1,7 @@
 """The protocol's durations in the simulation, and the ways in which it can be broken on purpose.
 
-Durations keep their order of size (call < poll < renewal < lease), but lie closer together than in life, so that
-a world of a few hundred steps sees several leases end.
+Durations keep the order that they have in life, but lie closer together, so that a world of a hundred steps
+sees several leases end.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ GRACE = 8.0
 LAST_WORDS = 1.5
 LEFT_BEHIND = 1.0  # how long a task that couldn't be stopped stays put after it was given back
 STALL_LIMIT = 60.0
-CALL_TIMEOUT = 3.0
+CALL_TIMEOUT = 8.0
 DOUBT = 30.0  # how long a statement may still be committed after its caller gave up
 HOOK_TRIES = 3
 QUARANTINE = 3
@@ -25,9 +25,11 @@ MUTANTS = {
     "renews after loss": "a renewal doesn't ask whether the worker is live",
     "worker's clock": "due times are computed with the worker's wall clock",
     "losses aren't counted": "recovery puts tasks back as if nothing had happened",
-    "recovery declares nobody": "recovery takes the tasks of expired workers without declaring them lost",
+    "nobody is quarantined": "a task that lost its worker three times is executed again",
+    "running ones expire": "a deadline ends tasks that are running",
     "token reset": "recovery sets the claim token back",
     "hook apart": "the failure hook's transaction isn't the status's",
+    "hook before the fence": "the failure hook runs before the claim token is compared",
     "hook error swallowed": "the status of a failure is written though its hook raised",
     "failures aren't counted": "a failed execution doesn't count against max_attempts",
     "snooze is a failure": "an execution that asked to come back counts as failed",
@@ -46,7 +48,6 @@ MUTANTS = {
     "unknown is failure": "a finalize whose answer got lost is followed by a failure",
     "unknown is success": "a finalize whose answer got lost is taken for written",
     "cut off judges": "a worker that was cut off itself declares others lost",
-    "claims what it runs": "a worker claims a task that it lost but still executes",
     "given back at once": "a task that couldn't be stopped is claimable before its process is gone",
     "release skipped": "a task is dropped, not released, at the end of the grace period",
     "retried at once": "a retry doesn't wait for its delay",

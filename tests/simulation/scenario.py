@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from random import Random
 from typing import Any
 
@@ -27,9 +27,13 @@ _WORKER_LABELS = ("", "gold", "blue")
 
 # Traps wait for the worker's next call to the database; the rest happens at once.
 TRAPS = (
-    "refuse", "lose reply", "late", "crash before", "crash after", "crash at reply", "freeze at reply",
+    "refuse", "lose reply", "late", "slow", "crash before", "crash after", "crash at reply",
+    "die in flight", "freeze at reply",
 )  # fmt: skip
-_FAULTS = ("crash", "freeze", "cut off", "stall", "stop", "restart", "outage", "jump")
+_FAULTS = (
+    "crash", "freeze", "freeze", "freeze", "cut off", "cut off", "cut off",
+    "stall", "stop", "restart", "outage", "jump",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +87,7 @@ class Fault:
     kind: str
     worker: int
     seconds: float
+    times: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,13 +106,28 @@ class Scenario:
         return max((fault.at + fault.seconds for fault in self.faults), default=0.0)
 
 
+def brief(thing: Any) -> str:
+    """A spec or a fault by those of its fields that aren't what they usually are."""
+    said = {one.name: getattr(thing, one.name) for one in fields(thing)}
+    usual = {one.name: one.default for one in fields(thing)}
+    words = [f"{name}={_short(value)}" for name, value in said.items() if value != usual[name]]
+    return f"{type(thing).__name__}({', '.join(words)})"
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.3f}"
+    if isinstance(value, tuple):
+        return f"({', '.join(map(_short, value))})"
+    return ",".join(sorted(value)) if isinstance(value, frozenset) else str(value)
+
+
 def plan(seed: int) -> Scenario:
     """The scenario of a seed."""
     rng = Random(seed)
     workers = tuple(_worker(rng, n) for n in range(1 + int(rng.random() * 3)))
     tasks = tuple(_task(rng) for _ in range(1 + int(rng.random() * 6)))
-    faults = tuple(_fault(rng, len(workers)) for _ in range(int(rng.random() * 5)))
-    return Scenario(seed, workers, tasks, faults)
+    return Scenario(seed, workers, tasks, _faults(rng, len(workers)))
 
 
 def _worker(rng: Random, n: int) -> WorkerSpec:
@@ -123,7 +143,7 @@ def _worker(rng: Random, n: int) -> WorkerSpec:
         clock_offset=chance() * 1e6,
         clock_rate=1 + (chance() - 0.5) * 0.04,
         wall_error=(chance() - 0.5) * 7200,
-        has_parent=chance() < 0.3,
+        has_parent=chance() < 0.4,
     )
 
 
@@ -134,7 +154,7 @@ def _task(rng: Random) -> TaskSpec:
     has_hook = chance() < 0.4
     policy = int(chance() * len(POLICIES))
     return TaskSpec(
-        at=0.0 if chance() < 0.5 else chance() * 30,
+        at=0.0 if chance() < 0.4 else chance() * 25,
         acts=_acts(rng),
         name=NAMES[chance() < 0.2],
         label_set=_pick(rng, _TASK_LABELS),
@@ -142,7 +162,7 @@ def _task(rng: Random) -> TaskSpec:
         weight=_pick(rng, (1, 1, 2)),
         delay=0.0 if chance() < 0.85 else chance() * 10,
         deadline=None if chance() < 0.85 else chance() * 40,
-        timeout=2 + chance() * 20,
+        timeout=3 + chance() * 40,
         policy=policy,
         max_attempts=None if chance() < 0.9 else 1 + int(chance() * 3),
         has_hook=has_hook,
@@ -159,16 +179,30 @@ def _acts(rng: Random) -> tuple[tuple[str, float], ...]:
     acts: list[tuple[str, float]] = []
     for _ in range(1 + int(chance() * 3)):
         act = _pick(rng, _ACTS) if chance() < 0.7 else _pick(rng, _RARE_ACTS)
-        seconds = chance() * 3 if chance() < 0.6 else chance() * 30
+        seconds = chance() * 3 if chance() < 0.4 else chance() * 30
         acts += [("kill", seconds)] * 3 if act == "kill thrice" else [(act, seconds)]
     return tuple(acts)
+
+
+def _faults(rng: Random, workers: int) -> tuple[Fault, ...]:
+    faults: list[Fault] = []
+    for _ in range(int(rng.random() * 6)):
+        fault = _fault(rng, workers)
+        if faults and rng.random() < 0.5:
+            # Misfortunes seldom come alone: this one strikes the same worker just as the last one is over.
+            last = faults[-1]
+            at = last.at + (0.0 if last.kind in TRAPS[:4] else last.seconds) + rng.random() * 4
+            fault = replace(fault, at=at, worker=last.worker)
+        faults.append(fault)
+    return tuple(faults)
 
 
 def _fault(rng: Random, workers: int) -> Fault:
     chance = rng.random
     kind = _pick(rng, _FAULTS) if chance() < 0.55 else _pick(rng, TRAPS)
     seconds = chance() * 10 if chance() < 0.4 else chance() * 70
-    return Fault(chance() * 45, kind, int(chance() * workers), seconds)
+    times = 1 + int(chance() * 5) if kind in TRAPS[:4] else 1
+    return Fault(chance() * 30, kind, int(chance() * workers), seconds, times)
 
 
 def _pick(rng: Random, choices: tuple[Any, ...]) -> Any:

@@ -1,16 +1,16 @@
 """A worker process: the daemon's protocol around its real pure parts.
 
-Each loop of the daemon (lease, claim, finalize, housekeeping) and each execution has at most one statement under
-way. What a loop does between two statements is one method here, so a crash can come between any two of them.
+Each loop of the daemon (lease, claim, finalize, housekeeping) and each execution has at most one statement
+under way. What a loop does between two statements is one method here, so a crash can come between any two.
 """
 
 from __future__ import annotations
 
 from collections import Counter
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from asynctaskd.scheduling.lanes import (
-    DEFAULT_GROUP,
     LaneState,
     group_of,
     settle,
@@ -18,162 +18,43 @@ from asynctaskd.scheduling.lanes import (
     standings,
     strict_cap,
 )
-from asynctaskd.scheduling.leases import LeaseTerm, may_judge
+from asynctaskd.scheduling.leases import may_judge
 from asynctaskd.scheduling.transitions import decide
-from asynctaskd.task import (
-    ClaimedTask,
-    Completed,
-    EventKind,
-    Failed,
-    Outcome,
-    Overdue,
-    Released,
-    Snoozed,
-    TaskStatus,
-    Transition,
-    Unroutable,
-)
-from tests.simulation.model import RAISED, STALE, WRITTEN, kind_of, moment
-from tests.simulation.rules import (
-    DOUBT,
-    GRACE,
-    LAST_WORDS,
-    LEASE,
+from asynctaskd.task import ClaimedTask, Failed, Outcome, Overdue, TaskStatus, Transition, Unroutable
+from tests.simulation.execution import (
+    COMPLETED,
+    FAILED,
+    GIVEN_BACK,
     LEFT_BEHIND,
-    POLL,
-    RENEW,
-    STALL_LIMIT,
+    OUTCOMES,
+    RELEASED,
+    SHUTDOWN,
+    TIMEOUT,
+    Execution,
+    interrupted,
 )
-from tests.simulation.scenario import NAMES, POLICIES, TaskSpec, WorkerSpec
+from tests.simulation.model import RAISED, WRITTEN, kind_of
+from tests.simulation.process import OUTAGE, Process
+from tests.simulation.rules import DOUBT, GRACE, LAST_WORDS, LEASE, POLL
+from tests.simulation.rules import LEFT_BEHIND as LEFT_BEHIND_FOR
+from tests.simulation.scenario import POLICIES, WorkerSpec
 
 if TYPE_CHECKING:
-    from datetime import timedelta
-
     from tests.simulation.world import World
 
-from datetime import timedelta as _timedelta
-
-OUTAGE = object()
-"""What a call returns that failed: its statement may have been committed all the same."""
-
-SHUTDOWN, LEASE_LOST, TIMEOUT = "shutdown", "lease lost", "timeout"
-
-_SNOOZE = Snoozed(_timedelta(seconds=3))
-_AFTER_OUTAGE = Snoozed(_timedelta(seconds=1))
-_OUTCOMES: dict[str, Outcome] = {
-    "fail": Failed("it failed"),
-    "fatal": Failed("it failed for good", reason="terminated", fatal=True),
-    "quiet": Failed("it failed quietly", quiet=True),
-    "snooze": _SNOOZE,
-}
-_COMPLETED, _RELEASED = Completed(), Released()
-_TIMED_OUT = Failed("timed out", reason="timeout")
-_GIVEN_BACK = Transition(TaskStatus.PENDING, attempt_spent=False, event=EventKind.RELEASED)
-_LEFT_BEHIND = Transition(
-    TaskStatus.SCHEDULED,
-    delay=_timedelta(seconds=LEFT_BEHIND),
-    attempt_spent=False,
-    event=EventKind.RELEASED,
-)
-_FAILED = Transition(TaskStatus.FAILED, error="lost?", reason="error", failed_execution=True)
+# Longer than two housekeeping rounds can be apart where nothing went wrong.
+_MISSED = 0.6 * LEASE
 
 
-class ProcessGoneError(Exception):
-    """Unwinds what a process was doing when it died."""
-
-
-class Execution:
-    """One attempt at a task."""
-
-    __slots__ = (
-        "act",
-        "began_at",
-        "committing",
-        "ended",
-        "has_lost_its_lease",
-        "interruption",
-        "spec",
-        "stored",
-        "task",
-        "transition",
-        "tries",
-        "was_cut_off",
-        "worker",
-        "worker_id",
-    )
-
-    def __init__(self, task: ClaimedTask, spec: TaskSpec, worker: Worker, worker_id: int) -> None:
-        self.task = task
-        self.spec = spec
-        self.worker = worker
-        self.worker_id = worker_id
-        self.act = ""
-        self.began_at = worker.mono()
-        self.interruption: str | None = None
-        self.has_lost_its_lease = False
-        self.committing = False
-        self.was_cut_off = False
-        self.stored = False
-        self.ended = False
-        self.transition = _GIVEN_BACK
-        self.tries = 0
-
-    @property
-    def is_deaf(self) -> bool:
-        """It swallows its cancellation, or is a thread."""
-        return self.act.startswith("deaf")
-
-
-class Worker:
-    """One place for a process: when that dies, another one starts there."""
+class Worker(Process):
+    """What a process does beside keeping its lease: claim, execute, finalize, keep house, stop."""
 
     def __init__(self, world: World, spec: WorkerSpec) -> None:
-        self.world = world
-        self.database = world.database
-        self.judge = world.judge
-        self.broken = world.broken
-        self.spec = spec
-        self.clock_offset = spec.clock_offset
-        self.epoch = 0
-        self.frozen_until = self.cut_off_until = 0.0
-        self.trap: tuple[str, float] | None = None
-        self.is_alive = self.is_upgraded = False
+        super().__init__(world, spec)
         self.weights = world.scenario.weights
         self.cap = strict_cap(spec.concurrency, spec.strict_percentage)
 
-    def mono(self) -> float:
-        """This machine's monotonic clock."""
-        return self.world.clock.now * self.spec.clock_rate + self.clock_offset
-
-    def executing(self) -> list[Execution]:
-        return [one for one in self.slots if not one.ended and one.act]
-
-    def is_blameless(self, worker_id: int) -> bool:
-        """Whether nothing but the database ever failed this process, which had that identity."""
-        return self.is_alive and not self.is_disturbed and worker_id in self.identities
-
-    def _push(self, delay: float, act: Any, subject: Any = None) -> None:
-        self.world.push(delay, self, act, subject)
-
-    def _pause(self) -> float:
-        return 2.0 + 2.0 * self.world.chance()
-
-    # -- the process
-
-    def boot(self, _: Any = None) -> None:
-        self.epoch += 1
-        self.process = self.world.new_process()
-        self.names = frozenset(NAMES) if self.is_upgraded else self.spec.names
-        self.is_alive = True
-        self.is_disturbed = False
-        self.identities: set[int] = set()
-        self.stalled_until = 0.0
-        self.worker_id = 0
-        self.held = False
-        self.term: LeaseTerm | None = None
-        self.is_watched = False
-        # Who has just started can't know whether the others were able to renew.
-        self.cut_off_at: float | None = self.mono()
+    def _begin(self) -> None:
         self.slots: list[Execution] = []
         self.running = self.strict = self.suspects = 0
         self.claiming = self.stopping = self.leaving = False
@@ -184,134 +65,14 @@ class Worker:
         self.doubted: dict[int, float] = {}  # identity → until when a claim of its may come to light
         self.gathered: list[Execution] = []
         self.finalizing: list[Execution] = []
-        self._enter()
+        # Who has just started can't know whether the others were able to renew.
+        self.last_round = self.cut_off_at = self.mono()
 
-    def crash(self, _: Any = None) -> None:
-        """The process is gone, and its handlers with it; another one starts in its place."""
-        for execution in self.executing():
-            self.judge.stopped(execution)
-        self.is_alive = False
-        self.is_upgraded = True  # a rolling deployment: the next process knows every name
-        self.epoch += 1
-        self.slots = []
-        self.frozen_until = 0.0
-        self.trap = None
-        if self.judge.trace is not None:
-            self.judge.note(f"process {self.process} is gone")
-        self.world.process_died(self)
-        raise ProcessGoneError
-
-    def freeze(self, seconds: float) -> None:
-        self.frozen_until = max(self.frozen_until, self.world.clock.now + seconds)
-        self._push(seconds, self._wake_up)
-
-    def _wake_up(self, _: Any) -> None:
-        if self.leaving:
-            self.crash()
-        if "slept through" not in self.broken:
-            self.look_at_clock()
-        self.judge.awake(self)
-
-    def stall(self, seconds: float) -> None:
-        """A handler blocks the loop; the lease's thread goes on."""
-        self.stalled_until = max(self.stalled_until, self.world.clock.now + seconds)
-        if seconds > STALL_LIMIT:
-            self._push(STALL_LIMIT, self.crash)
-
-    def jump(self, seconds: float) -> None:
-        self.clock_offset += seconds
-        self._push(0.0, self._look_again)
-
-    # -- the lease, in a thread of its own
-
-    def _enter(self, _: Any = None) -> None:
-        self.asked_at = self.mono()
-        self.world.call(self, self.database.register, (self.process,), self._entered)
-
-    def _entered(self, worker_id: Any, _: Any) -> None:
-        if worker_id is OUTAGE:
-            self.cut_off_at = self.mono()
-            self._push(self._pause(), self._enter)
-            return
-        self._take_identity(worker_id)
+    def _start_loops(self) -> None:
         self.world.call(self, self.database.wake_unknown, (self.names,), _ignore)
         self._push(POLL * self.world.chance(), self._tidy)
         self._push(POLL, self._poll)
         self.step()
-
-    def _take_identity(self, worker_id: int) -> None:
-        self.worker_id = worker_id
-        self.identities.add(worker_id)
-        self.judge.owners[worker_id] = self
-        self._hold()
-        self._push(RENEW, self._renew)
-
-    def _renew(self, _: Any = None) -> None:
-        self.asked_at = self.mono()
-        self.world.call(self, self.database.renew, (self.worker_id,), self._renewed)
-
-    def _renewed(self, renewed: Any, _: Any) -> None:
-        if renewed is OUTAGE:
-            self._push(self._pause(), self._renew)
-        elif renewed:
-            self._hold()
-            self._push(RENEW, self._renew)
-        else:
-            self._fence()
-            self._register_again()
-
-    def _register_again(self, _: Any = None) -> None:
-        self.asked_at = self.mono()
-        self.world.call(self, self.database.register, (self.process,), self._registered_again)
-
-    def _registered_again(self, worker_id: Any, _: Any) -> None:
-        if worker_id is OUTAGE:
-            self._push(self._pause(), self._register_again)
-        else:
-            self._take_identity(worker_id)
-
-    def _hold(self) -> None:
-        asked_at = self.mono() if "lease from the answer" in self.broken else self.asked_at
-        self.term = LeaseTerm(asked_at, LEASE * 1.7 if "fence too late" in self.broken else LEASE)
-        was_held, self.held = self.held, self.term.stands(self.mono())
-        if not self.is_watched:
-            self.is_watched = True
-            self._watch(self.term.fence_at)
-        if self.held and not was_held:
-            self._push(0.0, self.step)
-
-    def _watch(self, until: float) -> None:
-        self._push((until - self.mono()) / self.spec.clock_rate + 1e-6, self._look_again)
-
-    def _look_again(self, _: Any) -> None:
-        self.is_watched = False
-        self.look_at_clock()
-        now, term = self.mono(), self.term
-        if term is not None and now < term.last_at:
-            self.is_watched = True
-            self._watch(term.fence_at if term.stands(now) else term.last_at)
-
-    def look_at_clock(self) -> None:
-        """Stop in time, or be stopped."""
-        now, term = self.mono(), self.term
-        if term is None or term.stands(now):
-            return
-        if self.held:
-            self._fence()
-        if now >= term.last_at and self.executing() and "deaf go on" not in self.broken:
-            self.crash()
-
-    def _fence(self) -> None:
-        self.held = False
-        for execution in self.slots:
-            self._interrupt(execution, LEASE_LOST)
-
-    def _interrupt(self, execution: Execution, why: str) -> None:
-        execution.has_lost_its_lease |= why is LEASE_LOST
-        if execution.interruption is None and not execution.ended and execution.act:
-            execution.interruption = why
-            if not execution.is_deaf:
-                self._push(0.01 + 0.1 * self.world.chance(), self._give_in, execution)
 
     # -- claim
 
@@ -461,7 +222,7 @@ class Worker:
         stands = self.held and execution.worker_id == self.worker_id
         if not stands and "starts stale claims" not in self.broken:
             execution.has_lost_its_lease = True
-            return _RELEASED
+            return RELEASED
         if task.name not in self.names:
             return Unroutable()
         if task.reason == "quarantined":
@@ -502,12 +263,12 @@ class Worker:
                 execution,
             )
         else:
-            self._end(execution, _OUTCOMES.get(execution.act, _COMPLETED))
+            self._end(execution, OUTCOMES.get(execution.act, COMPLETED))
 
     def _give_in(self, execution: Execution) -> None:
         # A commit under way is waited for: what became of it has to be known.
         if not execution.ended and not execution.committing:
-            self._end(execution, _RELEASED)
+            self._end(execution, RELEASED)
 
     def _committed(self, written: Any, execution: Execution) -> None:
         if written is OUTAGE:
@@ -515,17 +276,17 @@ class Worker:
             self.world.call(self, self.database.was_committed, arguments, self._asked, execution)
         else:
             execution.stored = written is WRITTEN
-            self._end(execution, _COMPLETED if execution.stored else Failed("the lease was lost"))
+            self._end(execution, COMPLETED if execution.stored else Failed("the lease was lost"))
 
     def _asked(self, committed: Any, execution: Execution) -> None:
         execution.stored = committed is True
         execution.was_cut_off = not execution.stored
-        self._end(execution, _COMPLETED if execution.stored else Failed("cut off"))
+        self._end(execution, COMPLETED if execution.stored else Failed("cut off"))
 
     def _end(self, execution: Execution, outcome: Outcome) -> None:
         execution.ended = True
         self.judge.stopped(execution)
-        self._hand_on(execution, _interrupted(execution, outcome))
+        self._hand_on(execution, interrupted(execution, outcome))
 
     def _hand_on(self, execution: Execution, outcome: Outcome) -> None:
         execution.ended = True
@@ -534,14 +295,14 @@ class Worker:
         self.strict -= task.strict
         self.suspects -= task.is_suspect
         self._put(execution, outcome)
-        self.step()
+        self._push(0.0, self.step)
 
     # -- finalize
 
     def _put(self, execution: Execution, outcome: Outcome) -> None:
         if not execution.stored:
             elapsed = self.mono() - execution.began_at
-            now = execution.task.claimed_at + _timedelta(seconds=elapsed)
+            now = execution.task.claimed_at + timedelta(seconds=elapsed)
             policy = POLICIES[execution.spec.policy]
             execution.transition = decide(outcome, execution.task, policy, now, self.world.chance)
             self.judge.concluded(execution, kind_of(execution.transition))
@@ -549,7 +310,8 @@ class Worker:
                 self._write_with_hook(execution)
                 return
         self.gathered.append(execution)
-        self._write()
+        if not self.finalizing:
+            self._push(0.0, self._write)
 
     def _write(self, _: Any = None) -> None:
         if self.gathered and not self.finalizing:
@@ -575,7 +337,7 @@ class Worker:
             return
         if "unknown is failure" in self.broken:
             for one in unwritten:
-                one.transition = _FAILED
+                one.transition = FAILED
         self._push(self._pause(), self._ask_settled, unwritten)
 
     def _ask_settled(self, unwritten: list[Execution]) -> None:
@@ -640,7 +402,10 @@ class Worker:
             self._look()
 
     def _tidy(self, _: Any = None) -> None:
-        judging = may_judge(self.mono(), self.cut_off_at, LEASE) or "cut off judges" in self.broken
+        now = self.mono()
+        if now - self.last_round > _MISSED:
+            self.cut_off_at = now  # frozen or stalled: an outage may have come and gone meanwhile
+        judging = may_judge(now, self.cut_off_at, LEASE) or "cut off judges" in self.broken
         self.world.call(self, self.database.tidy, (judging,), self._tidied)
 
     def _tidied(self, promoted: Any, _: Any) -> None:
@@ -648,6 +413,7 @@ class Worker:
             self.cut_off_at = self.mono()
             self._push(self._pause(), self._tidy)
             return
+        self.last_round = self.mono()
         self._push(POLL, self._tidy)
         if promoted:
             self._look()
@@ -682,26 +448,22 @@ class Worker:
         left = [one for one in self.slots if not one.stored]
         for one in left:
             held_back = not one.ended and "given back at once" not in self.broken
-            one.transition = _LEFT_BEHIND if held_back else _GIVEN_BACK
+            one.transition = LEFT_BEHIND if held_back else GIVEN_BACK
         if "release skipped" in self.broken:
             left = []
         self.claiming = True
-        self._push(0.8 * LEFT_BEHIND, self.crash)
+        self._push(0.8 * LEFT_BEHIND_FOR, self.crash)
         self.world.call(self, self.database.finalize, (self._items(left),), self._said_goodbye)
 
-    def _said_goodbye(self, _: Any, __: Any) -> None:
+    def _said_goodbye(self, written: Any, _: Any) -> None:
+        if written is OUTAGE:
+            self.crash()
+        if not self.is_disturbed and not self.doubted:
+            self.judge.left_nothing.add(self.worker_id)
         self.world.call(self, self.database.stop, (self.worker_id,), self._left)
 
     def _left(self, _: Any, __: Any) -> None:
         self.crash()
-
-
-def _interrupted(execution: Execution, outcome: Outcome) -> Outcome:
-    if execution.interruption is None:
-        return _AFTER_OUTAGE if execution.was_cut_off else outcome
-    if execution.interruption is TIMEOUT:
-        return _TIMED_OUT
-    return outcome if isinstance(outcome, Completed | Snoozed) else _RELEASED
 
 
 def _strict_first(task: ClaimedTask) -> tuple[bool, int]:

@@ -6,11 +6,13 @@ from heapq import heappop, heappush
 from random import Random
 from typing import TYPE_CHECKING, Any
 
-from tests.simulation.judge import Judge, Violation
+from asynctaskd.task import TaskStatus
+from tests.simulation.judge import InvariantError, Judge
 from tests.simulation.model import PENDING, Clock, Database, Row
+from tests.simulation.process import OUTAGE, ProcessGoneError
 from tests.simulation.rules import CALL_TIMEOUT, DOUBT, LEASE
 from tests.simulation.scenario import NAMES, TRAPS, Fault, Scenario, TaskSpec
-from tests.simulation.worker import OUTAGE, ProcessGoneError, Worker
+from tests.simulation.worker import Worker
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,12 +23,21 @@ _STEPS_AT_MOST = 20_000
 
 # Those of a worker that its lease's thread does, stalled or not.
 _IN_LEASE_THREAD = frozenset(
-    {"_enter", "_renew", "in_thread", "_register_again", "_registered_again", "_look_again", "crash", "_wake_up"}
+    {
+        "_enter",
+        "_renew",
+        "in_thread",
+        "_register_again",
+        "_registered_again",
+        "_look_again",
+        "crash",
+        "_wake_up",
+    }
 )
 
 
 class World:
-    """One run of a scenario; `run` returns how many steps it took, or raises a Violation."""
+    """One run of a scenario."""
 
     def __init__(
         self, scenario: Scenario, *, broken: frozenset[str] = frozenset(), traced: bool = False
@@ -48,13 +59,16 @@ class World:
 
     # -- the scheduler
 
-    def push(self, delay: float, worker: Worker | None, act: Callable[[Any], None], subject: Any = None) -> None:
+    def push(
+        self, delay: float, worker: Worker | None, act: Callable[[Any], None], subject: Any = None
+    ) -> None:
         """Let something happen after `delay` seconds, unless the worker's process is gone by then."""
         self.pushed += 1
         epoch = worker.epoch if worker else 0
         heappush(self.heap, (self.clock.now + delay, self.pushed, worker, epoch, act, subject))
 
-    def run(self) -> int:
+    def run(self) -> None:
+        """Until every task has ended; raises where an invariant doesn't hold."""
         self._begin()
         steps = 0
         end = self.scenario.quiet_from + _PATIENCE
@@ -71,9 +85,24 @@ class World:
             judge.conserved()
             steps += 1
             if now > end or steps > _STEPS_AT_MOST:
-                raise Violation(f"tasks {sorted(self.database.tasks)} don't come to an end")
+                raise InvariantError(f"tasks {sorted(self.database.tasks)} don't come to an end")
         judge.finish()
-        return steps
+        self.steps = steps
+
+    def tally(self) -> dict[str, int]:
+        """What there was to judge."""
+        stories = self.judge.stories.values()
+        return {
+            "steps": self.steps,
+            "tasks": len(stories),
+            "claims": len(self.judge.claims),
+            "executions": sum(len(story.started) for story in stories),
+            "losses": self.judge.losses,
+            "stale_results": self.judge.stale_results,
+            "hooks": sum(story.hooks for story in stories),
+            "completed": sum(story.status is TaskStatus.COMPLETED for story in stories),
+            "faults": len(self.scenario.faults),
+        }
 
     def _begin(self) -> None:
         for worker in self.workers:
@@ -105,7 +134,7 @@ class World:
         return self.down_until <= self.clock.now
 
     def reaches(self, worker: Worker) -> bool:
-        return self._is_up and worker.cut_off_until <= self.clock.now and worker.trap is None
+        return self._is_up and worker.cut_off_until <= self.clock.now and not worker.traps
 
     def call(
         self,
@@ -116,7 +145,7 @@ class World:
         context: Any = None,
     ) -> None:
         """Execute a statement, then call `then(result, context)`; its result may be OUTAGE."""
-        if worker.trap is not None:
+        if worker.traps:
             self._spring(worker, statement, arguments, then, context)
         elif not self._is_up:
             self._answer(worker, 0.05, then, OUTAGE, context)
@@ -131,17 +160,19 @@ class World:
         self.push(delay, worker, reply.in_thread if then.__name__ in _IN_LEASE_THREAD else reply.in_loop)
 
     def _spring(self, worker: Worker, statement: Any, arguments: Any, then: Any, context: Any) -> None:
-        assert worker.trap is not None
-        (kind, seconds), worker.trap = worker.trap, None
+        kind, seconds = worker.traps.pop()
         worker.is_disturbed = True
         reachable = self._is_up and worker.cut_off_until <= self.clock.now
         if not reachable or kind == "refuse":
             self._answer(worker, 0.05, then, OUTAGE, context)
         elif kind == "crash before":
             worker.crash()
+        elif kind == "die in flight":
+            self.push(min(seconds, 0.9 * DOUBT), None, self._execute_late, (statement, arguments))
+            worker.crash()
         elif kind == "late":
-            late = (statement, arguments)
-            self.push(min(CALL_TIMEOUT + seconds, 0.9 * DOUBT), None, self._execute_late, late)
+            delay = min(CALL_TIMEOUT + seconds, 0.9 * DOUBT)
+            self.push(delay, None, self._execute_late, (statement, arguments))
             self._answer(worker, CALL_TIMEOUT, then, OUTAGE, context)
         else:
             self._lose_answer(worker, kind, seconds, statement(*arguments), then, context)
@@ -153,6 +184,8 @@ class World:
             worker.crash()
         elif kind == "lose reply":
             self._answer(worker, CALL_TIMEOUT, then, OUTAGE, context)
+        elif kind == "slow":
+            self._answer(worker, min(seconds, 0.98 * CALL_TIMEOUT), then, result, context)
         elif kind == "freeze at reply":
             self._answer(worker, 0.01, then, result, context)
             worker.freeze(seconds)
@@ -224,12 +257,12 @@ class World:
         if fault.kind in ("restart", "outage"):
             self._take_down(min(fault.seconds, 3.0) if fault.kind == "restart" else fault.seconds)
         elif worker.is_alive:
-            worker.is_disturbed = True
+            worker.is_disturbed |= fault.kind not in ("stop", "jump")
             self._hit(worker, fault)
 
     def _hit(self, worker: Worker, fault: Fault) -> None:
         if fault.kind in TRAPS:
-            worker.trap = fault.kind, fault.seconds
+            worker.traps = [(fault.kind, fault.seconds)] * fault.times
         elif fault.kind == "crash":
             worker.crash()
         elif fault.kind == "cut off":
