@@ -44,8 +44,10 @@ class Story:
         "hooks",
         "losses",
         "spec",
+        "spent",
         "started",
         "status",
+        "taken",
         "token",
         "writes",
     )
@@ -57,10 +59,12 @@ class Story:
         self.holder: int | None = None  # whose claim stands
         self.losses = 0
         self.failures = 0
+        self.spent = 0  # attempts that weren't given back
         self.status: TaskStatus | None = None
         self.started: list[int] = []  # the claim tokens that handlers ran under
         self.executing: list[Execution] = []
         self.came_to: dict[int, str] = {}  # claim token → what its execution came to
+        self.taken: list[int] = []  # the claim tokens that were lost with a lease
         self.hooks = 0
         self.hook_failed = 0
         self.writes: list[int] = []  # the claim tokens under which ctx.transaction() committed
@@ -199,6 +203,7 @@ class Judge:
             self._check_result(row.id, story, token, what)
         if what in (_RETRY, QUIET_RETRY):
             story.failures += 1
+            story.spent += 1
         if what in (_RETRY, QUIET_RETRY, _SNOOZE):
             story.losses = 0
         if self.trace is not None:
@@ -221,6 +226,10 @@ class Judge:
         else:
             self._close(row, token, status)
             self._check_result(row.id, story, token, status)
+            story.spent += status is not TaskStatus.EXPIRED
+        self.require(
+            row.attempts == story.spent, f"task {row.id}: {row.attempts} attempts, {story.spent} were spent"
+        )
         story.status = status
         if status is TaskStatus.FAILED:
             self._check_failure(row, story, reason)
@@ -247,6 +256,8 @@ class Judge:
             raise InvariantError(f"task {row.id} was taken from identity {holder}, which is live")
         story.holder = None
         story.losses += 1
+        story.spent += 1
+        story.taken.append(story.token)
         self.losses += 1
         story.due = 0.0
         for execution in story.executing:
@@ -265,10 +276,15 @@ class Judge:
         """A worker came that knows its name."""
         self.stories[row.id].due = row.run_at
 
-    def stale(self, task_id: int, token: int) -> None:
-        self.stale_results += 1
+    def was_taken(self, task_id: int, token: int) -> bool:
+        """Whether a claim ended with its worker's lease; noted once."""
+        taken = token in self.stories[task_id].taken
+        if taken:
+            self.stories[task_id].taken.remove(token)
+            self.stale_results += 1
         if self.trace is not None:
-            self.note(f"task {task_id}: stale result under token {token}")
+            self.note(f"task {task_id}: {'stale' if taken else 'repeated'} result under token {token}")
+        return taken
 
     # -- the witness: handlers and hooks
 

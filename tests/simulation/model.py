@@ -139,6 +139,7 @@ class Database:
         self.tags: dict[str, int] = {}
         self.finished = 0
         self.inserted = 0
+        self.up_since = -LEASE
 
     # -- workers
 
@@ -315,7 +316,6 @@ class Database:
         for task_id, token, transition, clock_error in batch:
             row = self.tasks.get(task_id)
             if row is None or not self._stands(row, token):
-                self.judge.stale(task_id, token)
                 continue
             self._write(row, token, transition, clock_error)
             written.add(task_id)
@@ -327,7 +327,7 @@ class Database:
         return row.token == token and row.status is RUNNING
 
     def _write(self, row: Row, token: int, transition: Transition, clock_error: float) -> None:
-        if not transition.attempt_spent:
+        if not transition.attempt_spent and "attempts aren't given back" not in self.broken:
             row.attempts -= 1
         if transition.failed_execution and "failures aren't counted" not in self.broken:
             row.failures += 1
@@ -365,14 +365,9 @@ class Database:
             del self.tags[spec.unique_tag]
         self.judge.ended(row, token, status, reason)
 
-    def settled(self, claims: Collection[tuple[int, int]]) -> set[int]:
-        """The tasks that no longer run under these claims."""
-        tasks = self.tasks
-        return {
-            task_id
-            for task_id, token in claims
-            if (row := tasks.get(task_id)) is None or row.token != token or row.status is not RUNNING
-        }
+    def note_stale(self, claims: Collection[tuple[int, int]]) -> set[int]:
+        """Of claims that finalize found gone, those that were taken from their worker."""
+        return {task_id for task_id, token in claims if self.judge.was_taken(task_id, token)}
 
     def end_with_hook(self, task_id: int, token: int, transition: Transition, tries: int) -> str:
         """One transaction: the status, and the hook inside a savepoint, or the note that it failed."""
@@ -447,9 +442,11 @@ class Database:
 
     def _recover(self) -> bool:
         now = self.clock.now
+        # Nobody could renew before the server was there.
+        everybody_could_renew = now > self.up_since + LEASE or "cut off judges" in self.broken
         gone = set()
         for worker in self.workers.values():
-            if not worker.stopped and not worker.lost and worker.expires_at <= now:
+            if not worker.stopped and not worker.lost and worker.expires_at <= now and everybody_could_renew:
                 self.judge.declared(worker)
                 gone.add(worker.id)
                 worker.lost = True

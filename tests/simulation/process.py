@@ -63,8 +63,8 @@ class Process:
         self.identities: set[int] = set()
         self.stalled_until = 0.0
         self.worker_id = 0
-        self.held = False
         self.term: LeaseTerm | None = None
+        self.fenced: LeaseTerm | None = None
         self.is_watched = False
         self._begin()
         self._enter()
@@ -106,6 +106,12 @@ class Process:
         self._push(0.0, self._look_again)
 
     # -- the lease, in a thread of its own
+
+    @property
+    def held(self) -> bool:
+        """Whether claims may be made, and stand."""
+        term = self.term
+        return term is not None and term is not self.fenced and term.stands(self.mono())
 
     def _enter(self, _: Any = None) -> None:
         self.asked_at = self.mono()
@@ -151,13 +157,13 @@ class Process:
             self._take_identity(worker_id)
 
     def _hold(self) -> None:
+        was_held = self.held
         asked_at = self.mono() if "lease from the answer" in self.broken else self.asked_at
         self.term = LeaseTerm(asked_at, LEASE * 1.7 if "fence too late" in self.broken else LEASE)
-        was_held, self.held = self.held, self.term.stands(self.mono())
         if not self.is_watched:
             self.is_watched = True
             self._watch(self.term.fence_at)
-        if self.held and not was_held:
+        if not was_held:
             self._push(0.0, self.step)
 
     def _watch(self, until: float) -> None:
@@ -176,15 +182,16 @@ class Process:
         now, term = self.mono(), self.term
         if term is None or term.stands(now):
             return
-        if self.held:
-            self._fence()
+        self._fence()
         if now >= term.last_at and self.executing() and "deaf go on" not in self.broken:
             self.crash()
 
     def _fence(self) -> None:
-        self.held = False
-        for execution in self.slots:
-            self._interrupt(execution, LEASE_LOST)
+        """Tell what runs to stop; once for each term."""
+        if self.fenced is not self.term:
+            self.fenced = self.term
+            for execution in self.slots:
+                self._interrupt(execution, LEASE_LOST)
 
     def _interrupt(self, execution: Execution, why: str) -> None:
         execution.has_lost_its_lease |= why is LEASE_LOST

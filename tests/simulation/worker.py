@@ -33,7 +33,7 @@ from tests.simulation.execution import (
     Execution,
     interrupted,
 )
-from tests.simulation.model import RAISED, WRITTEN, kind_of
+from tests.simulation.model import RAISED, STALE, WRITTEN, kind_of
 from tests.simulation.process import OUTAGE, Process
 from tests.simulation.rules import DOUBT, GRACE, LAST_WORDS, LEASE, POLL
 from tests.simulation.rules import LEFT_BEHIND as LEFT_BEHIND_FOR
@@ -41,9 +41,6 @@ from tests.simulation.scenario import POLICIES, WorkerSpec
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
-
-# Longer than two housekeeping rounds can be apart where nothing went wrong.
-_MISSED = 0.6 * LEASE
 
 
 class Worker(Process):
@@ -65,8 +62,7 @@ class Worker(Process):
         self.doubted: dict[int, float] = {}  # identity → until when a claim of its may come to light
         self.gathered: list[Execution] = []
         self.finalizing: list[Execution] = []
-        # Who has just started can't know whether the others were able to renew.
-        self.last_round = self.cut_off_at = self.mono()
+        self.cut_off_at: float | None = None
 
     def _start_loops(self) -> None:
         self.world.call(self, self.database.wake_unknown, (self.names,), _ignore)
@@ -179,11 +175,16 @@ class Worker(Process):
             self._claim_again_later(worker_id)
             return
         self.claiming = False
+        covered = self.held and worker_id == self.worker_id
+        if not covered and "starts stale claims" not in self.broken:
+            # Lost while this was under way: others may have these already.
+            self.doubted[worker_id] = self.mono() + DOUBT
+            claimed = []
         for task in sorted(claimed, key=_strict_first):
             self._start(task, worker_id)
         if self.leaving:
             self._leave()
-        elif self._settle(groups, shares, slots, claimed):
+        elif covered and self._settle(groups, shares, slots, claimed):
             self._push(0.0, self.step)
         self._leave_if_idle()
 
@@ -219,10 +220,6 @@ class Worker(Process):
 
     def _obstacle(self, execution: Execution) -> Outcome | None:
         task = execution.task
-        stands = self.held and execution.worker_id == self.worker_id
-        if not stands and "starts stale claims" not in self.broken:
-            execution.has_lost_its_lease = True
-            return RELEASED
         if task.name not in self.names:
             return Unroutable()
         if task.reason == "quarantined":
@@ -332,23 +329,28 @@ class Worker(Process):
         ]
 
     def _finalized(self, written: Any, unwritten: list[Execution]) -> None:
-        if written is not OUTAGE or "unknown is success" in self.broken:
+        if written is not OUTAGE:
+            gone = [one for one in unwritten if one.task.id not in written]
+            self._note_stale(gone) if gone else self._let_go(self.finalizing)
+            return
+        if "unknown is success" in self.broken:
             self._let_go(self.finalizing)
             return
         if "unknown is failure" in self.broken:
             for one in unwritten:
                 one.transition = FAILED
-        self._push(self._pause(), self._ask_settled, unwritten)
+        # Saying it again changes nothing where it was written: the claim is spent.
+        self._push(self._pause(), self._finalize, unwritten)
 
-    def _ask_settled(self, unwritten: list[Execution]) -> None:
-        claims = [(one.task.id, one.task.claim_token) for one in unwritten]
-        self.world.call(self, self.database.settled, (claims,), self._settled, unwritten)
+    def _note_stale(self, gone: list[Execution]) -> None:
+        claims = [(one.task.id, one.task.claim_token) for one in gone]
+        self.world.call(self, self.database.note_stale, (claims,), self._noted, gone)
 
-    def _settled(self, known: Any, unwritten: list[Execution]) -> None:
-        if known is OUTAGE:
-            self._push(self._pause(), self._ask_settled, unwritten)
+    def _noted(self, noted: Any, gone: list[Execution]) -> None:
+        if noted is OUTAGE:
+            self._push(self._pause(), self._finalize, gone)
         else:
-            self._finalize([one for one in unwritten if one.task.id not in known])
+            self._let_go(self.finalizing)
 
     def _write_with_hook(self, execution: Execution) -> None:
         task = execution.task
@@ -375,6 +377,15 @@ class Worker(Process):
         elif written is RAISED:
             execution.tries += 1
             self._push(0.2 * 2**execution.tries, self._end_with_hook, execution)
+        elif written is STALE:
+            claims = [(execution.task.id, execution.task.claim_token)]
+            self.world.call(self, self.database.note_stale, (claims,), self._found_out, execution)
+        else:
+            self._let_go([execution])
+
+    def _found_out(self, noted: Any, execution: Execution) -> None:
+        if noted is OUTAGE:
+            self._push(self._pause(), self._end_with_hook, execution)
         else:
             self._let_go([execution])
 
@@ -402,10 +413,7 @@ class Worker(Process):
             self._look()
 
     def _tidy(self, _: Any = None) -> None:
-        now = self.mono()
-        if now - self.last_round > _MISSED:
-            self.cut_off_at = now  # frozen or stalled: an outage may have come and gone meanwhile
-        judging = may_judge(now, self.cut_off_at, LEASE) or "cut off judges" in self.broken
+        judging = may_judge(self.mono(), self.cut_off_at, LEASE) or "cut off judges" in self.broken
         self.world.call(self, self.database.tidy, (judging,), self._tidied)
 
     def _tidied(self, promoted: Any, _: Any) -> None:
@@ -413,7 +421,6 @@ class Worker(Process):
             self.cut_off_at = self.mono()
             self._push(self._pause(), self._tidy)
             return
-        self.last_round = self.mono()
         self._push(POLL, self._tidy)
         if promoted:
             self._look()

@@ -274,7 +274,7 @@ class World:
 
     def _take_down(self, seconds: float) -> None:
         self.generation += 1
-        self.down_until = max(self.down_until, self.clock.now + seconds)
+        self.down_until = self.database.up_since = max(self.down_until, self.clock.now + seconds)
 
     def _cut_off(self, worker: Worker, seconds: float) -> None:
         worker.cut_off_until = max(worker.cut_off_until, self.clock.now + seconds)
