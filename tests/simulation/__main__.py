@@ -87,8 +87,12 @@ def _run_portion(portion: tuple[int, int, frozenset[str]]) -> tuple[Counter[str]
     failures = []
     cpu = time.process_time()
     for seed in range(first, last):
-        result = run(plan(seed), broken)
         tally["worlds"] += 1
+        try:
+            result = run(plan(seed), broken)
+        except Exception as error:  # noqa: BLE001  (a slip in the model is a finding too, and ends no long run)
+            failures.append((seed, f"the simulation itself failed: {error!r}"))
+            continue
         if isinstance(result, Failure):
             failures.append((seed, result.message))
         else:

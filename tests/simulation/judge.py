@@ -300,6 +300,11 @@ class Judge:
             raise InvariantError(f"task {task.id} was executed after three losses in a row")
         if story.spec.deadline is not None and task.deadline and task.claimed_at > task.deadline:
             raise InvariantError(f"task {task.id} was started after its deadline")
+        # A suspect is claimed beside the lanes.
+        if worker.running > worker.spec.concurrency or worker.strict - worker.suspects > worker.cap:
+            raise InvariantError(
+                f"process {worker.process} runs {worker.running} tasks, {worker.strict} of them strict"
+            )
         if task.losses == SUSPECT:
             self.require(worker.suspects == 1, f"suspect {task.id} isn't the only one of its worker")
         story.started.append(task.claim_token)
