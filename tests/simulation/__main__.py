@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import multiprocessing
 import os
@@ -18,6 +19,7 @@ from tests.simulation.runs import Failure, run, shrink, trace
 from tests.simulation.scenario import Scenario, brief, plan
 
 _PORTION = 500
+_CHECKPOINT = 20_000  # worlds after which the report is brought up to date
 
 
 def main() -> int:
@@ -70,6 +72,8 @@ def explore(arguments: argparse.Namespace, broken: frozenset[str]) -> int:
             tally.update(counts)
             failures += failed
             _progress(tally, failures, time.monotonic() - started)
+            if arguments.report and tally["worlds"] % _CHECKPOINT < _PORTION:
+                _write(arguments, tally, failures, time.monotonic() - started)
     seconds = time.monotonic() - started
     _say(
         "", f"{tally['worlds']:,} worlds, {tally['steps']:,} steps in {seconds:.1f} s: {len(failures)} failed"
@@ -86,6 +90,7 @@ def _run_portion(portion: tuple[int, int, frozenset[str]]) -> tuple[Counter[str]
     tally: Counter[str] = Counter()
     failures = []
     cpu = time.process_time()
+    gc.disable()  # worlds are small, and thrown away together
     for seed in range(first, last):
         tally["worlds"] += 1
         try:
@@ -97,6 +102,8 @@ def _run_portion(portion: tuple[int, int, frozenset[str]]) -> tuple[Counter[str]
             failures.append((seed, result.message))
         else:
             tally.update(result.tally())
+    gc.enable()
+    gc.collect()
     tally["cpu_microseconds"] = round((time.process_time() - cpu) * 1e6)
     return tally, failures
 
