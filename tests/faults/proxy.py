@@ -74,7 +74,8 @@ class Proxy:
         self._carriers.add(task)
         task.add_done_callback(self._carriers.discard)
         try:
-            await _Connection(self, reader, writer, *await self._open()).carry()
+            with suppress(asyncio.CancelledError):  # asyncio asks such a task for its error
+                await _Connection(self, reader, writer, *await self._open()).carry()
         finally:
             writer.transport.abort()
 

@@ -56,7 +56,7 @@ async def test_a_process_frozen_for_less_than_its_lease_goes_on_as_if_nothing_ha
     assert first.events("lease.lost") == []
 
 
-async def test_a_process_frozen_in_its_failure_hook_holds_nothing_up_for_longer_than_its_lease(
+async def test_a_process_frozen_in_its_failure_hook_does_not_keep_its_task_from_others(
     worker, tables, client, witness, go_on
 ):
     task_id = await client.enqueue("doomed")
@@ -94,7 +94,7 @@ async def test_a_worker_that_is_cut_off_stops_its_work_before_others_may_begin_i
                 "SELECT EXISTS (SELECT FROM asynctaskd.task_events WHERE task_id = $1 AND kind = 'stale_result')",
                 task_id,
             )
-            await tables.until_idle(workers=1)
+            await tables.until_idle(workers=2)
             go_on.touch()
             done = await client.wait(task_id, timeout="30s")
             assert done.result == f"by {second.pid}"
