@@ -11,6 +11,7 @@ import json
 import os
 import signal
 import sys
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -64,11 +65,11 @@ SHOP = """
         say("end", ctx.task_id)
         return f"by {os.getpid()}"
 
-    @app.task("thread")
-    def thread(ctx: TaskContext) -> None:
+    @app.task("work")
+    async def work(ctx: TaskContext) -> str:
         say("start", ctx.task_id)
-        while not go_on.exists():
-            time.sleep(0.01)
+        await held()
+        return f"by {os.getpid()}"
 
     @app.task("book", retry=RetryPolicy("0s", max_attempts=3))
     async def book(ctx: TaskContext) -> None:
@@ -109,6 +110,11 @@ class Witness:
     def __init__(self, path: Path) -> None:
         path.touch()
         self.path = path
+
+    @staticmethod
+    def now() -> float:
+        """The time by the witness's clock."""
+        return time.monotonic()
 
     def said(self, what: str, task_id: int | None = None) -> list[Said]:
         return [one for one in self._lines() if one.what == what and task_id in (None, one.task_id)]
