@@ -20,6 +20,9 @@ PROBE_INTERVAL = 10.0
 PROBE_TIMEOUT = 2.0
 _LONGEST_PAUSE = 2.0
 
+# Of the server's queue of notices. When it is full, whoever sends a notice can't commit.
+_CROWDED = 0.1
+
 
 class Listener:
     """One connection that listens, replaced whenever it breaks or falls silent.
@@ -74,6 +77,7 @@ class Listener:
 
     async def _watch(self, connection: asyncpg.Connection) -> None:
         while True:
+            await self._look_at_queue(connection)
             await self._probe(connection)
             try:
                 async with asyncio.timeout(PROBE_INTERVAL):
@@ -82,6 +86,13 @@ class Listener:
                 continue
             emit("listener.lost", error="the server closed the connection", retry_in=0.0)
             return
+
+    async def _look_at_queue(self, connection: asyncpg.Connection) -> None:
+        # Asking also makes the server forget what everybody has heard. Once its queue is full, nothing else does.
+        with translated():
+            usage = await connection.fetchval("SELECT pg_notification_queue_usage()", timeout=PROBE_TIMEOUT)
+        if usage > _CROWDED:
+            emit("notices.crowded", usage=usage)
 
     async def _probe(self, connection: asyncpg.Connection) -> None:
         # A frozen backend or a deaf proxy looks alive from here; only a notice that comes back proves it.

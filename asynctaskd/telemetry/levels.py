@@ -25,6 +25,7 @@ LEVELS: Mapping[str, str | None] = {
     "database.restored": "info",
     "listener.up": "info",
     "listener.lost": "warning",
+    "notices.crowded": "warning",
     "config.applied": "info",
     "config.rejected": "warning",
     "lease.lost": "error",

@@ -71,6 +71,13 @@ SHOP = """
         await held()
         return f"by {os.getpid()}"
 
+    @app.task("again", retry=RetryPolicy("0s", max_attempts=2))
+    async def again(ctx: TaskContext) -> None:
+        say("start", ctx.task_id)
+        await held()
+        if ctx.attempt == 1:
+            raise ValueError("on purpose")
+
     @app.task("book", retry=RetryPolicy("0s", max_attempts=3))
     async def book(ctx: TaskContext) -> None:
         say("start", ctx.task_id)
