@@ -327,7 +327,7 @@ async def test_no_session_of_a_worker_is_idle_in_a_transaction_while_a_handler_r
         entered.set()
         await go_on.wait()
 
-    async with running(app, **{"lease": "1500ms", "renew_interval": "100ms", "poll_interval": "20ms"}):
+    async with running(app, lease="1500ms", renew_interval="100ms", poll_interval="20ms"):
         await client.enqueue("hold")
         await soon(entered)
         [renewed] = await tables.column("SELECT renewed_at FROM asynctaskd.workers")

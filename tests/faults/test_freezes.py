@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from signal import SIGCONT, SIGSTOP
 
-import pytest
-
 LOST_BY = "SELECT EXISTS (SELECT FROM asynctaskd.task_events WHERE task_id = $1 AND kind = 'lease_lost')"
 
 

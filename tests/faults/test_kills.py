@@ -104,7 +104,9 @@ async def test_killed_after_its_finalize_has_committed_a_worker_has_completed_th
 ):
     task_id = await client.enqueue("hold")
     async with worker(proxy.dsn) as first, worker() as second:
-        [at_work, idle] = [first, second] if (await witness.until("start", task_id)).pid == first.pid else [second, first]
+        [at_work, idle] = (
+            [first, second] if (await witness.until("start", task_id)).pid == first.pid else [second, first]
+        )
         proxy.lose(proxies.FINALIZE, "answer", then="silence")
         go_on.touch()
         done = await client.wait(task_id, timeout="30s")
@@ -147,20 +149,18 @@ async def test_killed_at_the_end_of_its_grace_a_worker_leaves_its_tasks_to_its_l
     assert await tables.kinds(task_id) == ["lease_lost"]
 
 
-async def test_four_workers_killed_lose_no_task_and_complete_none_twice(
-    worker, tables, client, witness
-):
+async def test_four_workers_killed_lose_no_task_and_complete_none_twice(worker, tables, client, witness):
     ids = [await client.enqueue("book") for _ in range(40)]
     for _ in range(2):  # a third time would quarantine what they held
         async with worker() as one, worker() as another:
             done = await tables.value("SELECT count(*) FROM asynctaskd.finished_tasks")
-            await tables.until(
-                "SELECT count(*) > least($1, 39) FROM asynctaskd.finished_tasks", done
-            )
+            await tables.until("SELECT count(*) > least($1, 39) FROM asynctaskd.finished_tasks", done)
             await asyncio.gather(one.killed(), another.killed())
     async with worker():
         for task_id in ids:
             await client.wait(task_id, timeout="30s")
-    assert await tables.value("SELECT count(*) FROM asynctaskd.finished_tasks WHERE status = 'completed'") == 40
+    assert (
+        await tables.value("SELECT count(*) FROM asynctaskd.finished_tasks WHERE status = 'completed'") == 40
+    )
     assert await tables.value("SELECT count(*) FROM written") == 40
     assert await tables.value("SELECT count(DISTINCT task_id) FROM written") == 40

@@ -81,9 +81,7 @@ async def test_a_commit_of_ctx_transaction_that_got_lost_completes_the_task_once
     assert len(witness.said("start", task_id)) == {"statement": 2, "answer": 1}[lost]
 
 
-async def test_an_enqueue_whose_answer_got_lost_may_be_said_again_with_its_unique_tag(
-    tables, proxy, proxies
-):
+async def test_an_enqueue_whose_answer_got_lost_may_be_said_again_with_its_unique_tag(tables, proxy, proxies):
     async with asyncpg.create_pool(proxy.dsn, min_size=1) as pool:
         client = Client(pool)
         proxy.lose(proxies.ENQUEUE, "answer")

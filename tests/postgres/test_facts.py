@@ -149,8 +149,11 @@ async def test_a_claim_that_had_to_wait_is_dated_when_it_was_made(
     async with connection.transaction():
         await connection.execute("LOCK TABLE asynctaskd.tasks IN EXCLUSIVE MODE")
         claiming = asyncio.create_task(store.claim(worker, [], strict=1, slots=1, shares=[]))
-        await until(pool, "SELECT count(*) = 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
-                          " AND datname = current_database()")
+        await until(
+            pool,
+            "SELECT count(*) = 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+            " AND datname = current_database()",
+        )
         released_at = await connection.fetchval("SELECT clock_timestamp()")
     [task] = await claiming
     assert task.claimed_at > released_at

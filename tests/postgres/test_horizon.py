@@ -56,7 +56,9 @@ async def take(store: Store, count: int) -> list[ClaimedTask]:
 
 async def complete(store: Store, tasks: list[ClaimedTask]) -> None:
     done = Transition(TaskStatus.COMPLETED)
-    assert len(await store.finalize([Ended(task.id, task.claim_token, done, None) for task in tasks])) == len(tasks)
+    assert len(await store.finalize([Ended(task.id, task.claim_token, done, None) for task in tasks])) == len(
+        tasks
+    )
 
 
 async def cost(session: Connection) -> tuple[int, int]:
