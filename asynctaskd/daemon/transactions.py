@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from asynctaskd.daemon.execute import Execution
     from asynctaskd.postgres.store import Store
 
-# Once the end is written, a hook follows at most, and hooks have 10 s. Who says nothing for longer is frozen or
-# cut off, and its lock on the row would keep the task from others.
+# Once the end is written, a hook follows at most, and hooks have 10 s. Who says nothing for longer is frozen
+# or cut off, and its lock on the row would keep the task from others.
 _LIMIT_SILENCE = "SET LOCAL idle_in_transaction_session_timeout = '12s'"
 
 

@@ -137,7 +137,7 @@ def translate(error: BaseException) -> AsynctaskdError | None:
 
 
 def _comes_from_notify(error: BaseException) -> bool:
-    # The code alone may mean a value that is too long for an index, and the message is in the server's language.
+    # The code may mean a value that is too long for an index too, and messages are in the server's language.
     origin = getattr(error, "server_source_function", None)
     return isinstance(error, asyncpg.ProgramLimitExceededError) and origin == "PreCommit_Notify"
 

@@ -88,7 +88,7 @@ class Listener:
             return
 
     async def _look_at_queue(self, connection: asyncpg.Connection) -> None:
-        # Asking also makes the server forget what everybody has heard. Once its queue is full, nothing else does.
+        # Asking also makes the server forget what all have heard. Once its queue is full, nothing else does.
         with translated():
             usage = await connection.fetchval("SELECT pg_notification_queue_usage()", timeout=PROBE_TIMEOUT)
         if usage > _CROWDED:

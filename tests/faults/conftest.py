@@ -15,6 +15,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from textwrap import dedent
 from types import ModuleType
@@ -206,6 +207,13 @@ class Tables:
             "SELECT count(*) = $1 FROM asynctaskd.workers WHERE idle AND asynctaskd.is_live(workers)", workers
         )
 
+    async def until_event(self, task_id: int, kind: str) -> None:
+        await self.until(
+            "SELECT EXISTS (SELECT FROM asynctaskd.task_events WHERE task_id = $1 AND kind = $2)",
+            task_id,
+            kind,
+        )
+
     async def kinds(self, task_id: int) -> list[str]:
         """The kinds of the task's events, in order."""
         rows = await self._connection.fetch(
@@ -245,13 +253,14 @@ def client(connection: asyncpg.Connection) -> Client:
 async def worker(database: Any, tables: Tables, tmp_path: Path, go_on: Path, witness: Witness):
     """Starts `asynctaskd run`: `async with worker() as process`; what still runs at the end is killed."""
     (tmp_path / "shop.py").write_text(dedent(SHOP))
+    numbers = count(1)
     settings = {"lease": LEASE, "renew_interval": "400ms", "grace": "1s", "poll_interval": "100ms"}
 
     @asynccontextmanager
     async def start(
         dsn: str = database.dsn, *, environ: dict[str, str] | None = None, stderr: Any = None, **own: str
     ) -> AsyncIterator[Worker]:
-        number = len(list(tmp_path.glob("*.log")))
+        number = next(numbers)
         log = tmp_path / f"{number}.log"
         config = tmp_path / f"{number}.toml"
         lines = [f"{key} = {json.dumps(value)}" for key, value in (settings | own).items()]
