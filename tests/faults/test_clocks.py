@@ -33,9 +33,7 @@ async def test_a_worker_whose_clock_steps_by_hours_loses_nothing_and_starts_noth
             await witness.until("start", task_id)
         later = [await client.enqueue("quick", delay="2s", timeout="1h") for _ in range(10)]
         done = [await client.wait(task_id, timeout="30s") for task_id in later]
-        await tables.until(
-            "SELECT bool_and(renewed_at > started_at + interval '4 s') FROM asynctaskd.workers"
-        )
+        await tables.until("SELECT bool_and(renewed_at > started_at + '4 s') FROM asynctaskd.workers")
         go_on.touch()
         done += [await client.wait(task_id, timeout="30s") for task_id in held]
         started = process.events("worker.started")[0]
@@ -73,11 +71,10 @@ async def test_a_step_of_the_databases_clock_moves_leases_and_lets_no_result_in_
             await tables.until_status(task_id, "completed")
     for task_id in held:
         tokens = await tables.value(
-            "SELECT array_agg(claim_token) FROM asynctaskd.task_events WHERE task_id = $1 AND kind = 'lease_lost'",
+            "SELECT array_agg(claim_token) FROM asynctaskd.task_events"
+            " WHERE task_id = $1 AND kind = 'lease_lost'",
             task_id,
         )
         assert len(tokens) == len(set(tokens))
-        finished = await tables.value(
-            "SELECT claim_token FROM asynctaskd.finished_tasks WHERE id = $1", task_id
-        )
-        assert finished > max(tokens)
+        done = await tables.value("SELECT claim_token FROM asynctaskd.finished_tasks WHERE id = $1", task_id)
+        assert done > max(tokens)

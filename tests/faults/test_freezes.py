@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from signal import SIGCONT, SIGSTOP
 
-LOST_BY = "SELECT EXISTS (SELECT FROM asynctaskd.task_events WHERE task_id = $1 AND kind = 'lease_lost')"
-
 
 async def test_a_process_frozen_for_longer_than_its_lease_takes_no_step_of_work_when_it_wakes(
     worker, tables, client, witness, go_on
@@ -21,10 +19,7 @@ async def test_a_process_frozen_for_longer_than_its_lease_takes_no_step_of_work_
             await witness.until("start", task_id, times=2)
             first.tell(SIGCONT)
             assert (await witness.until("told", task_id)).pid == first.pid
-            await tables.until(
-                "SELECT EXISTS (SELECT FROM asynctaskd.task_events WHERE task_id = $1 AND kind = 'stale_result')",
-                task_id,
-            )
+            await tables.until_event(task_id, "stale_result")
             go_on.touch()
             done = await client.wait(task_id, timeout="30s")
             assert (done.result, done.losses) == (f"by {second.pid}", 0)
@@ -88,10 +83,7 @@ async def test_a_worker_that_is_cut_off_stops_its_work_before_others_may_begin_i
             assert told.at < again.at
             assert max(one.at for one in witness.said("step", task_id) if one.pid == first.pid) < again.at
             proxy.restore()
-            await tables.until(
-                "SELECT EXISTS (SELECT FROM asynctaskd.task_events WHERE task_id = $1 AND kind = 'stale_result')",
-                task_id,
-            )
+            await tables.until_event(task_id, "stale_result")
             await tables.until_idle(workers=2)
             go_on.touch()
             done = await client.wait(task_id, timeout="30s")

@@ -10,6 +10,7 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from itertools import count
 from pathlib import Path
 
 import asyncpg
@@ -60,16 +61,20 @@ async def execute(dsn: str, *statements: str) -> None:
     await connection.close()
 
 
+async def notify_for_ever(connection: asyncpg.Connection) -> None:
+    for n in count():
+        await connection.execute("SELECT pg_notify('x', $1)", f"{n}".ljust(7000, "y"))
+
+
 @asynccontextmanager
 async def full_queue(dsn: str) -> AsyncIterator[None]:
-    """A session that listens keeps a transaction open, so that no notice can be forgotten, and many are sent."""
+    """A session that listens keeps a transaction open, so that no notice is forgotten, and many are sent."""
     deaf, loud = await asyncpg.connect(dsn), await asyncpg.connect(dsn)
     try:
         await deaf.execute("LISTEN x")
         await deaf.execute("BEGIN; SELECT 1")
         with pytest.raises(asyncpg.ProgramLimitExceededError):
-            for n in range(10_000):
-                await loud.execute("SELECT pg_notify('x', $1)", f"{n}".ljust(7000, "y"))
+            await notify_for_ever(loud)
         yield
     finally:
         await deaf.close()
@@ -81,8 +86,8 @@ async def pretend_idle(connection: asyncpg.Connection) -> None:
     await connection.execute(
         "INSERT INTO asynctaskd.workers"
         " (id, name, process, hostname, pid, version, labels, names, concurrency, idle, expires_at)"
-        " VALUES (gen_random_uuid(), gen_random_uuid(), gen_random_uuid(), 'here', 1, '0', '{}', '{}', 1, true,"
-        " clock_timestamp() + interval '1 day')"
+        " SELECT id, id, id, 'here', 1, '0', '{}', '{}', 1, true, clock_timestamp() + interval '1 day'"
+        " FROM gen_random_uuid() AS id"
     )
 
 

@@ -65,8 +65,8 @@ async def pretend_idle(connection: Connection) -> None:
     await connection.execute(
         "INSERT INTO asynctaskd.workers"
         " (id, name, process, hostname, pid, version, labels, names, concurrency, idle, expires_at)"
-        " VALUES (gen_random_uuid(), gen_random_uuid(), gen_random_uuid(), 'here', 1, '0', $1, '{x}', 1, true,"
-        " clock_timestamp() + interval '1 day')",
+        " SELECT id, id, id, 'here', 1, '0', $1, '{x}', 1, true, clock_timestamp() + interval '1 day'"
+        " FROM gen_random_uuid() AS id",
         labels,
     )
 
@@ -98,7 +98,7 @@ async def test_a_savepoint_around_a_users_code_keeps_the_transaction_good(
 ) -> None:
     async with connection.transaction():
         await connection.execute("INSERT INTO rows VALUES (1)")
-        with pytest.raises(asyncpg.DivisionByZeroError):
+        with pytest.raises(asyncpg.DivisionByZeroError):  # noqa: PT012  (the block is what rolls back)
             async with connection.transaction():
                 await connection.execute("INSERT INTO rows VALUES (2)")
                 await connection.execute("SELECT 1 / 0")
