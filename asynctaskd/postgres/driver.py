@@ -141,11 +141,22 @@ def translate(error: BaseException) -> AsynctaskdError | None:
         return InvalidPayloadError(f"the database can't store this text: {error}")
     if isinstance(error, asyncpg.TargetServerAttributeNotMatched):
         return DatabaseUnavailableError(f"the database is unavailable: {_NOT_PRIMARY}")
+    if _comes_from_notify(error):
+        return DatabaseUnavailableError(
+            "the database is unavailable: its queue of notices is full, since a session that listens keeps a "
+            "transaction open; see pg_stat_activity"
+        )
     if isinstance(error, _UNAVAILABLE):
         return DatabaseUnavailableError(f"the database is unavailable: {_brief(error)}")
     if isinstance(error, asyncpg.DataError | asyncpg.IntegrityConstraintViolationError):
         return StatementRefusedError(f"the database refused a value: {_brief(error)}")
     return None
+
+
+def _comes_from_notify(error: BaseException) -> bool:
+    # The code may mean a value that is too long for an index too, and messages are in the server's language.
+    origin = getattr(error, "server_source_function", None)
+    return isinstance(error, asyncpg.ProgramLimitExceededError) and origin == "PreCommit_Notify"
 
 
 def _domain_error(error: asyncpg.PostgresError) -> AsynctaskdError:

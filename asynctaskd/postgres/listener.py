@@ -22,6 +22,9 @@ PROBE_TIMEOUT = 2.0
 _FIRST_PAUSE = 0.1
 _LONGEST_PAUSE = 2.0
 
+# Of the server's queue of notices. When it is full, whoever sends a notice can't commit.
+_CROWDED = 0.1
+
 _POOLED = (
     "a pooler stands between, which can't pass on notices: set database.listen_url to a URL past it, "
     "or database.listen = off"
@@ -102,6 +105,7 @@ class Listener:
 
     async def _watch(self, connection: Connection) -> None:
         while True:
+            await self._look_at_queue(connection)
             await self._probe(connection)
             try:
                 async with asyncio.timeout(PROBE_INTERVAL):
@@ -110,6 +114,14 @@ class Listener:
                 continue
             emit("listener.lost", error="the server closed the connection", retry_in=0.0)
             return
+
+    async def _look_at_queue(self, connection: Connection) -> None:
+        # Asking also makes the server forget what all have heard. Once its queue is full, nothing else does.
+        with translated():
+            asking = connection.fetchval("SELECT pg_notification_queue_usage()")
+            usage = await limited(connection, asking, PROBE_TIMEOUT)
+        if usage > _CROWDED:
+            emit("notices.crowded", usage=usage)
 
     async def _probe(self, connection: Connection) -> None:
         # A frozen backend or a deaf proxy looks alive from here; only a notice that comes back proves it.
