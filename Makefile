@@ -6,10 +6,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.asynctaskd-installed
 
-.PHONY: help demo test simulate check format bench build clean
+.PHONY: help demo test check simulate chaos chaos-long chaos-mutants format bench build clean
 
 help: ## List these targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(STAMP) ## See two workers index Python's standard library, on a PostgreSQL of its own (under a minute)
 	@$(BIN)/asynctaskd demo
@@ -26,6 +26,16 @@ check: $(STAMP) ## Check style, types (mypy and pyright) and the import floors
 	@$(BIN)/mypy
 	@$(BIN)/pyright --pythonpath $(BIN)/python
 	@$(BIN)/lint-imports
+
+chaos: $(STAMP) ## Break everything for three minutes and judge what was recorded; ARGS="--seed N" replays a run
+	@$(BIN)/python -m tests.chaos.run --report benchmarks/results/chaos.json $(ARGS)
+
+chaos-long: $(STAMP) ## The same with 100,000 tasks and 1,000 faults (45 minutes)
+	@$(BIN)/python -m tests.chaos.run --tasks 100000 --events 1000 --seconds 2400 \
+		--report benchmarks/results/chaos-long.json $(ARGS)
+
+chaos-mutants: $(STAMP) ## See that the judge notices: one short run for each mistake that is built in (15 minutes)
+	@$(BIN)/python -m tests.chaos.run --report benchmarks/results/chaos-mutants.json --mutants $(ARGS)
 
 format: $(STAMP) ## Format the code and mend what ruff can mend
 	@$(BIN)/ruff check --fix .

@@ -1,0 +1,228 @@
+"""How long things took in a run: the figures that the promises are held against."""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left, bisect_right
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from tests.chaos.by_time import idle_spans
+from tests.chaos.by_witness import duplicates
+from tests.chaos.history import Claim, Fault, History, Span, merged, without
+
+_CUTS_EVERYONE = frozenset({"restart", "failover"})
+_LOCKS = frozenset({"lock_table", "lock_rows"})
+"""Somebody else has the rows: nobody can put them back meanwhile."""
+
+_LISTEN = frozenset({"listen_broken"})
+
+_LISTENS_AGAIN = 3.0
+"""How long LISTEN counts as broken where nobody noted when it worked again, in seconds."""
+
+
+_COMES_WITHIN = 1.0
+"""How long after a server's return the first task may come that could be claimed, in seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One duration, measured `count` times, in seconds. `held` is None where there was nothing to measure."""
+
+    name: str
+    count: int
+    p50: float | None
+    p99: float | None
+    p100: float | None
+    bound: float
+    bounded: str  # p99 or p100
+    held: bool | None
+
+
+def measure(history: History) -> list[Figure]:
+    """Every figure of the run."""
+    lease = history.settings.lease
+    alone, parented = _kills(history, parent=False), _kills(history, parent=True)
+    return [
+        _figure("kill -9 → running again", _running_again(history, alone), lease + 1.5, "p100"),
+        _figure("kill -9 under a parent → running again", _running_again(history, parented), 2.0, "p99"),
+        _figure("told to let go → claimed elsewhere", _handed_over(history), 2.0, "p100"),
+        _figure("database accepting → claiming", _claiming_again(history), 5.0, "p99"),
+        _figure("half-open connection → found", _found(history), 10.0, "p100"),
+        _figure("wake-up while LISTEN was broken", _deaf_waits(history), 1.2, "p100"),
+    ]
+
+
+def counts(history: History) -> dict[str, int]:
+    """How much happened."""
+    events = Counter(event.kind for event in history.events)
+    ends = [
+        (story.birth.name, story.finish) for story in history.stories.values() if story.finish is not None
+    ]
+    statuses = Counter(str(end.status) for _, end in ends)
+    quarantined = [name for name, end in ends if end.reason == "quarantined"]
+    return {
+        "tasks": len(history.births),
+        "claims": len(history.claims),
+        "executions": len(history.executions),
+        "duplicates": len(duplicates(history)),
+        "losses": events["lease_lost"],
+        "releases": events["released"],
+        "stale results refused": events["stale_result"],
+        "quarantined": len(quarantined),
+        "quarantined though harmless": sum(name != "poison" for name in quarantined),
+        "hooks run": len(history.hooks),
+        "hooks failed": events["hook_failed"],
+        "effects": len(history.effects),
+        "workers": len(history.workers),
+        "faults": len({fault.number for fault in history.faults}),
+    } | {f"ended {status}": number for status, number in sorted(statuses.items())}
+
+
+def percentile(values: list[float], share: float) -> float:
+    """The smallest value that at least this share of them doesn't exceed; `values` are sorted."""
+    return values[max(math.ceil(share * len(values)) - 1, 0)]
+
+
+def _figure(name: str, measured: Iterable[float], bound: float, bounded: str) -> Figure:
+    values = sorted(measured)
+    if not values:
+        return Figure(name, 0, None, None, None, bound, bounded, None)
+    p50, p99, p100 = (percentile(values, share) for share in (0.5, 0.99, 1.0))
+    held = (p100 if bounded == "p100" else p99) <= bound
+    return Figure(name, len(values), p50, p99, p100, bound, bounded, held)
+
+
+def _kills(history: History, *, parent: bool) -> list[Fault]:
+    killed = [fault for fault in history.faults if fault.kind == "sigkill"]
+    return [fault for fault in killed if bool(fault.facts.get("parent")) == parent]
+
+
+def _running_again(history: History, kills: list[Fault]) -> Iterator[float]:
+    """From the kill to the next claim of what it interrupted: first losses, with the database reachable."""
+    cut = _outages(history, settle=history.settings.lease)
+    for fault in kills:
+        for claim, following in _held(history, fault):
+            if claim.change.losses == 0 and _outside((fault.at, following.at), cut):
+                yield following.at - fault.at
+
+
+def _held(history: History, fault: Fault) -> Iterator[tuple[Claim, Claim]]:
+    """What a process held at that moment, and the next claim of the same task."""
+    for claim in _claims_of(history, fault.pid):
+        if claim.at <= fault.at < claim.left_at:
+            following = _next_claim(history, claim)
+            if following is not None:
+                yield claim, following
+
+
+def _claims_of(history: History, pid: int | None) -> list[Claim]:
+    return [claim for claim in history.claims if _pid(history, claim) == pid]
+
+
+def _pid(history: History, claim: Claim) -> int | None:
+    worker = history.workers.get(claim.worker)
+    return worker.pid if worker is not None else None
+
+
+def _next_claim(history: History, claim: Claim) -> Claim | None:
+    claims = history.stories[claim.task].claims
+    return next((one for one in claims if one.token > claim.token), None)
+
+
+def _outages(history: History, *, settle: float) -> list[Span]:
+    kinds = frozenset(fault.kind for fault in history.faults)
+    cuts = history.disturbances(None, settle=settle, but=kinds - _CUTS_EVERYONE - {"terminate_backend"})
+    return merged([*cuts, *history.disturbances(None, settle=0.0, but=kinds - _LOCKS)])
+
+
+def _outside(span: Span, gaps: list[Span]) -> bool:
+    return without(span, gaps) == [span]
+
+
+def _handed_over(history: History) -> Iterator[float]:
+    """From the end of the grace period, or the second signal, to the claim of what was released elsewhere."""
+    for pid, signals in _signals(history).items():
+        let_go = signals[1] if len(signals) > 1 else signals[0] + history.settings.grace
+        broken = history.disturbances(pid, settle=1.0, but=frozenset({"sigterm"}))
+        for claim in _claims_of(history, pid):
+            following = _next_claim(history, claim)
+            if following is None or claim.left is None or claim.left_at < signals[0]:
+                continue
+            since = min(let_go, claim.left_at)
+            told = history.stories[claim.task].told_with(claim.left)
+            if "released" in told and _outside((since, following.at), broken):
+                yield following.at - since
+
+
+def _signals(history: History) -> dict[int, list[float]]:
+    found: dict[int, list[float]] = {}
+    for fault in history.faults:
+        if fault.kind == "sigterm" and fault.pid is not None:
+            found.setdefault(fault.pid, []).append(fault.at)
+    return {pid: sorted(times) for pid, times in found.items()}
+
+
+def _claiming_again(history: History) -> Iterator[float]:
+    """From the moment the server accepts connections to the first claim, where something could be claimed."""
+    claimed = [claim.at for claim in history.claims]
+    starts = sorted(fault.at for fault in history.faults if fault.kind in _CUTS_EVERYONE)
+    for fault in history.faults:
+        if fault.kind not in _CUTS_EVERYONE or fault.over is None:
+            continue
+        place = bisect_left(claimed, fault.over)
+        broken_again = next((at for at in starts if at > fault.over), math.inf)
+        if _something_pending(history, (fault.over, fault.over + _COMES_WITHIN)):
+            first = claimed[place] if place < len(claimed) else history.ended_at
+            if first < broken_again:
+                yield first - fault.over
+
+
+def _something_pending(history: History, span: Span) -> bool:
+    return any(
+        since < span[1] and span[0] < until
+        for story in history.stories.values()
+        for since, until, _ in story.pending_spans()
+    )
+
+
+def _found(history: History) -> Iterator[float]:
+    """Until the worker gave the silent connection up; where it never did, as long as it was silent."""
+    for fault in history.faults:
+        if fault.kind != "half_open" or (fault.over is None and fault.found is None):
+            continue
+        until = fault.over if fault.found is None else fault.found
+        if fault.found is not None or _lived(history, fault.pid, (fault.at, until)):
+            yield until - fault.at
+
+
+def _lived(history: History, pid: int | None, span: Span) -> bool:
+    """Whether a process went on all that time, and was neither killed nor told to stop."""
+    if pid is None:
+        return False
+    ends = [history.exits.get(pid, math.inf), *history.told_to_go[pid]]
+    return not any(span[0] <= end <= span[1] for end in ends)
+
+
+def _deaf_waits(history: History) -> Iterator[float]:
+    """How long tasks that became claimable while LISTEN was broken waited beside the free slot they got."""
+    broken = [
+        (fault.at, fault.over or fault.at + _LISTENS_AGAIN)
+        for fault in history.faults
+        if fault.kind in _LISTEN
+    ]
+    idle = {worker.id: idle_spans(history, worker, but=_LISTEN) for worker in history.workers.values()}
+    for story in history.stories.values():
+        for since, until, how in story.pending_spans():
+            if how is None or not how.is_claim or not any(begin <= since < end for begin, end in broken):
+                continue
+            free_since = _begin_of(idle.get(how.worker or "", []), until)
+            if free_since is not None:
+                yield until - max(since, free_since)
+
+
+def _begin_of(spans: list[Span], at: float) -> float | None:
+    """Where the span begins that holds a moment."""
+    place = bisect_right(spans, (at, math.inf)) - 1
+    return spans[place][0] if place >= 0 and spans[place][0] <= at <= spans[place][1] else None

@@ -1,0 +1,485 @@
+"""Each invariant judges a past that keeps it and one that breaks it: an oracle has to be able to fire."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from tests.chaos.by_time import _BACKLOG, _WINDOW
+from tests.chaos.history import LedgerLine
+from tests.chaos.judge import INVARIANTS, duplicates, judge, violations
+from tests.chaos.mutants import MUTANTS
+from tests.chaos.pasts import Past, orderly
+
+Scene = Callable[[Past], None]
+
+BREACHES: list[tuple[str, int | None, Scene]] = []
+"""The invariant that is broken, the task that must be named, and how the orderly past goes on."""
+
+
+def breaks(invariant: str, task: int | None = 99) -> Callable[[Scene], Scene]:
+    def register(scene: Scene) -> Scene:
+        BREACHES.append((invariant, task, scene))
+        return scene
+
+    return register
+
+
+@breaks("conservation")
+def deleted_without_a_record(past: Past) -> None:
+    past.born(99, 13.0)
+    past.claim(99, "b", 13.1)
+    past.leave(99, 13.2)
+
+
+@breaks("conservation")
+def changed_but_never_born(past: Past) -> None:
+    past.done(99, "b", 13.0)
+    past.history.births.pop()
+
+
+@breaks("acknowledged_is_kept")
+def acknowledged_and_gone(past: Past) -> None:
+    past.history.ledger.append(LedgerLine(13.0, 99, "committed"))
+
+
+@breaks("everything_ends")
+def left_running(past: Past) -> None:
+    past.born(99, 13.0)
+    past.claim(99, "b", 13.1)
+
+
+@breaks("everything_ends")
+def left_pending(past: Past) -> None:
+    past.born(99, 13.0)
+
+
+@breaks("tokens_grow")
+def claimed_with_an_old_token(past: Past) -> None:
+    past.born(99, 13.0)
+    past.claim(99, "b", 13.1)
+    past.back(99, 13.2, "released")
+    past.claim(99, "b", 13.3, token=1)
+
+
+@breaks("one_end")
+def moved_after_its_end(past: Past) -> None:
+    past.done(99, "b", 13.0)
+    past.change(99, 14.0, "update", 2, status="pending")
+
+
+@breaks("finish_by_latest_claim")
+def finished_with_an_older_token(past: Past) -> None:
+    past.born(99, 13.0)
+    past.claim(99, "b", 13.1)
+    past.back(99, 13.2, "released")
+    past.claim(99, "b", 13.3)
+    past.end(99, 13.4, token=1)
+
+
+@breaks("finish_by_latest_claim")
+def finished_by_another_process(past: Past) -> None:
+    past.born(99, 13.0)
+    past.claim(99, "b", 13.1)
+    past.run(99, 13.2, 13.3)
+    past.end(99, 13.4, process=1)
+
+
+@breaks("lease_respected")
+def taken_from_a_live_worker(past: Past) -> None:
+    past.worker("c", 3, 12.0)
+    past.born(99, 13.0)
+    past.claim(99, "b", 13.1)
+    past.back(99, 13.2, "lease_lost", process=3)
+    past.claim(99, "c", 13.3)
+    past.end(99, 13.4)
+
+
+@breaks("claim_needs_lease")
+def claimed_after_the_lease(past: Past) -> None:
+    past.done(99, "a", 13.0)
+
+
+@breaks("lease_by_database_clock", None)
+def a_lease_that_is_too_long(past: Past) -> None:
+    past.renew("b", 13.0, expires_at=33.0)
+
+
+@breaks("lease_by_database_clock", None)
+def a_lease_that_is_far_too_short(past: Past) -> None:
+    past.renew("b", 13.0, expires_at=14.0)
+
+
+@breaks("lease_by_database_clock", None)
+def renewed_though_lost(past: Past) -> None:
+    past.renew("a", 13.0)
+
+
+@breaks("lease_by_database_clock", None)
+def renewed_though_expired(past: Past) -> None:
+    past.renew("b", 25.0)
+
+
+@breaks("event_between_runs")
+def back_without_an_event(past: Past) -> None:
+    past.born(99, 13.0)
+    past.claim(99, "b", 13.1)
+    past.back(99, 13.2, None)
+    past.claim(99, "b", 13.3)
+    past.end(99, 13.4)
+
+
+@breaks("hook_with_status")
+def failed_without_its_hook(past: Past) -> None:
+    past.born(99, 13.0, name="doomed")
+    past.claim(99, "b", 13.1)
+    past.end(99, 13.2, "failed", "failed")
+
+
+@breaks("hook_with_status")
+def hook_in_another_transaction(past: Past) -> None:
+    failed_without_its_hook(past)
+    past.hook(99, beside=True)
+
+
+@breaks("hook_with_status")
+def hook_though_completed(past: Past) -> None:
+    past.done(99, "b", 13.0, name="doomed")
+    past.hook(99)
+
+
+@breaks("hook_with_status")
+def a_failing_hook_that_nobody_tells_of(past: Past) -> None:
+    past.born(99, 13.0, name="accursed")
+    past.claim(99, "b", 13.1)
+    past.end(99, 13.2, "failed", "failed")
+
+
+@breaks("effect_once")
+def completed_without_its_effect(past: Past) -> None:
+    past.done(99, "b", 13.0, name="effect")
+
+
+@breaks("effect_once")
+def an_effect_beside_its_completion(past: Past) -> None:
+    past.done(99, "b", 13.0, name="effect")
+    past.effect(99, beside=True)
+
+
+@breaks("effect_once")
+def an_effect_written_twice(past: Past) -> None:
+    past.done(99, "b", 13.0, name="effect")
+    past.effect(99)
+    past.effect(99)
+
+
+@breaks("attempts_counted")
+def a_claim_that_counts_nothing(past: Past) -> None:
+    past.born(99, 13.0)
+    past.claim(99, "b", 13.1, attempts=0)
+
+
+@breaks("attempts_counted")
+def an_attempt_given_back_for_a_failure(past: Past) -> None:
+    past.born(99, 13.0)
+    past.claim(99, "b", 13.1)
+    past.back(99, 13.2, "retried", attempts=0)
+
+
+@breaks("attempts_counted")
+def failed_more_often_than_allowed(past: Past) -> None:
+    past.born(99, 13.0, max_attempts=1)
+    past.claim(99, "b", 13.1)
+    past.back(99, 13.2, "retried")
+    past.claim(99, "b", 13.3)
+    past.end(99, 13.4, "failed", "failed")
+
+
+@breaks("losses_bounded")
+def a_loss_that_is_not_counted(past: Past) -> None:
+    past.born(99, 13.0)
+    past.claim(99, "b", 13.1)
+    past.back(99, 30.0, "lease_lost", losses=0)
+
+
+def _lose(past: Past, times: int) -> None:
+    past.born(99, 13.0)
+    for nth in range(times):
+        past.claim(99, "b", 13.1 + nth)
+        past.back(99, 13.2 + nth, "lease_lost")
+
+
+@breaks("losses_bounded")
+def completed_after_three_losses(past: Past) -> None:
+    _lose(past, 3)
+    past.claim(99, "b", 18.0)
+    past.end(99, 18.1)
+
+
+@breaks("losses_bounded")
+def run_after_three_losses(past: Past) -> None:
+    _lose(past, 3)
+    past.claim(99, "b", 18.0)
+    past.run(99, 18.1, 18.2)
+    past.end(99, 18.3, "failed", "quarantined", reason="quarantined")
+
+
+@breaks("losses_bounded")
+def quarantined_after_two_losses(past: Past) -> None:
+    _lose(past, 2)
+    past.claim(99, "b", 18.0)
+    past.end(99, 18.3, "failed", "quarantined", reason="quarantined")
+
+
+@breaks("unique_tags")
+def two_holders_of_a_tag(past: Past) -> None:
+    past.born(98, 13.0, unique_tag="t")
+    past.born(99, 13.1, unique_tag="t")
+
+
+@breaks("unique_tags")
+def a_tag_taken_again_that_is_taken_for_ever(past: Past) -> None:
+    past.done(98, "b", 13.0, unique_tag="forever:1")
+    past.born(99, 14.0, unique_tag="forever:1")
+
+
+@breaks("no_overlap")
+def run_beside_itself(past: Past) -> None:
+    past.worker("c", 3, 12.0)
+    past.born(99, 13.0)
+    past.claim(99, "b", 13.1)
+    past.run(99, 13.2, 15.0)
+    past.back(99, 13.5, "lease_lost", process=3)
+    past.claim(99, "c", 13.6)
+    past.run(99, 13.7, 13.8)
+
+
+@breaks("one_run_per_claim")
+def run_twice_under_one_claim(past: Past) -> None:
+    past.born(99, 13.0)
+    past.claim(99, "b", 13.1)
+    past.run(99, 13.2, 13.3)
+    past.run(99, 13.4, 13.5)
+
+
+@breaks("one_run_per_claim")
+def run_without_a_claim(past: Past) -> None:
+    past.born(99, 13.0)
+    past.run(99, 13.2, 13.3, token=1)
+
+
+@breaks("stale_never_accepted")
+def completed_while_its_handler_runs(past: Past) -> None:
+    past.born(99, 13.0)
+    past.claim(99, "b", 13.1)
+    past.run(99, 13.2, 14.0)
+    past.end(99, 13.5)
+
+
+@breaks("stale_never_accepted")
+def completed_though_it_never_started(past: Past) -> None:
+    past.born(99, 13.0)
+    past.claim(99, "b", 13.1)
+    past.end(99, 13.5)
+
+
+@breaks("stops_with_lease")
+def goes_on_after_its_lease(past: Past) -> None:
+    past.born(99, 13.0)
+    past.claim(99, "b", 13.1)
+    past.run(99, 13.2, 21.0)
+
+
+@breaks("serial_keys")
+def two_of_one_key_at_once(past: Past) -> None:
+    past.born(98, 13.0, serial_key="s")
+    past.born(99, 13.0, serial_key="s")
+    past.claim(99, "b", 13.1)
+    past.claim(98, "b", 13.1)
+    past.run(99, 13.2, 13.4)
+    past.run(98, 13.3, 13.5)
+
+
+@breaks("deadlines_kept")
+def run_after_its_deadline(past: Past) -> None:
+    past.done(99, "b", 13.0, deadline=13.05)
+
+
+@breaks("rolled_back_never_ran")
+def rolled_back_and_run(past: Past) -> None:
+    past.done(99, "b", 13.0)
+    past.history.ledger[-1] = LedgerLine(13.0, 99, "rolled_back")
+
+
+@breaks("duplicates_explained")
+def run_again_for_no_reason(past: Past) -> None:
+    past.born(99, 13.0)
+    past.claim(99, "b", 13.1)
+    past.run(99, 13.2, 13.3)
+    past.back(99, 13.4, None)
+    past.claim(99, "b", 13.5)
+    past.run(99, 13.6, 13.7)
+    past.end(99, 13.8)
+
+
+def _alive_until(past: Past, at: float) -> None:
+    """Worker b renews in time."""
+    for tick in range(12, int(at)):
+        past.renew("b", float(tick))
+
+
+@breaks("results_written")
+def ended_and_never_written(past: Past) -> None:
+    past.born(99, 13.0)
+    past.claim(99, "b", 13.1)
+    past.run(99, 13.2, 13.3)
+    past.history.ended_at = 40.0
+
+
+@breaks("woken")
+def waiting_beside_an_idle_worker(past: Past) -> None:
+    _alive_until(past, 30.0)
+    past.born(99, 13.0)
+    past.claim(99, "b", 18.0)
+    past.end(99, 18.1)
+
+
+@breaks("strict_first")
+def a_normal_task_before_a_strict_one(past: Past) -> None:
+    past.born(98, 13.0, priority=5)
+    past.born(99, 14.0)
+    past.claim(99, "b", 15.0)
+    past.claim(98, "b", 17.0)
+
+
+def _backlog(past: Past, red: int, default: int, step: float = 0.0001) -> None:
+    """Of a thousand claims so many go to each group, while both have more."""
+    past.history.weights = {"red": 3}
+    for nth in range(red + _BACKLOG + 1):
+        past.born(1000 + nth, 13.0, label_set="red")
+    for nth in range(default + _BACKLOG + 1):
+        past.born(5000 + nth, 13.0)
+    for nth in range(red):
+        past.claim(1000 + nth, "b", 13.0 + nth * step)
+    for nth in range(default):
+        past.claim(5000 + nth, "b", 13.5 + nth * step)
+
+
+@breaks("group_shares", 1000)
+def a_group_with_less_than_its_share(past: Past) -> None:
+    _backlog(past, _WINDOW // 2, _WINDOW // 2)
+
+
+@pytest.mark.parametrize(
+    ("invariant", "task", "scene"), [pytest.param(*breach, id=breach[2].__name__) for breach in BREACHES]
+)
+def test_a_breach_is_found_and_names_its_task(invariant: str, task: int | None, scene: Scene) -> None:
+    past = orderly()
+    scene(past)
+    [verdict] = [one for one in judge(past.history) if one.invariant == invariant]
+    assert task in {violation.task for violation in verdict.violations}
+    assert all(violation.sentence and violation.evidence for violation in verdict.violations)
+
+
+def test_every_invariant_has_a_breach() -> None:
+    assert {invariant for invariant, _, _ in BREACHES} == set(INVARIANTS)
+
+
+def test_an_orderly_past_breaks_nothing_though_almost_everything_is_judged() -> None:
+    history = orderly().history
+    assert violations(history) == []
+    assert {verdict.invariant for verdict in judge(history) if not verdict.judged} == {"group_shares"}
+
+
+def test_groups_that_share_as_weighted_are_judged_and_acquitted() -> None:
+    past = orderly()
+    _backlog(past, _WINDOW * 3 // 4, _WINDOW // 4)
+    [verdict] = [one for one in judge(past.history) if one.invariant == "group_shares"]
+    assert (verdict.judged, verdict.violations) == (1, [])
+
+
+def found(past: Past, invariant: str) -> list[str]:
+    return [str(one) for one in violations(past.history) if one.invariant == invariant]
+
+
+def test_a_wait_while_the_worker_is_cut_off_is_no_breach() -> None:
+    past = orderly()
+    waiting_beside_an_idle_worker(past)
+    past.fault("partition", 12.5, 2, over=17.0)
+    assert found(past, "woken") == []
+
+
+def test_a_wait_while_all_slots_are_taken_is_no_breach() -> None:
+    past = orderly()
+    _alive_until(past, 30.0)
+    for task in (97, 98):
+        past.born(task, 12.5)
+        past.claim(task, "b", 12.6)
+    past.born(99, 13.0)
+    for task in (97, 98):
+        past.end(task, 17.9)
+    past.claim(99, "b", 18.0)
+    past.end(99, 18.1)
+    assert found(past, "woken") == []
+
+
+def test_a_suspect_may_wait_beside_an_idle_worker() -> None:
+    past = orderly()
+    _alive_until(past, 30.0)
+    _lose(past, 2)
+    past.claim(99, "b", 28.0)
+    assert found(past, "woken") == []
+
+
+def test_an_outcome_that_waits_for_the_database_is_no_breach() -> None:
+    past = orderly()
+    ended_and_never_written(past)
+    past.fault("restart", 13.25, over=30.0)
+    assert found(past, "results_written") == []
+
+
+def test_a_frozen_process_may_only_stop_when_it_wakes() -> None:
+    past = orderly()
+    goes_on_after_its_lease(past)
+    past.fault("sigstop", 14.0, 2, over=20.9)
+    assert found(past, "stops_with_lease") == []
+
+
+def test_a_strict_task_that_has_just_come_may_be_missed_by_a_claim() -> None:
+    past = orderly()
+    past.born(98, 14.5, priority=5)
+    past.born(99, 14.0)
+    past.claim(99, "b", 15.0)
+    past.claim(98, "b", 17.0)
+    assert found(past, "strict_first") == []
+
+
+def test_what_was_cut_off_when_its_process_died_overlaps_nothing_later() -> None:
+    past = orderly()
+    past.worker("c", 3, 13.0)
+    past.worker("d", 4, 13.0)
+    past.born(99, 13.0)
+    past.claim(99, "c", 13.1)
+    past.run(99, 13.2, None)
+    past.history.exits[3] = 14.0
+    past.is_lost("c", 14.1)
+    past.back(99, 14.2, "lease_lost", process=4)
+    past.claim(99, "d", 14.3)
+    past.run(99, 14.4, 14.5)
+    past.end(99, 14.6)
+    assert violations(past.history) == []
+
+
+def test_duplicates_come_with_the_loss_or_the_release_that_explains_them() -> None:
+    found = duplicates(orderly().history)
+    assert [(one["task"], one["token"], one["because"]) for one in found] == [
+        (10, 1, "released"),
+        (10, 2, "lease_lost"),
+    ]
+
+
+@pytest.mark.parametrize("name", MUTANTS)
+def test_a_mutant_names_invariants_that_exist(name: str) -> None:
+    assert MUTANTS[name].caught_by
+    assert set(INVARIANTS) >= MUTANTS[name].caught_by
