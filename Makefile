@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.asynctaskd-installed
 
-.PHONY: help demo test check chaos chaos-long chaos-mutants format bench build clean
+.PHONY: help demo test check simulate chaos chaos-long chaos-mutants format bench build clean
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -16,6 +16,9 @@ demo: $(STAMP) ## See two workers index Python's standard library, on a PostgreS
 
 test: $(STAMP) ## Run the tests on an embedded PostgreSQL, or on the one in ASYNCTASKD_TEST_DSN; ARGS="-k name"
 	@$(BIN)/python -m pytest $(ARGS)
+
+simulate: $(STAMP) ## Run the protocol in simulated worlds full of faults; ARGS="--seeds 1000000 --jobs 2"
+	@$(BIN)/python -m tests.simulation --report benchmarks/results/simulation.json $(ARGS)
 
 check: $(STAMP) ## Check style, types (mypy and pyright) and the import floors
 	@$(BIN)/ruff check .

@@ -56,8 +56,8 @@ async def drop(connection: asyncpg.Connection) -> None:
 
 
 @asynccontextmanager
-async def worker_process(dsn: str, **settings: str) -> AsyncIterator[int]:
-    """An idle worker process that has its lease; yields its process id."""
+async def worker_process(dsn: str, *flags: str, workers: int = 1, **settings: str) -> AsyncIterator[int]:
+    """`asynctaskd run`, idle, all its workers with their leases; yields its process id."""
     environment = os.environ | {
         "ASYNCTASKD_DATABASE_URL": dsn,
         "ASYNCTASKD_DATABASE_SCHEMA": SCHEMA,
@@ -66,21 +66,23 @@ async def worker_process(dsn: str, **settings: str) -> AsyncIterator[int]:
         **settings,
     }
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "asynctaskd", "run", "--app", "noop:app",
+        sys.executable, "-m", "asynctaskd", "run", "--app", "noop:app", *flags,
         env=environment, stderr=asyncio.subprocess.PIPE,
     )  # fmt: skip
     try:
-        await _until_started(process)
+        await _until_started(process, workers)
         yield process.pid
     finally:
         process.send_signal(signal.SIGTERM)
+        process.send_signal(signal.SIGINT)  # at once: what it runs may never end
         await process.communicate()
 
 
-async def _until_started(process: asyncio.subprocess.Process) -> None:
+async def _until_started(process: asyncio.subprocess.Process, workers: int) -> None:
     assert process.stderr is not None
     async for line in process.stderr:
-        if b"worker.started" in line:
+        workers -= b"worker.started" in line
+        if not workers:
             return
     raise SystemExit("the worker process ended before it had started")
 

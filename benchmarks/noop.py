@@ -1,5 +1,7 @@
 """A task that does nothing: what is left to measure is asynctaskd."""
 
+import asyncio
+
 from asynctaskd import App
 
 app = App()
@@ -8,3 +10,8 @@ app = App()
 @app.task("noop")
 async def noop(user_id: int, template_id: str) -> None:
     """Do nothing."""
+
+
+@app.task("hold")
+async def hold() -> None:
+    await asyncio.Event().wait()

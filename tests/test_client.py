@@ -126,3 +126,18 @@ async def test_a_connection_with_a_json_codec_of_its_own_changes_nothing(
     assert (await client.get_task(task_id)).payload == {"n": 1}
     assert (await client.get_task(task_id)).metadata == {"m": 2}
     assert (await client.get_task(many)).payload == {"n": 3}
+
+
+async def test_what_looks_like_sql_is_text_wherever_it_is_given(connection: asyncpg.Connection) -> None:
+    client = Client(connection)
+    evil = "'; DROP TABLE asynctaskd.tasks; --\" $1 \\"
+    task_id = await client.enqueue(
+        "x", {evil: evil}, tags=[evil], unique_tag=evil, serial_key=evil, metadata={evil: evil}
+    )
+    task = await client.get_task(task_id)
+    assert (task.payload, task.tags, task.unique_tag, task.serial_key) == ({evil: evil}, [evil], evil, evil)
+    assert await client.enqueue("x", unique_tag=evil) == task_id
+    for option in ({"labels": [evil]}, {"name": evil}):
+        with pytest.raises(InvalidInputError):
+            await client.enqueue(option.pop("name", "x"), **option)
+    assert await connection.fetchval("SELECT count(*) FROM asynctaskd.tasks") == 1

@@ -273,6 +273,33 @@ def test_the_page_on_exit_codes_explains_each(code: ExitCode) -> None:
     assert f"| {code.value} |" in page("reference/exit-codes.md")
 
 
+# Tests that a page names
+
+
+def named_tests_of(name: str) -> list[str]:
+    return re.findall(r"`([\w/]+\.py::\w+)`", page(name))
+
+
+def test_every_test_that_the_page_on_reliability_names_exists() -> None:
+    sources = {path: path.read_text("utf8") for path in (ROOT / "tests").rglob("test_*.py")}
+    missing = [
+        named
+        for named in named_tests_of("explanation/reliability.md")
+        for file, _, test in [named.partition("::")]
+        if not re.search(rf"^(async )?def {test}\(", sources.get(ROOT / "tests" / file, ""), re.MULTILINE)
+    ]
+    assert missing == []
+
+
+def test_every_fault_on_the_page_on_reliability_has_a_test_or_a_reason() -> None:
+    rows = re.findall(r"^\| (.+?) \| .+? \| (.+) \|$", page("explanation/reliability.md"), re.MULTILINE)
+    faults = {fault: covered for fault, covered in rows if fault not in ("fault", "---")}
+    assert len(faults) > 60
+    assert {fault for fault, covered in faults.items() if "::" not in covered} == {
+        fault for fault, covered in faults.items() if covered.startswith("comes with ")
+    }
+
+
 # Links
 
 

@@ -10,7 +10,8 @@ import asyncio
 import signal
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import typer
@@ -83,21 +84,15 @@ class Parent:
 
     async def run(self) -> ExitCode:
         """Until the last worker has ended for good."""
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._on_signal)
-        helpers = [asyncio.create_task(self._watch()), asyncio.create_task(self._end_in_time())]
-        try:
-            places = (self._keep(nth if self._processes > 1 else None) for nth in range(self._processes))
-            codes = await asyncio.gather(*places)
-            if self._releases:
-                await asyncio.wait(self._releases, timeout=_LAST_WORDS)
-        finally:
-            for task in (*helpers, *self._releases):
-                task.cancel()
-            for number in (signal.SIGTERM, signal.SIGINT):  # one signal more changes nothing now
-                loop.remove_signal_handler(number)
-                signal.signal(number, signal.SIG_IGN)
+        with _taken(self._on_signal):
+            async with asyncio.TaskGroup() as group:
+                helpers = [group.create_task(self._watch()), group.create_task(self._end_in_time())]
+                places = (self._keep(nth if self._processes > 1 else None) for nth in range(self._processes))
+                codes = await asyncio.gather(*places)
+                if self._releases:
+                    await asyncio.wait(self._releases, timeout=_LAST_WORDS)
+                for task in (*helpers, *self._releases):
+                    task.cancel()
         return ExitCode.FAILED if self._signals > 2 else max(codes, key=_WORST_LAST.index)
 
     def _on_signal(self) -> None:
@@ -119,11 +114,7 @@ class Parent:
             child = await self._start(nth, pauses)
             if child is None:
                 return ExitCode.FAILED
-            code = await child.wait()
-            self._children.discard(child)
-            child.close()
-            if code not in _FINAL or child.has_beaten:
-                self._release(child, child.obituary(code))
+            code = await self._see_through(child)
             if self._stopping.is_set() or code in _FINAL:
                 emit("child.ended", child=child.pid, cause=child.obituary(code))
                 return self._verdict(code)
@@ -132,6 +123,15 @@ class Parent:
             await wait_for(self._stopping, pause)
             if self._stopping.is_set():
                 return self._verdict(code)
+
+    async def _see_through(self, child: Child) -> int:
+        """To its end; what it held, if it ever held anything, is put back from then on."""
+        code = await child.wait()
+        self._children.discard(child)
+        child.close()
+        if code not in _FINAL or child.has_beaten:
+            self._release(child, child.obituary(code))
+        return code
 
     async def _start(self, nth: int | None, pauses: Pauses) -> Child | None:
         """A new worker, as soon as the system has room for it; None if it never had."""
@@ -205,3 +205,17 @@ class Parent:
         await asyncio.sleep(self._config.worker.grace.total_seconds() + _OVERTIME)
         for child in self._children:
             child.kill()
+
+
+@contextmanager
+def _taken(on_signal: Callable[[], None]) -> Iterator[None]:
+    """SIGTERM and SIGINT call `on_signal` within the block; after it, one more changes nothing."""
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, on_signal)
+    try:
+        yield
+    finally:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)
+            signal.signal(number, signal.SIG_IGN)

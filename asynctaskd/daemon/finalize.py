@@ -104,6 +104,7 @@ class Finalizer:
         while True:
             try:
                 written = await self._store.finalize(ended)
+                backoff.reset()
                 gone = [one for one in ended if one.task_id not in written]
                 return await self._store.note_stale(gone) if gone else set()
             except (StatementRefusedError, InvalidPayloadError) as error:

@@ -8,6 +8,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from asynctaskd.daemon.loops import OUTAGE, Backoff
+from asynctaskd.daemon.stalls import stack_of_task
 from asynctaskd.definitions.text import describe_error
 from asynctaskd.errors import InvalidPayloadError, LeaseLostError
 from asynctaskd.postgres.driver import translated
@@ -94,7 +95,9 @@ class FailureHooks:
         self, execution: Execution, transition: Transition, connection: asyncpg.Connection
     ) -> None:
         # Rolling back to the savepoint leaves the transaction good, whatever the hook did to it.
-        stuck = asyncio.get_running_loop().call_later(_STUCK_AFTER, self._report_stuck, execution)
+        stuck = asyncio.get_running_loop().call_later(
+            _STUCK_AFTER, self._report_stuck, execution, asyncio.current_task()
+        )
         try:
             async with asyncio.timeout(_TIMEOUT), connection.transaction():
                 await self._tell(execution, transition, connection)
@@ -117,8 +120,15 @@ class FailureHooks:
             await hook(failure, connection)
 
     @staticmethod
-    def _report_stuck(execution: Execution) -> None:
-        emit("handler.stuck", task_id=execution.task.id, task=execution.task.name, why="hook timeout")
+    def _report_stuck(execution: Execution, writing: asyncio.Task[Any] | None) -> None:
+        emit(
+            "handler.stuck",
+            task_id=execution.task.id,
+            task=execution.task.name,
+            why="hook timeout",
+            seconds=_STUCK_AFTER - _TIMEOUT,
+            traceback=stack_of_task(writing),
+        )
 
     @staticmethod
     def _report(execution: Execution, errors: list[str]) -> None:

@@ -81,7 +81,7 @@ class _Child:
         """Start it, hear what it says, see it off; returns what that comes to."""
         try:
             reader = await self._start()
-        except OSError as error:
+        except (OSError, RuntimeError) as error:
             self._obstacle = f"no process could be started: {error}"
             return self._judged()
         watching = asyncio.create_task(self._watch())
@@ -155,6 +155,7 @@ class _Child:
                 self._obstacle = str(why)
             case {"outcome": outcome}:
                 self._outcome = load_outcome(outcome)
+                self._execution.stop_timer()
             case _:
                 raise ValueError(f"what does {said} mean?")
 

@@ -118,9 +118,9 @@ def stack_of(thread_id: int) -> str:
     return "".join(lines[-_INNERMOST_FRAMES:])[-_LONGEST_STACK:]
 
 
-def stack_of_task(task: asyncio.Task[Any]) -> str:
+def stack_of_task(task: asyncio.Task[Any] | None) -> str:
     """Where a suspended task waits: its innermost frames, those of what it awaits included."""
-    frames = [(frame, frame.f_lineno) for frame in _frames_of(task.get_coro())]
+    frames = [(frame, frame.f_lineno) for frame in _frames_of(task and task.get_coro())]
     return "".join(traceback.StackSummary.extract(iter(frames)).format()[-_INNERMOST_FRAMES:])[
         -_LONGEST_STACK:
     ]

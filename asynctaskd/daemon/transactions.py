@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from asynctaskd.daemon.execute import Execution
     from asynctaskd.postgres.store import Store
 
+# Once the end is written, a hook follows at most, and hooks have 10 s. Who says nothing for longer is frozen
+# or cut off, and its lock on the row would keep the task from others.
+_LIMIT_SILENCE = "SET LOCAL idle_in_transaction_session_timeout = '12s'"
+
 
 class Transactions:
     """Hands out connections on which a task's end is committed together with what was written."""
@@ -71,6 +75,7 @@ class Transactions:
                 if transaction_id is None:
                     raise LeaseLostError(f"task {task.id} is no longer this execution's: its lease was lost")
                 written.append(transaction_id)
+                await connection.execute(_LIMIT_SILENCE)
 
             transaction = connection.transaction(isolation="read_committed")
             await transaction.start()

@@ -7,7 +7,7 @@ import re
 from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import cache, partial
 from importlib.resources import files
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import asyncpg
 
@@ -141,11 +141,22 @@ def translate(error: BaseException) -> AsynctaskdError | None:
         return InvalidPayloadError(f"the database can't store this text: {error}")
     if isinstance(error, asyncpg.TargetServerAttributeNotMatched):
         return DatabaseUnavailableError(f"the database is unavailable: {_NOT_PRIMARY}")
+    if _comes_from_notify(error):
+        return DatabaseUnavailableError(
+            "the database is unavailable: its queue of notices is full, since a session that listens keeps a "
+            "transaction open; see pg_stat_activity"
+        )
     if isinstance(error, _UNAVAILABLE):
         return DatabaseUnavailableError(f"the database is unavailable: {_brief(error)}")
     if isinstance(error, asyncpg.DataError | asyncpg.IntegrityConstraintViolationError):
         return StatementRefusedError(f"the database refused a value: {_brief(error)}")
     return None
+
+
+def _comes_from_notify(error: BaseException) -> bool:
+    # The code may mean a value that is too long for an index too, and messages are in the server's language.
+    origin = getattr(error, "server_source_function", None)
+    return isinstance(error, asyncpg.ProgramLimitExceededError) and origin == "PreCommit_Notify"
 
 
 def _domain_error(error: asyncpg.PostgresError) -> AsynctaskdError:
@@ -179,7 +190,12 @@ async def connect(dsn: str, **settings: str) -> AsyncIterator[Connection]:
 
 async def open_connection(dsn: str, **settings: str) -> Connection:
     """One connection; raises like `connect`. The caller closes it with `close`."""
-    return await _opened(Access(dsn, settings=settings, call_timeout=CALL_TIMEOUT))
+    return await _opened(_access(dsn, settings=settings, call_timeout=CALL_TIMEOUT))
+
+
+def _access(dsn: str, **options: Any) -> Access:
+    with _readable_url():
+        return Access(dsn, **options)
 
 
 async def _opened(access: Access) -> Connection:
@@ -217,7 +233,7 @@ async def open_pool(dsn: str, *, size: int) -> asyncpg.Pool:
 
     Calls have no limit, connecting has one. Raises like `connect` for the first connection.
     """
-    access = Access(dsn, writes=True)
+    access = _access(dsn, writes=True)
 
     async def open_another(*_: object, **__: object) -> Connection:
         return await _opened(access)
@@ -237,7 +253,7 @@ async def open_pool(dsn: str, *, size: int) -> asyncpg.Pool:
 
 async def open_sessions(dsn: str, *, size: int) -> Sessions:
     """At most `size` connections for a client's calls; raises like `connect` for the first."""
-    sessions = Sessions(partial(_opened, Access(dsn, writes=True)), size)
+    sessions = Sessions(partial(_opened, _access(dsn, writes=True)), size)
     await sessions.open()
     return sessions
 
@@ -245,7 +261,7 @@ async def open_sessions(dsn: str, *, size: int) -> Sessions:
 async def open_pinned_sessions(dsn: str, *, size: int) -> Sessions:
     """At most `size` connections for the daemon's own statements; raises like `connect` for the first."""
     sessions = Sessions(
-        partial(_opened, Access(dsn, settings=PINNED_PLANS, writes=True)),
+        partial(_opened, _access(dsn, settings=PINNED_PLANS, writes=True)),
         size,
         pinned=PINNED_PLANS,
         patience=_TURN_TIMEOUT,

@@ -19,7 +19,11 @@ if TYPE_CHECKING:
 
 PROBE_INTERVAL = 5.0
 PROBE_TIMEOUT = 2.0
+_FIRST_PAUSE = 0.1
 _LONGEST_PAUSE = 2.0
+
+# Of the server's queue of notices. When it is full, whoever sends a notice can't commit.
+_CROWDED = 0.1
 
 _POOLED = (
     "a pooler stands between, which can't pass on notices: set database.listen_url to a URL past it, "
@@ -58,13 +62,13 @@ class Listener:
         self._hear = hear
         self._wake = wake
         self._probe_channel = f"asynctaskd_probe_{uuid4().hex}"
+        self._pause = _FIRST_PAUSE
         self._lost = asyncio.Event()
         self._echo = asyncio.Event()
         self.up = asyncio.Event()
 
     async def run(self) -> None:
         """Connect, listen, and on loss wait and repeat, until cancelled; ends where a pooler answers."""
-        pause = 0.1
         while True:
             try:
                 await self._listen()
@@ -72,11 +76,9 @@ class Listener:
                 emit("listener.off", error=f"new tasks are found by the poll alone: {_POOLED}")
                 return
             except AsynctaskdError as error:
-                emit("listener.lost", error=str(error), retry_in=pause)
-            else:
-                pause = 0.1
-            await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311  (jitter, not a secret)
-            pause = min(pause * 2, _LONGEST_PAUSE)
+                emit("listener.lost", error=str(error), retry_in=self._pause)
+            await asyncio.sleep(self._pause * random.uniform(0.5, 1.0))  # noqa: S311  (jitter, not a secret)
+            self._pause = min(self._pause * 2, _LONGEST_PAUSE)
 
     async def _listen(self) -> None:
         connection = await open_connection(self._dsn)
@@ -84,6 +86,7 @@ class Listener:
             if connection.is_pooled:
                 raise _PooledError
             await self._subscribe(connection)
+            self._pause = _FIRST_PAUSE
             emit("listener.up", channels=list(self._channels))
             self._wake()
             await self._watch(connection)
@@ -102,6 +105,7 @@ class Listener:
 
     async def _watch(self, connection: Connection) -> None:
         while True:
+            await self._look_at_queue(connection)
             await self._probe(connection)
             try:
                 async with asyncio.timeout(PROBE_INTERVAL):
@@ -110,6 +114,14 @@ class Listener:
                 continue
             emit("listener.lost", error="the server closed the connection", retry_in=0.0)
             return
+
+    async def _look_at_queue(self, connection: Connection) -> None:
+        # Asking also makes the server forget what all have heard. Once its queue is full, nothing else does.
+        with translated():
+            asking = connection.fetchval("SELECT pg_notification_queue_usage()")
+            usage = await limited(connection, asking, PROBE_TIMEOUT)
+        if usage > _CROWDED:
+            emit("notices.crowded", usage=usage)
 
     async def _probe(self, connection: Connection) -> None:
         # A frozen backend or a deaf proxy looks alive from here; only a notice that comes back proves it.

@@ -25,13 +25,23 @@ LONG = 8.0
 
 _LOOK_INTERVAL = 1.0
 
-# The answer came, but the session won't do: it is read-only by now, or somebody cleared it.
+# The answer came, but the session is over, or won't do: it is read-only by now, or somebody cleared it.
 _USELESS = (
     asyncpg.ReadOnlySQLTransactionError,
     asyncpg.InvalidSQLStatementNameError,
     asyncpg.DuplicatePreparedStatementError,
     asyncpg.PostgresConnectionError,
-    asyncpg.OperatorInterventionError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.DatabaseDroppedError,
+    asyncpg.IdleSessionTimeoutError,
+    asyncpg.IdleInTransactionSessionTimeoutError,
+    asyncpg.TransactionTimeoutError,
+)
+_DOES_NOT_TELL = (
+    asyncpg.FeatureNotSupportedError,
+    asyncpg.InsufficientPrivilegeError,
+    asyncpg.UndefinedFunctionError,
 )
 
 
@@ -67,6 +77,7 @@ class Sessions:
         self._idle: list[Connection] = []
         self._busy: set[Connection] = set()
         self._next_look = 0.0
+        self._is_closed = False
 
     async def open(self) -> None:
         """Open the first connection, so that what is wrong shows early."""
@@ -89,13 +100,17 @@ class Sessions:
             self._give_back(connection)
 
     async def close(self) -> None:
-        """Close the connections once their calls are over."""
+        """Close the connections once their calls are over; no other begins."""
+        self._is_closed = True
         for _ in range(self._size):
             await self._turns.acquire()
         self.terminate()
+        for _ in range(self._size):
+            self._turns.release()
 
     def terminate(self) -> None:
-        """End all connections now; calls under way fail."""
+        """End all connections now; calls under way fail, and no other begins."""
+        self._is_closed = True
         for connection in (*self._busy, *self._idle):
             connection.terminate()
         self._idle.clear()
@@ -117,6 +132,8 @@ class Sessions:
     async def _take(self) -> Connection:
         await self._wait_for_turn()
         try:
+            if self._is_closed:
+                raise DatabaseUnavailableError("the connections to the database were closed")
             connection = self._pop_idle() or await self._open_new()
         except BaseException:
             self._turns.release()
@@ -178,9 +195,11 @@ class Sessions:
         self._next_look = now + _LOOK_INTERVAL
         try:
             found = await limited(connection, connection.fetchrow(self._history.question), HOT)
-        except (asyncpg.FeatureNotSupportedError, asyncpg.InsufficientPrivilegeError):
-            self._history = None  # a server that doesn't tell
+        except _DOES_NOT_TELL:
+            self._history = None
             return
+        except asyncpg.ObjectNotInPrerequisiteStateError as error:  # it only replays another's log
+            raise asyncpg.TargetServerAttributeNotMatched(str(error)) from error
         if found is not None:
             self._history.note(LogPosition(*found))
 

@@ -36,6 +36,7 @@ LEVELS: Mapping[str, str | None] = {
     "listener.up": "info",
     "listener.lost": "warning",
     "listener.off": "warning",
+    "notices.crowded": "warning",
     "config.applied": "info",
     "config.rejected": "warning",
     "lease.lost": "error",

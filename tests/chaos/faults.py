@@ -164,12 +164,16 @@ class Breaker:
     async def _half_open(self, event: Event) -> None:
         worker = self._worker(event)
         frozen = worker.proxy.freeze(event.number)
+        began = time.monotonic()
         for number, connection in enumerate(frozen):
-            name = f"{event.number}.{number}"
-            self._journal.fault(event.number, "half_open", pid=connection.pid or worker.pid, conn=name)
+            name, pid = f"{event.number}.{number}", connection.pid or worker.pid
+            last = connection.last_statement[:100]
+            self._journal.fault(event.number, "half_open", pid=pid, conn=name, last=last)
             self._watch(self._until_found(event, worker, connection, name))
         await asyncio.sleep(event.seconds)
-        for connection in frozen:
+        for number, connection in enumerate(frozen):
+            if connection.asked_at < began and not connection.left.is_set():
+                self._journal.event("unused", event.number, conn=f"{event.number}.{number}")
             connection.cut()
         self._journal.event("over", event.number, pid=worker.pid)
 

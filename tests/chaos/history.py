@@ -139,6 +139,7 @@ class Fault:
     facts: dict[str, Any]
     over: float | None = None
     found: float | None = None
+    unused: bool = False  # nobody wanted anything of the silent connection
 
     @property
     def connection(self) -> str | None:
@@ -298,7 +299,7 @@ class History:
                 self.faults.append(fault)
                 if fault.number is not None:
                     by_number[fault.number].append(fault)
-            elif line.get("event") in ("over", "accepting", "found"):
+            elif line.get("event") in ("over", "accepting", "found", "unused"):
                 _mend(by_number[line["n"]], line)
             elif line.get("event") == "exited":
                 self.exits[line["pid"]] = line["at"]
@@ -429,6 +430,8 @@ def _mend(faults: list[Fault], line: dict[str, Any]) -> None:
             continue
         if line["event"] == "found":
             fault.found = line["at"] if fault.found is None else fault.found
+        elif line["event"] == "unused":
+            fault.unused = True
         else:
             fault.over = line["at"]
 

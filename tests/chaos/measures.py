@@ -189,7 +189,7 @@ def _claiming_again(history: History) -> Iterator[float]:
 def _found(history: History) -> Iterator[float]:
     """Until the worker gave the silent connection up; where it never did, as long as it was silent."""
     for fault in history.faults:
-        if fault.kind != "half_open" or (fault.over is None and fault.found is None):
+        if fault.kind != "half_open" or fault.unused or (fault.over is None and fault.found is None):
             continue
         until = fault.over if fault.found is None else fault.found
         if fault.found is not None or _lived(history, fault.pid, (fault.at, until)):

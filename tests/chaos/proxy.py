@@ -14,6 +14,7 @@ import asyncio
 import re
 import socket
 import struct
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -98,6 +99,8 @@ class Connection:
         self._requests: asyncio.Queue[tuple[bytes, bytes] | None] = asyncio.Queue()
         self.gate = _Gate()
         self.listens = False
+        self.last_statement = ""
+        self.asked_at = 0.0  # when the client last sent something, by the monotonic clock
         self.was_cut = False  # by us
         self.pid: int | None = None  # the client's, where it says so
         self.left = asyncio.Event()  # the client closed it, whether or not anything gets through
@@ -137,6 +140,7 @@ class Connection:
                 while True:
                     head = await self._from_client.readexactly(5)
                     body = await self._from_client.readexactly(int.from_bytes(head[1:], "big") - 4)
+                    self.asked_at = time.monotonic()
                     self._requests.put_nowait((head, body))
         finally:
             self.left.set()
@@ -167,6 +171,7 @@ class Connection:
         sql = self._statement(kind, body)
         if sql is None or self._loss is not None:
             return True
+        self.last_statement = sql
         self.listens = self.listens or sql.upper().startswith("LISTEN")
         self._loss = self._proxy.loss_for(sql)
         if self._loss is None or self._loss.lose == "reply":
@@ -286,7 +291,7 @@ class Proxy:
 
     def freeze(self, reason: object, only: Callable[[Connection], bool] = lambda _: True) -> list[Connection]:
         """Let the open connections fall silent, not those that come; each is opened or cut by itself."""
-        chosen = [one for one in self._connections if only(one)]
+        chosen = [one for one in self._connections if only(one) and not one.left.is_set()]
         for connection in chosen:
             connection.gate.shut(reason)
         return chosen

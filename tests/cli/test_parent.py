@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import signal
+import tempfile
 import threading
+import time
+from pathlib import Path
 from uuid import uuid4
 
 import pytest
@@ -34,6 +39,28 @@ def test_a_worker_gets_the_flags_that_were_given_and_no_others():
     flags = {"--app": "shop:app", "--labels": "-a,b", "--config": None}
     command = child_command(flags, debug=True, once=True)
     assert command[1:] == ["-m", "asynctaskd", "--debug", "run", "--app=shop:app", "--labels=-a,b", "--once"]
+
+
+def test_on_the_embedded_server_the_parent_migrates_and_holds_it_for_its_workers(start):
+    # A path that is short enough for a socket.
+    home = Path(tempfile.mkdtemp(prefix="asynctaskd-cli-"))
+    try:
+        run = ("run", "--app", "shop:app", "--once", "--processes", "2", "--database", f"embedded:{home}")
+        process = start(*run)
+        assert process.exit_code() == 0
+        events = [json.loads(line)["event"] for line in process.stderr if line.startswith("{")]
+        assert events[:4] == ["database.starting", "database.migrated", "child.started", "child.started"]
+        assert events.count("worker.stopped") == 2
+    finally:
+        wait_until_stopped(home)
+        shutil.rmtree(home)
+
+
+def wait_until_stopped(home: Path) -> None:
+    """The keeper stops the server as soon as nobody uses it."""
+    until = time.monotonic() + 30
+    while (home / "data" / "postmaster.pid").exists() and time.monotonic() < until:
+        time.sleep(0.01)
 
 
 def test_pauses_grow_to_30_seconds_and_begin_again_after_a_long_life():

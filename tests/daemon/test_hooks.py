@@ -7,6 +7,7 @@ import pytest
 from pydantic import BaseModel
 
 from asynctaskd import RetryPolicy, TaskContext
+from asynctaskd.daemon import hooks
 
 
 class Order(BaseModel):
@@ -289,6 +290,54 @@ async def test_a_slow_hook_holds_up_nobody_else(app, running, client, tables, wa
         assert (await tables.task(slow))["status"] == "running"
         go_on.set()
         await tables.until_status(slow, "failed")
+
+
+async def test_a_hook_that_hangs_is_ended_at_its_own_limit_and_after_three_tries_the_status_stands_alone(
+    app, running, client, tables, notes, monkeypatch
+):
+    monkeypatch.setattr(hooks, "_TIMEOUT", 0.05)
+    tries = []
+
+    @app.task("ship")
+    async def ship() -> None:
+        raise ValueError
+
+    @ship.on_failed
+    async def ship_failed(params, failure, tx) -> None:
+        tries.append(await tables.value("SELECT expires_at FROM asynctaskd.workers"))
+        await write(tx, failure, "never committed")
+        await asyncio.Event().wait()
+
+    async with running(app, lease="1500ms", renew_interval="100ms"):
+        task_id = await client.enqueue("ship")
+        await tables.until_status(task_id, "failed")
+    assert await notes() == []
+    assert len(tries) == 3
+    assert sorted(set(tries)) == tries  # the lease was renewed all the while
+    assert await tables.events(task_id) == ["failed", "hook_failed"]
+
+
+async def test_no_session_of_a_worker_is_idle_in_a_transaction_while_a_handler_runs(
+    app, running, client, tables, soon
+):
+    entered, go_on = asyncio.Event(), asyncio.Event()
+
+    @app.task("hold")
+    async def hold(ctx: TaskContext) -> None:
+        entered.set()
+        await go_on.wait()
+
+    async with running(app, lease="1500ms", renew_interval="100ms", poll_interval="20ms"):
+        await client.enqueue("hold")
+        await soon(entered)
+        [renewed] = await tables.column("SELECT renewed_at FROM asynctaskd.workers")
+        await tables.until("SELECT renewed_at > $1 FROM asynctaskd.workers", renewed)
+        in_transaction = await tables.value(
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
+            " AND state LIKE 'idle in transaction%'"
+        )
+        go_on.set()
+    assert in_transaction == 0
 
 
 async def test_a_stop_does_not_wait_for_a_hook_that_hangs_and_its_task_is_not_lost(

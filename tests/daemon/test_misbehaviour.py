@@ -330,6 +330,37 @@ async def test_a_handler_that_does_not_stop_is_named_with_where_it_hangs(
     assert row["reason"] == "timeout"
 
 
+async def test_a_failure_hook_that_does_not_stop_is_named_and_keeps_its_task(
+    app, running, client, tables, wait, recorder, monkeypatch
+):
+    monkeypatch.setattr("asynctaskd.daemon.hooks._TIMEOUT", 0.05)
+    monkeypatch.setattr("asynctaskd.daemon.hooks._STUCK_AFTER", 0.1)
+    go_on = asyncio.Event()
+
+    @app.task("bad")
+    async def bad() -> None:
+        raise ValueError
+
+    @bad.on_failed
+    async def stubborn_hook(params, failure, tx) -> None:
+        while not go_on.is_set():
+            with suppress(asyncio.CancelledError):
+                await go_on.wait()
+
+    @app.task("fine")
+    async def fine() -> None: ...
+
+    async with running(app):
+        task_id = await client.enqueue("bad")
+        told = await recorder.wait_for("handler.stuck", task_id=task_id)
+        await wait(await client.enqueue("fine"))
+        assert (await tables.task(task_id))["status"] == "running"
+        go_on.set()
+        await tables.until_status(task_id, "failed")
+    assert told["why"] == "hook timeout"
+    assert "stubborn_hook" in told["traceback"]
+
+
 async def test_a_blocking_task_of_a_handler_is_put_down_to_its_task(app, running, client, wait, recorder):
     async def block() -> None:
         time.sleep(1.6)  # noqa: ASYNC251  (that is the fault)

@@ -1,0 +1,484 @@
+"""A database in plain Python that keeps the promises of `queries/*.sql`; each method is one statement.
+
+Statements are atomic and follow each other: what locks and isolation levels do is the business of the tests
+that run on PostgreSQL. Whatever changes a row is told to the judge, as the event log would.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+from asynctaskd.task import ClaimedTask, EventKind, TaskStatus, Transition
+from tests.simulation.rules import HOOK_TRIES, LEASE, QUARANTINE, SUSPECT
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterable
+
+    from tests.simulation.judge import Judge
+    from tests.simulation.scenario import TaskSpec
+
+EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
+
+SCHEDULED, WAITING, PENDING, RUNNING = (
+    TaskStatus.SCHEDULED,
+    TaskStatus.WAITING,
+    TaskStatus.PENDING,
+    TaskStatus.RUNNING,
+)
+COMPLETED, FAILED, EXPIRED = TaskStatus.COMPLETED, TaskStatus.FAILED, TaskStatus.EXPIRED
+TERMINAL = frozenset({COMPLETED, FAILED, TaskStatus.CANCELLED, EXPIRED})
+HEADS = frozenset({PENDING, SCHEDULED, RUNNING})
+RELEASED, RETRIED, SNOOZED = EventKind.RELEASED, EventKind.RETRIED, EventKind.SNOOZED
+
+STALE, RAISED, WRITTEN = "stale", "raised", "written"
+
+
+UNKNOWN_NAME, QUIET_RETRY = "unknown name", "quiet retry"
+
+
+def kind_of(transition: Transition) -> str:
+    """What a transition says that an execution came to, in one word."""
+    if transition.status in TERMINAL:
+        return transition.status
+    if transition.event is not None:
+        return transition.event
+    return UNKNOWN_NAME if transition.reason == "unknown_name" else QUIET_RETRY
+
+
+def moment(seconds: float) -> datetime:
+    """Seconds since the world began, as the aware datetime that the pure functions take."""
+    return EPOCH + timedelta(seconds=seconds)
+
+
+class Clock:
+    """The database's clock, in seconds; the scheduler alone moves it."""
+
+    __slots__ = ("now",)
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+
+class WorkerRow:
+    """A row of `workers`."""
+
+    __slots__ = ("expires_at", "id", "lost", "process", "stopped")
+
+    def __init__(self, worker_id: int, process: int, expires_at: float) -> None:
+        self.id = worker_id
+        self.process = process
+        self.expires_at = expires_at
+        self.lost = False
+        self.stopped = False
+
+
+class Row:
+    """A row of `tasks`."""
+
+    __slots__ = (
+        "attempts",
+        "claimed_at",
+        "created_at",
+        "deadline",
+        "failures",
+        "id",
+        "label_set",
+        "labels",
+        "losses",
+        "name",
+        "priority",
+        "reason",
+        "run_at",
+        "serial_id",
+        "serial_key",
+        "spec",
+        "status",
+        "token",
+        "weight",
+        "worker",
+    )
+
+    def __init__(self, task_id: int, spec: TaskSpec, now: float) -> None:
+        self.id = task_id
+        self.spec = spec
+        self.name = spec.name
+        self.label_set = spec.label_set
+        self.labels = frozenset(spec.label_set.split(",")) if spec.label_set else frozenset()
+        self.priority = spec.priority
+        self.weight = spec.weight
+        self.serial_key = spec.serial_key
+        self.serial_id = spec.serial_id
+        self.token = self.attempts = self.failures = self.losses = 0
+        self.created_at = now
+        self.claimed_at = 0.0
+        self.run_at = now + spec.delay
+        self.deadline = None if spec.deadline is None else now + spec.deadline
+        self.reason: str | None = None
+        self.worker: int | None = None
+        self.status = SCHEDULED if spec.delay else PENDING
+
+    @property
+    def place_in_line(self) -> tuple[bool, int, int]:
+        """Those with an id first, by id, then by creation."""
+        return self.serial_id is None, self.serial_id or 0, self.id
+
+
+class Database:
+    """The tables and the statements."""
+
+    def __init__(
+        self, clock: Clock, judge: Judge, announce: Callable[[Row], None], broken: frozenset[str]
+    ) -> None:
+        self.clock = clock
+        self.judge = judge
+        self.announce = announce
+        self.broken = broken
+        self.tasks: dict[int, Row] = {}
+        self.workers: dict[int, WorkerRow] = {}
+        self.tags: dict[str, int] = {}
+        self.finished = 0
+        self.inserted = 0
+        self.up_since = -LEASE
+
+    # -- workers
+
+    def is_live(self, worker: WorkerRow) -> bool:
+        return not worker.stopped and not worker.lost and worker.expires_at > self.clock.now
+
+    def register(self, process: int) -> int:
+        worker = WorkerRow(len(self.workers) + 1, process, self.clock.now + LEASE)
+        self.workers[worker.id] = worker
+        self.judge.registered(worker)
+        return worker.id
+
+    def renew(self, worker_id: int) -> bool:
+        worker = self.workers[worker_id]
+        if not self.is_live(worker) and "renews after loss" not in self.broken:
+            return False
+        worker.expires_at = self.clock.now + LEASE
+        self.judge.renewed(worker)
+        return True
+
+    def stop(self, worker_id: int) -> bool:
+        worker = self.workers[worker_id]
+        worker.stopped = True
+        self.judge.gone(worker)
+        return True
+
+    def declare_lost(self, process: int) -> bool:
+        """A parent saw the process die: whatever identities it had end now."""
+        for worker in self.workers.values():
+            if worker.process == process and not worker.stopped and not worker.lost:
+                worker.lost = True
+                self.judge.gone(worker)
+        return True
+
+    # -- enqueue
+
+    def enqueue(self, spec: TaskSpec) -> int:
+        held = self.tags.get(spec.unique_tag) if spec.unique_tag else None
+        if held is not None and "tag taken twice" not in self.broken:
+            self.judge.refused(spec, held)
+            return held
+        self.inserted += 1
+        row = Row(self.inserted, spec, self.clock.now)
+        if spec.unique_tag:
+            self.tags[spec.unique_tag] = row.id
+        if row.serial_key and not self._goes_first(row):
+            row.status = WAITING
+        self.tasks[row.id] = row
+        self.judge.enqueued(row)
+        self._announce_ready(row)
+        return row.id
+
+    def _goes_first(self, newcomer: Row) -> bool:
+        mates = [row for row in self.tasks.values() if row.serial_key == newcomer.serial_key]
+        place = newcomer.place_in_line
+        if any(row.status is RUNNING or row.place_in_line < place for row in mates):
+            return False
+        for row in mates:
+            row.status = WAITING
+        return True
+
+    def _announce_ready(self, row: Row) -> None:
+        if row.status is PENDING:
+            self.announce(row)
+
+    # -- claim
+
+    def ready_sets(self, labels: frozenset[str]) -> set[str]:
+        return {
+            row.label_set
+            for row in self.tasks.values()
+            if row.status is PENDING and row.losses != SUSPECT and not row.priority and row.labels <= labels
+        }
+
+    def claim(
+        self,
+        worker_id: int,
+        labels: frozenset[str],
+        strict: int,
+        slots: int,
+        shares: list[tuple[str, str, int, int, int, float]],
+        but: Collection[int],
+        suspects: int,
+    ) -> list[ClaimedTask]:
+        """Shares are (label set, group, quota, row limit, weight, standing)."""
+        if not self.is_live(self.workers[worker_id]) and "claims without a lease" not in self.broken:
+            return []
+        ready = [row for row in self.tasks.values() if row.status is PENDING and row.id not in but]
+        urgent = sorted(
+            (row for row in ready if row.priority and row.losses != SUSPECT and row.labels <= labels),
+            key=lambda row: (-row.priority, row.id),
+        )[:strict]
+        taken = urgent
+        if "normal first" in self.broken:
+            taken = []
+        suspected = [row for row in ready if row.losses == SUSPECT and row.labels <= labels]
+        taken = taken + suspected[: min(suspects, slots - len(taken))]
+        taken += self._normal(ready, shares)[: slots - len(taken)]
+        if "normal first" in self.broken:
+            taken += urgent[: slots - len(taken)]
+        claimed = [self._claimed(row, worker_id) for row in taken]
+        self.judge.chosen(taken, labels, strict, but)
+        return claimed
+
+    def _normal(self, ready: list[Row], shares: list[tuple[str, str, int, int, int, float]]) -> list[Row]:
+        found: dict[str, list[tuple[int, int, Row]]] = {}
+        terms: dict[str, tuple[int, int, float]] = {}
+        for label_set, group, quota, row_limit, weight, standing in shares:
+            rows = [
+                (-row.weight, row.id, row)
+                for row in ready
+                if row.label_set == label_set and not row.priority and row.losses != SUSPECT
+            ]
+            rows.sort()
+            found.setdefault(group, []).extend(rows[:row_limit])
+            terms[group] = quota, weight, standing
+        ranked = []
+        for group, rows in found.items():
+            quota, weight, standing = terms[group]
+            rows.sort()
+            ranked += [
+                ((n - standing) / weight, row.id, row) for n, (_, _, row) in enumerate(rows[:quota], 1)
+            ]
+        ranked.sort()
+        return [row for _, _, row in ranked]
+
+    def _claimed(self, row: Row, worker_id: int) -> ClaimedTask:
+        now = self.clock.now
+        row.status = RUNNING
+        row.worker = worker_id
+        row.token += 1
+        row.claimed_at = now
+        row.attempts += 1
+        self.judge.claimed(row, worker_id)
+        spec = row.spec
+        return ClaimedTask(
+            row.id,
+            row.token,
+            row.name,
+            "{}",
+            row.label_set,
+            row.priority > 0,
+            row.attempts,
+            row.failures,
+            row.losses,
+            spec.max_attempts,
+            None,
+            None,
+            None,
+            None if row.deadline is None else moment(row.deadline),
+            moment(now),
+            moment(row.created_at),
+            row.serial_key,
+            None,
+            row.reason,
+        )
+
+    def release_orphans(self, worker_id: int, known: Collection[int], as_of: float) -> int:
+        """Put back what the worker doesn't know of; `as_of` is when it could have known."""
+        released = 0
+        for row in list(self.tasks.values()):
+            late = row.claimed_at > as_of and "orphans by name only" not in self.broken
+            if row.worker == worker_id and row.id not in known and not late:
+                row.attempts -= 1
+                self._put_back(row, RELEASED, 0.0)
+                released += 1
+        return released
+
+    # -- finalize
+
+    def finalize(self, batch: Iterable[tuple[int, int, Transition, float]]) -> set[int]:
+        """Items are (id, claim token, transition, error of the worker's clock); returns the ids written."""
+        written = set()
+        for task_id, token, transition, clock_error in batch:
+            row = self.tasks.get(task_id)
+            if row is None or not self._stands(row, token):
+                continue
+            self._write(row, token, transition, clock_error)
+            written.add(task_id)
+        return written
+
+    def _stands(self, row: Row, token: int) -> bool:
+        if "stale results are written" in self.broken:
+            return row.status is RUNNING
+        return row.token == token and row.status is RUNNING
+
+    def _write(self, row: Row, token: int, transition: Transition, clock_error: float) -> None:
+        if not transition.attempt_spent and "attempts aren't given back" not in self.broken:
+            row.attempts -= 1
+        if transition.failed_execution and "failures aren't counted" not in self.broken:
+            row.failures += 1
+        if transition.event is SNOOZED and "snooze is a failure" in self.broken:
+            row.failures += 1
+        if transition.status in TERMINAL:
+            self._end(row, token, transition.status, transition.reason)
+            return
+        if transition.event is not RELEASED and transition.reason != "unknown_name":
+            row.losses = 0
+        if transition.event is not RELEASED and row.reason != "quarantined":
+            row.reason = transition.reason
+        delay = transition.delay.total_seconds() if transition.delay else 0.0
+        self._put_back(row, kind_of(transition), delay, token, clock_error)
+
+    def _put_back(
+        self, row: Row, what: str, delay: float, token: int | None = None, clock_error: float = 0.0
+    ) -> None:
+        row.worker = None
+        self.judge.put_back(row, row.token if token is None else token, what, delay)
+        if "retried at once" in self.broken:
+            delay = 0.0
+        row.status = SCHEDULED if delay > 0 else PENDING
+        if delay > 0:
+            row.run_at = self.clock.now + delay
+            if "worker's clock" in self.broken:
+                row.run_at += clock_error
+        self._announce_ready(row)
+
+    def _end(self, row: Row, token: int | None, status: TaskStatus, reason: str | None) -> None:
+        del self.tasks[row.id]
+        self.finished += 1
+        spec = row.spec
+        if spec.unique_tag and spec.until_finished and self.tags.get(spec.unique_tag) == row.id:
+            del self.tags[spec.unique_tag]
+        self.judge.ended(row, token, status, reason)
+
+    def note_stale(self, claims: Collection[tuple[int, int]]) -> set[int]:
+        """Of claims that finalize found gone, those that were taken from their worker."""
+        return {task_id for task_id, token in claims if self.judge.was_taken(task_id, token)}
+
+    def end_with_hook(self, task_id: int, token: int, transition: Transition, tries: int) -> str:
+        """One transaction: the status, and the hook inside a savepoint, or the note that it failed."""
+        row = self.tasks.get(task_id)
+        raises = self.judge.stories[task_id].spec.hook_fails > tries
+        apart = "hook apart" in self.broken and not tries
+        if not raises and not apart and "hook before the fence" in self.broken:
+            self.judge.hook_ran(task_id, token)
+            apart = True
+        if row is None or not self._stands(row, token):
+            return STALE
+        if tries >= HOOK_TRIES:
+            self.judge.hook_failed(task_id)
+        elif raises and "hook error swallowed" not in self.broken:
+            return RAISED
+        elif not raises and not apart:
+            self.judge.hook_ran(task_id, token)
+        self._write(row, token, transition, 0.0)
+        return WRITTEN
+
+    def run_hook(self, task_id: int, token: int) -> str:
+        """The hook in a transaction of its own (a mutant's)."""
+        self.judge.hook_ran(task_id, token)
+        return WRITTEN
+
+    def complete_in_transaction(self, task_id: int, token: int) -> str:
+        """`ctx.transaction()`: the handler's writes and the end of its task, or neither."""
+        row = self.tasks.get(task_id)
+        if row is None or not self._stands(row, token):
+            return STALE
+        self.judge.wrote(task_id, token)
+        self._write(row, token, Transition(COMPLETED), 0.0)
+        return WRITTEN
+
+    def was_committed(self, task_id: int, token: int) -> bool:
+        """What became of the transaction that completed a task."""
+        return self.judge.has_written(task_id, token)
+
+    # -- housekeeping
+
+    def tidy(self, judging: bool) -> bool:
+        """A housekeeping round; `judging`: may the one who asks declare others lost?"""
+        promoted = self.promote_due()
+        self._expire()
+        if judging:
+            promoted = self._recover() or promoted
+        return self.promote_serial() or promoted
+
+    def promote_due(self) -> bool:
+        promoted = False
+        now = self.clock.now
+        for row in self.tasks.values():
+            if row.status is SCHEDULED and row.run_at <= now:
+                row.status = PENDING
+                self.announce(row)
+                promoted = True
+        return promoted
+
+    def wake_unknown(self, names: frozenset[str]) -> bool:
+        for row in self.tasks.values():
+            if row.reason == "unknown_name" and row.name in names and row.status is SCHEDULED:
+                row.run_at = min(row.run_at, self.clock.now)
+                self.judge.woken(row)
+        return True
+
+    def _expire(self) -> None:
+        now = self.clock.now
+        for row in list(self.tasks.values()):
+            spared = row.status is RUNNING and "running ones expire" not in self.broken
+            if row.deadline is not None and row.deadline <= now and not spared:
+                self._end(row, None, EXPIRED, "deadline passed")
+
+    def _recover(self) -> bool:
+        now = self.clock.now
+        # Nobody could renew before the server was there.
+        everybody_could_renew = now > self.up_since + LEASE or "cut off judges" in self.broken
+        gone = set()
+        for worker in self.workers.values():
+            if not worker.stopped and not worker.lost and worker.expires_at <= now and everybody_could_renew:
+                self.judge.declared(worker)
+                gone.add(worker.id)
+                worker.lost = True
+            elif worker.stopped or worker.lost:
+                gone.add(worker.id)
+        lost = [row for row in self.tasks.values() if row.worker in gone]
+        for row in lost:
+            self._lose(row)
+        return bool(lost)
+
+    def _lose(self, row: Row) -> None:
+        holder, row.worker = row.worker, None
+        row.status = PENDING
+        if "losses aren't counted" not in self.broken:
+            row.losses += 1
+        quarantined = row.losses >= QUARANTINE and "nobody is quarantined" not in self.broken
+        row.reason = "quarantined" if quarantined else "lease_lost"
+        self.judge.lost(row, holder or 0)
+        if "token reset" in self.broken:
+            row.token = 0
+        self.announce(row)
+
+    def promote_serial(self) -> bool:
+        keys = {row.serial_key for row in self.tasks.values() if row.status is WAITING}
+        promoted = False
+        for key in sorted(key for key in keys if key):
+            mates = [row for row in self.tasks.values() if row.serial_key == key]
+            blocked = HEADS - {RUNNING} if "two of a serial key" in self.broken else HEADS
+            if any(row.status in blocked for row in mates):
+                continue
+            first = min((row for row in mates if row.status is WAITING), key=lambda row: row.place_in_line)
+            first.status = SCHEDULED if first.run_at > self.clock.now else PENDING
+            self._announce_ready(first)
+            promoted = True
+        return promoted
