@@ -74,6 +74,8 @@ def stale_never_accepted(history: History, verdict: Verdict) -> None:
         end = story.finish if claim.left.op == "delete" else None
         if end is None and not told & {"retried", "snoozed"}:
             continue
+        if "quarantined" in told:
+            continue  # it ran in a process of its own, if at all, and that died over it
         verdict.judged += 1
         ended = [one for one in claim.executions if _has_ended(one, claim.left_at)]
         if end is not None and not claim.executions and end.status == "completed":
