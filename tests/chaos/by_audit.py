@@ -237,6 +237,7 @@ def losses_bounded(history: History, verdict: Verdict) -> None:
                 if claim.left.losses != in_a_row:
                     verdict.about(claim, f"loss {in_a_row} in a row is counted as {claim.left.losses}")
             elif "quarantined" in told and _died_alone(claim):
+                verdict.judged += 1
                 in_a_row += 1
             elif claim.left.op == "update" and "released" not in told:
                 in_a_row = 0
