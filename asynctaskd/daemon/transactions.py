@@ -80,13 +80,20 @@ class Transactions:
                 await connection.execute(_LIMIT_SILENCE)
 
             transaction = connection.transaction(isolation="read_committed")
-            await limited(connection, transaction.start(), HOT)
+            await self._begin(connection, transaction)
             try:
                 yield connection, end
             except BaseException:
                 await _roll_back(connection, transaction)
                 raise
             await self._commit(execution, connection, transaction, written)
+
+    async def _begin(self, connection: asyncpg.Connection, transaction: Transaction) -> None:
+        try:
+            await limited(connection, transaction.start(), HOT)
+        except (*CONNECTION_LOSS, DatabaseUnavailableError):
+            await self._pool.expire_connections()  # the others have probably died of the same
+            raise
 
     async def _commit(
         self,
