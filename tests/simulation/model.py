@@ -412,8 +412,7 @@ class Database:
         """A housekeeping round; `judging`: may the one who asks declare others lost?"""
         promoted = self.promote_due()
         self._expire()
-        if judging:
-            promoted = self._recover() or promoted
+        promoted = self._recover(judging) or promoted
         return self.promote_serial() or promoted
 
     def promote_due(self) -> bool:
@@ -440,22 +439,23 @@ class Database:
             if row.deadline is not None and row.deadline <= now and not spared:
                 self._end(row, None, EXPIRED, "deadline passed")
 
-    def _recover(self) -> bool:
-        now = self.clock.now
-        # Nobody could renew before the server was there.
-        everybody_could_renew = now > self.up_since + LEASE or "cut off judges" in self.broken
-        gone = set()
-        for worker in self.workers.values():
-            if not worker.stopped and not worker.lost and worker.expires_at <= now and everybody_could_renew:
-                self.judge.declared(worker)
-                gone.add(worker.id)
-                worker.lost = True
-            elif worker.stopped or worker.lost:
-                gone.add(worker.id)
+    def _recover(self, judging: bool) -> bool:
+        if judging:
+            self._declare_lost()
+        gone = {worker.id for worker in self.workers.values() if worker.stopped or worker.lost}
         lost = [row for row in self.tasks.values() if row.worker in gone]
         for row in lost:
             self._lose(row)
         return bool(lost)
+
+    def _declare_lost(self) -> None:
+        now = self.clock.now
+        if now <= self.up_since + LEASE and "cut off judges" not in self.broken:
+            return  # nobody could renew before the server was there
+        for worker in self.workers.values():
+            if not worker.stopped and not worker.lost and worker.expires_at <= now:
+                self.judge.declared(worker)
+                worker.lost = True
 
     def _lose(self, row: Row) -> None:
         holder, row.worker = row.worker, None

@@ -25,6 +25,7 @@ from tests.simulation.execution import (
     COMPLETED,
     FAILED,
     GIVEN_BACK,
+    KILLED,
     LEFT_BEHIND,
     OUTCOMES,
     RELEASED,
@@ -92,10 +93,12 @@ class Worker(Process):
 
     def step(self, _: Any = None) -> None:
         """Claim, if there is a reason to and nothing is in the way."""
-        if self.claiming or self.stopping or not self.held or self.free <= 0:
+        if self.claiming or self.stopping:
             return
         if self.look_everywhere and self.doubted:
-            self._release_orphans()
+            self._release_orphans()  # slots or none
+            return
+        if not self.held or self.free <= 0:
             return
         self._find_ready()
         if self.world.reaches(self) and not self.world.anything_pending():
@@ -248,7 +251,9 @@ class Worker(Process):
     def _act(self, execution: Execution) -> None:
         if execution.ended:
             return
-        if execution.act == "kill":
+        if execution.act == "kill" and execution.task.is_suspect:
+            self._end(execution, KILLED)  # in a process of its own
+        elif execution.act == "kill":
             self.crash()
         elif execution.act == "transaction":
             execution.committing = True
