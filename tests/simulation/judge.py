@@ -8,14 +8,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from asynctaskd.task import EventKind, TaskStatus
-from tests.simulation.model import QUIET_RETRY
+from tests.simulation.rows import QUIET_RETRY
 from tests.simulation.rules import LEASE, QUARANTINE, SUSPECT
 from tests.simulation.scenario import brief
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from tests.simulation.model import Clock, Database, Row, WorkerRow
+    from tests.simulation.model import Database
+    from tests.simulation.rows import Clock, Row, WorkerRow
     from tests.simulation.scenario import TaskSpec
     from tests.simulation.worker import Execution, Worker
 
