@@ -6,10 +6,29 @@ that run on PostgreSQL. Whatever changes a row is told to the judge, as the even
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
-from asynctaskd.task import ClaimedTask, EventKind, TaskStatus, Transition
+from asynctaskd.task import ClaimedTask, TaskStatus, Transition
+from tests.simulation.rows import (
+    COMPLETED,
+    EXPIRED,
+    HEADS,
+    PENDING,
+    RAISED,
+    RELEASED,
+    RUNNING,
+    SCHEDULED,
+    SNOOZED,
+    STALE,
+    TERMINAL,
+    WAITING,
+    WRITTEN,
+    Clock,
+    Row,
+    WorkerRow,
+    kind_of,
+    moment,
+)
 from tests.simulation.rules import HOOK_TRIES, LEASE, QUARANTINE, SUSPECT
 
 if TYPE_CHECKING:
@@ -17,111 +36,6 @@ if TYPE_CHECKING:
 
     from tests.simulation.judge import Judge
     from tests.simulation.scenario import TaskSpec
-
-EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
-
-SCHEDULED, WAITING, PENDING, RUNNING = (
-    TaskStatus.SCHEDULED,
-    TaskStatus.WAITING,
-    TaskStatus.PENDING,
-    TaskStatus.RUNNING,
-)
-COMPLETED, FAILED, EXPIRED = TaskStatus.COMPLETED, TaskStatus.FAILED, TaskStatus.EXPIRED
-TERMINAL = frozenset({COMPLETED, FAILED, TaskStatus.CANCELLED, EXPIRED})
-HEADS = frozenset({PENDING, SCHEDULED, RUNNING})
-RELEASED, RETRIED, SNOOZED = EventKind.RELEASED, EventKind.RETRIED, EventKind.SNOOZED
-
-STALE, RAISED, WRITTEN = "stale", "raised", "written"
-
-
-UNKNOWN_NAME, QUIET_RETRY = "unknown name", "quiet retry"
-
-
-def kind_of(transition: Transition) -> str:
-    """What a transition says that an execution came to, in one word."""
-    if transition.status in TERMINAL:
-        return transition.status
-    if transition.event is not None:
-        return transition.event
-    return UNKNOWN_NAME if transition.reason == "unknown_name" else QUIET_RETRY
-
-
-def moment(seconds: float) -> datetime:
-    """Seconds since the world began, as the aware datetime that the pure functions take."""
-    return EPOCH + timedelta(seconds=seconds)
-
-
-class Clock:
-    """The database's clock, in seconds; the scheduler alone moves it."""
-
-    __slots__ = ("now",)
-
-    def __init__(self) -> None:
-        self.now = 0.0
-
-
-class WorkerRow:
-    """A row of `workers`."""
-
-    __slots__ = ("expires_at", "id", "lost", "process", "stopped")
-
-    def __init__(self, worker_id: int, process: int, expires_at: float) -> None:
-        self.id = worker_id
-        self.process = process
-        self.expires_at = expires_at
-        self.lost = False
-        self.stopped = False
-
-
-class Row:
-    """A row of `tasks`."""
-
-    __slots__ = (
-        "attempts",
-        "claimed_at",
-        "created_at",
-        "deadline",
-        "failures",
-        "id",
-        "label_set",
-        "labels",
-        "losses",
-        "name",
-        "priority",
-        "reason",
-        "run_at",
-        "serial_id",
-        "serial_key",
-        "spec",
-        "status",
-        "token",
-        "weight",
-        "worker",
-    )
-
-    def __init__(self, task_id: int, spec: TaskSpec, now: float) -> None:
-        self.id = task_id
-        self.spec = spec
-        self.name = spec.name
-        self.label_set = spec.label_set
-        self.labels = frozenset(spec.label_set.split(",")) if spec.label_set else frozenset()
-        self.priority = spec.priority
-        self.weight = spec.weight
-        self.serial_key = spec.serial_key
-        self.serial_id = spec.serial_id
-        self.token = self.attempts = self.failures = self.losses = 0
-        self.created_at = now
-        self.claimed_at = 0.0
-        self.run_at = now + spec.delay
-        self.deadline = None if spec.deadline is None else now + spec.deadline
-        self.reason: str | None = None
-        self.worker: int | None = None
-        self.status = SCHEDULED if spec.delay else PENDING
-
-    @property
-    def place_in_line(self) -> tuple[bool, int, int]:
-        """Those with an id first, by id, then by creation."""
-        return self.serial_id is None, self.serial_id or 0, self.id
 
 
 class Database:
@@ -412,8 +326,7 @@ class Database:
         """A housekeeping round; `judging`: may the one who asks declare others lost?"""
         promoted = self.promote_due()
         self._expire()
-        if judging:
-            promoted = self._recover() or promoted
+        promoted = self._recover(judging) or promoted
         return self.promote_serial() or promoted
 
     def promote_due(self) -> bool:
@@ -440,22 +353,23 @@ class Database:
             if row.deadline is not None and row.deadline <= now and not spared:
                 self._end(row, None, EXPIRED, "deadline passed")
 
-    def _recover(self) -> bool:
-        now = self.clock.now
-        # Nobody could renew before the server was there.
-        everybody_could_renew = now > self.up_since + LEASE or "cut off judges" in self.broken
-        gone = set()
-        for worker in self.workers.values():
-            if not worker.stopped and not worker.lost and worker.expires_at <= now and everybody_could_renew:
-                self.judge.declared(worker)
-                gone.add(worker.id)
-                worker.lost = True
-            elif worker.stopped or worker.lost:
-                gone.add(worker.id)
+    def _recover(self, judging: bool) -> bool:
+        if judging:
+            self._declare_lost()
+        gone = {worker.id for worker in self.workers.values() if worker.stopped or worker.lost}
         lost = [row for row in self.tasks.values() if row.worker in gone]
         for row in lost:
             self._lose(row)
         return bool(lost)
+
+    def _declare_lost(self) -> None:
+        now = self.clock.now
+        if now <= self.up_since + LEASE and "cut off judges" not in self.broken:
+            return  # nobody could renew before the server was there
+        for worker in self.workers.values():
+            if not worker.stopped and not worker.lost and worker.expires_at <= now:
+                self.judge.declared(worker)
+                worker.lost = True
 
     def _lose(self, row: Row) -> None:
         holder, row.worker = row.worker, None

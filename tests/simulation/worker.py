@@ -6,25 +6,19 @@ under way. What a loop does between two statements is one method here, so a cras
 
 from __future__ import annotations
 
-from collections import Counter
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from asynctaskd.scheduling.lanes import (
-    LaneState,
-    group_of,
-    settle,
-    share,
-    standings,
-    strict_cap,
-)
+from asynctaskd.scheduling.lanes import LaneState
 from asynctaskd.scheduling.leases import may_judge
 from asynctaskd.scheduling.transitions import decide
 from asynctaskd.task import ClaimedTask, Failed, Outcome, Overdue, TaskStatus, Transition, Unroutable
+from tests.simulation.claimer import Claimer
 from tests.simulation.execution import (
     COMPLETED,
     FAILED,
     GIVEN_BACK,
+    KILLED,
     LEFT_BEHIND,
     OUTCOMES,
     RELEASED,
@@ -33,23 +27,15 @@ from tests.simulation.execution import (
     Execution,
     interrupted,
 )
-from tests.simulation.model import RAISED, STALE, WRITTEN, kind_of
-from tests.simulation.process import OUTAGE, Process
-from tests.simulation.rules import DOUBT, GRACE, LAST_WORDS, LEASE, POLL
+from tests.simulation.process import OUTAGE
+from tests.simulation.rows import RAISED, STALE, WRITTEN, kind_of
+from tests.simulation.rules import GRACE, LAST_WORDS, LEASE, POLL
 from tests.simulation.rules import LEFT_BEHIND as LEFT_BEHIND_FOR
-from tests.simulation.scenario import POLICIES, WorkerSpec
-
-if TYPE_CHECKING:
-    from tests.simulation.world import World
+from tests.simulation.scenario import POLICIES
 
 
-class Worker(Process):
-    """What a process does beside keeping its lease: claim, execute, finalize, keep house, stop."""
-
-    def __init__(self, world: World, spec: WorkerSpec) -> None:
-        super().__init__(world, spec)
-        self.weights = world.scenario.weights
-        self.cap = strict_cap(spec.concurrency, spec.strict_percentage)
+class Worker(Claimer):
+    """What a process does beside keeping its lease and claiming: execute, finalize, keep house, stop."""
 
     def _begin(self) -> None:
         self.slots: list[Execution] = []
@@ -69,138 +55,6 @@ class Worker(Process):
         self._push(POLL * self.world.chance(), self._tidy)
         self._push(POLL, self._poll)
         self.step()
-
-    # -- claim
-
-    def _poll(self, _: Any) -> None:
-        self._push(POLL, self._poll)
-        self.look_everywhere = True
-        self.step()
-
-    def hear(self, label_set: str) -> None:
-        """A notice."""
-        self.announced.add(label_set)
-        self.step()
-
-    def _look(self) -> None:
-        self.look_everywhere = True
-        self.step()
-
-    @property
-    def free(self) -> int:
-        return min(self.spec.concurrency - self.running, 2 * self.spec.concurrency - len(self.slots))
-
-    def step(self, _: Any = None) -> None:
-        """Claim, if there is a reason to and nothing is in the way."""
-        if self.claiming or self.stopping or not self.held or self.free <= 0:
-            return
-        if self.look_everywhere and self.doubted:
-            self._release_orphans()
-            return
-        self._find_ready()
-        if self.world.reaches(self) and not self.world.anything_pending():
-            return  # a claim that finds nothing, without its two steps
-        self._claim()
-
-    def _release_orphans(self) -> None:
-        self.claiming = True
-        known = [one.task.id for one in self.slots]
-        worker_id = min(self.doubted)  # one that was lost since may hold some as well
-        release = _nothing if "orphans forgotten" in self.broken else self.database.release_orphans
-        arguments = (worker_id, known, self.world.clock.now)
-        self.world.call(self, release, arguments, self._released_orphans, (worker_id, self.mono()))
-
-    def _released_orphans(self, released: Any, asked: tuple[int, float]) -> None:
-        if released is OUTAGE:
-            self._claim_again_later(asked[0])
-            return
-        if asked[1] >= self.doubted[asked[0]]:
-            del self.doubted[asked[0]]
-        self.claiming = False
-        self._find_ready()
-        if self.leaving:
-            self._leave()
-        elif self.held and not self.stopping and self.free > 0:
-            self._claim()
-
-    def _find_ready(self) -> None:
-        if self.look_everywhere and self.world.reaches(self):
-            self.look_everywhere = False
-            self.ready = self.database.ready_sets(self.spec.labels)
-        for label_set in self.announced:
-            if not label_set or self.spec.labels.issuperset(label_set.split(",")):
-                self.ready.add(label_set)
-        self.announced.clear()
-
-    def _claim(self) -> None:
-        self.claiming = True
-        groups: dict[str, list[str]] = {}
-        for label_set in sorted(self.ready):
-            groups.setdefault(group_of(label_set.split(","), self.weights), []).append(label_set)
-        slots = self.free
-        quotas = share(self.lanes, self.weights, groups.keys(), slots)
-        behind = standings(self.lanes, self.weights, groups.keys())
-        shares = [
-            (label_set, group, quota, quota, self.weights[group], behind[group])
-            for group, quota in quotas.items()
-            for label_set in groups[group]
-        ]
-        strict = min(slots, max(self.cap - self.strict, 0))
-        but = [one.task.id for one in self.slots if one.has_lost_its_lease]
-        if "claims what it runs" in self.broken:
-            but = []
-        suspects = slots if "suspects together" in self.broken else int(not self.suspects)
-        self.world.call(
-            self,
-            self.database.claim,
-            (self.worker_id, self.spec.labels, strict, slots, shares, but, suspects),
-            self._claimed,
-            (self.worker_id, groups, shares, slots),
-        )
-
-    def _claim_again_later(self, worker_id: int) -> None:
-        self.doubted[worker_id] = self.mono() + DOUBT
-        self._push(self._pause(), self._after_outage)
-
-    def _after_outage(self, _: Any) -> None:
-        self.claiming = False
-        if self.leaving:
-            self._leave()
-        else:
-            self.step()
-
-    def _claimed(self, claimed: Any, plan: Any) -> None:
-        worker_id, groups, shares, slots = plan
-        if claimed is OUTAGE:
-            self._claim_again_later(worker_id)
-            return
-        self.claiming = False
-        covered = self.held and worker_id == self.worker_id
-        if not covered and "starts stale claims" not in self.broken:
-            # Lost while this was under way: others may have these already.
-            self.doubted[worker_id] = self.mono() + DOUBT
-            claimed = []
-        for task in sorted(claimed, key=_strict_first):
-            self._start(task, worker_id)
-        if self.leaving:
-            self._leave()
-        elif covered and self._settle(groups, shares, slots, claimed):
-            self._push(0.0, self.step)
-        self._leave_if_idle()
-
-    def _settle(self, groups: Any, shares: Any, slots: int, claimed: list[ClaimedTask]) -> bool:
-        group_by_set = {one[0]: one[1] for one in shares}
-        found = Counter(task.label_set for task in claimed if not task.strict and not task.is_suspect)
-        taken: Counter[str] = Counter()
-        for label_set, count in found.items():
-            taken[group_by_set[label_set]] += count
-        if len(claimed) < slots:
-            self.ready -= {
-                one[0] for one in shares if taken[one[1]] < one[2] and found[one[0]] < one[3]
-            }  # fmt: skip
-        backlog = [group for group, sets in groups.items() if not self.ready.isdisjoint(sets)]
-        self.lanes = settle(self.lanes, self.weights, taken, backlog)
-        return bool(self.ready) or len(claimed) == slots
 
     # -- execute
 
@@ -248,7 +102,9 @@ class Worker(Process):
     def _act(self, execution: Execution) -> None:
         if execution.ended:
             return
-        if execution.act == "kill":
+        if execution.act == "kill" and execution.task.is_suspect:
+            self._end(execution, KILLED)  # in a process of its own
+        elif execution.act == "kill":
             self.crash()
         elif execution.act == "transaction":
             execution.committing = True
@@ -473,13 +329,5 @@ class Worker(Process):
         self.crash()
 
 
-def _strict_first(task: ClaimedTask) -> tuple[bool, int]:
-    return not task.strict, task.id
-
-
 def _ignore(_: Any, __: Any) -> None:
     pass
-
-
-def _nothing(*_: Any) -> int:
-    return 0

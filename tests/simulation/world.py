@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from asynctaskd.task import TaskStatus
 from tests.simulation.judge import InvariantError, Judge
-from tests.simulation.model import PENDING, Clock, Database, Row
+from tests.simulation.model import Database
 from tests.simulation.process import OUTAGE, ProcessGoneError
+from tests.simulation.rows import PENDING, Clock, Row
 from tests.simulation.rules import CALL_TIMEOUT, DOUBT, LEASE
 from tests.simulation.scenario import NAMES, TRAPS, Fault, Scenario, TaskSpec
 from tests.simulation.worker import Worker
