@@ -41,8 +41,8 @@ EVERYWHERE = "*"
 # with every task would cost more than the notices it saves.
 _BUSY_AFTER = 0.1
 
-# How long after a failed call a claim whose answer got lost may still be committed, in seconds: as long as
-# the server may go on with a statement that nobody waits for.
+# How long after a claim failed it may still be committed, in seconds: as long as the server may go on with a
+# statement that nobody waits for.
 _DOUBT = 30.0
 
 
@@ -75,7 +75,8 @@ class Claimer:
         self._blocked = True
         self._next_poll = 0.0
         self._last_hungry = 0.0
-        self._doubtful_until = 0.0
+        self._doubts: dict[UUID, float] = {}  # identity → until when a claim of its may come to light
+        self._next_search = 0.0
 
     def wake(self) -> None:
         """A slot was freed. That changes nothing where the last claim had room to spare."""
@@ -102,13 +103,13 @@ class Claimer:
             try:
                 await self._step()
             except OUTAGE as error:
-                self._doubtful_until = self._now() + _DOUBT
                 await backoff.wait(error)
             else:
                 backoff.reset()
 
     async def _step(self) -> None:
         self._wake.clear()
+        await self._find_lost_claims()
         if not self._lease.is_held or not self._slots.free:
             await self._rest(_BUSY_AFTER)
         elif await self._claim():
@@ -142,18 +143,22 @@ class Claimer:
         slots = self._slots.free
         shares = self._shares(groups, slots)
         worker_id = self._lease.worker_id
-        claimed = await self._store.claim(
-            worker_id,
-            self._lease.labels,
-            strict=min(slots, max(self._strict_cap() - self._slots.strict, 0)),
-            slots=slots,
-            shares=shares,
-            but=[execution.task.id for execution in self._slots if execution.has_lost_its_lease],
-            suspects=int(not self._slots.suspects),
-        )
+        try:
+            claimed = await self._store.claim(
+                worker_id,
+                self._lease.labels,
+                strict=min(slots, max(self._strict_cap() - self._slots.strict, 0)),
+                slots=slots,
+                shares=shares,
+                but=[execution.task.id for execution in self._slots if execution.has_lost_its_lease],
+                suspects=int(not self._slots.suspects),
+            )
+        except OUTAGE:
+            self._doubt(worker_id)
+            raise
         if not self._lease.covers(worker_id):
             # Lost while this was under way: others may have these already.
-            self._doubtful_until = self._now() + _DOUBT
+            self._doubt(worker_id)
             return False
         for task in sorted(claimed, key=_strict_first):
             self._start(task)
@@ -165,18 +170,34 @@ class Claimer:
             self._look_everywhere = False
             self._announced.clear()
             self._next_poll = self._now() + self._poll_interval
-            if self._now() < self._doubtful_until:
-                await self._release_orphans()
             self._ready = set(await self._store.ready_sets(self._lease.labels))
         self._ready |= {label_set for label_set in self._announced if self._may_run(label_set)}
         self._announced.clear()
 
-    async def _release_orphans(self) -> None:
+    def _doubt(self, worker_id: UUID) -> None:
+        """A claim may have been committed under this identity without an answer."""
+        self._doubts[worker_id] = self._now() + _DOUBT
+
+    async def _find_lost_claims(self) -> None:
+        """Once a poll, slots or none: put back what was claimed in doubt, until none can come any more."""
+        if not self._doubts or self._now() < self._next_search:
+            return
+        self._next_search = self._now() + self._poll_interval
+        for worker_id, until in tuple(self._doubts.items()):
+            asked_at = self._now()
+            await self._release_orphans(worker_id)
+            if asked_at >= until:
+                del self._doubts[worker_id]
+
+    async def _release_orphans(self, worker_id: UUID) -> None:
         # This loop alone claims: what the database says is ours and the slots don't know got lost on its way.
+        # Should this be executed late itself, it must not put back what is claimed meanwhile.
+        as_of = await self._store.clock()
         known = [execution.task.id for execution in self._slots]
-        released = await self._store.release_orphans(self._lease.worker_id, known)
+        released = await self._store.release_orphans(worker_id, known, as_of)
         if released:
-            emit("claim.lost", worker_id=self._lease.worker_id, tasks=released)
+            self._look_everywhere = True
+            emit("claim.lost", worker_id=worker_id, tasks=released)
 
     def _groups(self) -> dict[str, list[str]]:
         """Group → its label sets, of those believed to hold something."""

@@ -188,9 +188,14 @@ class Store:
         )
         return [ClaimedTask(*row) for row in rows]
 
-    async def release_orphans(self, worker_id: UUID, known: Sequence[int]) -> int:
-        """Put back what a worker holds beside the ids it knows; returns how many."""
-        return int(await self._value("release_orphans", worker_id, known))
+    async def clock(self) -> datetime:
+        """The time by the database's clock."""
+        moment: datetime = await self._value("clock")
+        return moment
+
+    async def release_orphans(self, worker_id: UUID, known: Sequence[int], as_of: datetime) -> int:
+        """Put back what a worker holds since `as_of` or longer beside the ids it knows; returns how many."""
+        return int(await self._value("release_orphans", worker_id, known, as_of))
 
     async def ready_sets(self, labels: Sequence[str]) -> list[str]:
         """The label sets of the normal lane with something ready for a worker of these labels."""

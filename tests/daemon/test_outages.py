@@ -154,3 +154,69 @@ async def test_a_schema_that_is_missing_ends_the_daemon_with_its_error(app, daem
     await tables.execute("DROP SCHEMA asynctaskd CASCADE")
     with pytest.raises(SchemaVersionError):
         await asyncio.wait_for(daemon_of(app).run(), 20)
+
+
+async def test_a_claim_whose_answer_got_lost_is_put_back_though_the_slots_are_taken_meanwhile(
+    app, running, client, tables, wait, monkeypatch
+):
+    from asynctaskd.daemon import claim as claiming
+    from asynctaskd.errors import DatabaseUnavailableError
+    from asynctaskd.postgres.store import Store
+
+    claim, release, lost, go_on = Store.claim, Store.release_orphans, [], asyncio.Event()
+
+    async def unanswered(self, *args, **kwargs):
+        claimed = await claim(self, *args, **kwargs)
+        if claimed and not lost:
+            lost.append(claimed[0].id)
+            raise DatabaseUnavailableError("the answer got lost")
+        return claimed
+
+    async def refused(self, *args):
+        if len(lost) == 1:
+            lost.append(await client.enqueue("long"))
+            raise DatabaseUnavailableError("not yet")
+        return await release(self, *args)
+
+    @app.task("first")
+    async def first() -> None: ...
+
+    @app.task("long")
+    async def long() -> None:
+        await go_on.wait()
+
+    monkeypatch.setattr(Store, "claim", unanswered)
+    monkeypatch.setattr(Store, "release_orphans", refused)
+    monkeypatch.setattr(claiming, "_DOUBT", 0.0)  # over long before a slot is free
+    async with running(app, concurrency=1, **QUICK | {"poll_interval": "1s"}):
+        first_id = await client.enqueue("first")
+        await tables.until(
+            "SELECT array_agg(status ORDER BY id) = '{pending,running}' FROM asynctaskd.tasks WHERE id >= $1",
+            first_id,
+        )
+        go_on.set()
+        done = await wait(first_id)
+    assert (done.attempts, done.losses) == (1, 0)
+    assert await tables.events(first_id) == ["released"]
+
+
+async def test_releasing_orphans_late_spares_what_was_claimed_since(
+    app, running, client, tables, database, wait
+):
+    from asynctaskd.postgres.store import Store
+
+    go_on = asyncio.Event()
+
+    @app.task("hold")
+    async def hold() -> None:
+        await go_on.wait()
+
+    store = await Store.open(database.dsn, schema="asynctaskd", connections=1)
+    async with running(app, **QUICK) as worker:
+        before = await store.clock()
+        task_id = await client.enqueue("hold")
+        await tables.until("SELECT status = 'running' FROM asynctaskd.tasks WHERE id = $1", task_id)
+        assert await store.release_orphans(worker.worker_id, [], before) == 0
+        go_on.set()
+        assert (await wait(task_id)).attempts == 1
+    await store.close()

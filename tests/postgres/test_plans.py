@@ -214,7 +214,7 @@ async def ten_lost(store: Store, connection: Connection) -> Awaitable[object]:
 
 
 async def no_orphan(store: Store, connection: Connection) -> Awaitable[object]:
-    return store.release_orphans(WORKER, await running(connection))
+    return store.release_orphans(WORKER, await running(connection), await store.clock())
 
 
 async def free_a_line(connection: Connection) -> None:
