@@ -57,6 +57,7 @@ class Claimer:
         slots: Slots,
         *,
         start: Callable[[ClaimedTask], None],
+        hears: Callable[[], bool],
         poll_interval: float,
     ) -> None:
         self._store = store
@@ -64,6 +65,7 @@ class Claimer:
         self._steering = steering
         self._slots = slots
         self._start = start
+        self._hears = hears
         self._poll_interval = poll_interval
         self._wake = asyncio.Event()
         self._stopping = False
@@ -114,7 +116,7 @@ class Claimer:
             await self._rest(_BUSY_AFTER)
         elif await self._claim():
             return
-        elif self._is_idle:
+        elif self._is_idle or not self._hears():
             await self._rest(max(self._next_poll - self._now(), 0.0))
         else:
             # Say so first and look once more: whoever commits from now on speaks.

@@ -200,6 +200,7 @@ class Daemon:
             self._steering,
             self._slots,
             start=self._executor.start,
+            hears=self._listener.up.is_set,
             poll_interval=self._poll_interval,
         )
 

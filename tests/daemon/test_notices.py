@@ -79,6 +79,16 @@ async def test_without_listening_the_poll_finds_tasks(app, running, client, wait
     assert recorder.all("listener.up") == []
 
 
+async def test_a_worker_that_does_not_listen_asks_nobody_to_speak(app, running, client, wait, tables):
+    @app.task("one")
+    async def one() -> None: ...
+
+    async with running(app, poll_interval="20ms", listen="off"):
+        for _ in range(3):
+            await wait(await client.enqueue("one"))
+        assert await tables.value("SELECT idle FROM asynctaskd.workers") is False
+
+
 async def test_a_serial_line_moves_on_without_a_poll(app, running, client, wait, tables, recorder):
     async with running(app, poll_interval=SELDOM):
         await recorder.wait_for("listener.up")

@@ -17,6 +17,7 @@ ENQUEUE = re.compile(r"\.enqueue\(")
 COMMIT = re.compile(r"^COMMIT", re.IGNORECASE)
 
 _READY_FOR_QUERY = b"Z\x00\x00\x00\x05"
+_NO_ROWS = b"2\x00\x00\x00\x04C"  # bound, and complete already
 
 
 class Proxy:
@@ -29,7 +30,8 @@ class Proxy:
         self._url = urlsplit(dsn)
         self._through = asyncio.Event()
         self._through.set()
-        self._wanted: tuple[re.Pattern[str], str, str] | None = None
+        self._order: tuple[re.Pattern[str], str, str] | None = None
+        self._wanted = self._order
         self._carriers: set[asyncio.Task[None]] = set()
         self.lost = asyncio.Event()
 
@@ -64,9 +66,9 @@ class Proxy:
     ) -> None:
         """Lose the next such statement or, once the server has done it, its answer.
 
-        Then reset that connection, or silence all of them.
+        Then reset that connection, or silence all of them. An answer that says that nothing was done passes.
         """
-        self._wanted = statement, what, then
+        self._wanted = self._order = statement, what, then
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
@@ -90,6 +92,9 @@ class Proxy:
             return None
         (_, what, self._then), self._wanted = self._wanted, None
         return what
+
+    def lose_the_next(self) -> None:
+        self._wanted = self._order
 
     async def note_loss(self) -> None:
         self.lost.set()
@@ -165,6 +170,9 @@ class _Connection:
         tail = b""
         with suppress(OSError):
             while data := await self._server.read(65536):
+                if self._losing and data.startswith(_NO_ROWS):
+                    self._losing = False
+                    self._proxy.lose_the_next()
                 if not self._losing:
                     await self._proxy.passage()
                     self._to_client.write(data)
