@@ -356,7 +356,9 @@ async def test_the_second_signal_puts_running_tasks_back_at_once(run, connection
         parent.process.terminate()
         assert await parent.ended() == 0
     assert (await client.get_task(task_id)).status == "pending"
-    assert await events(connection, task_id) == [("released", None)]
+    # Twice where a claim of the other worker was under way: what it brings is put back too.
+    # Twice where a claim of the other worker was under way: what it brings is put back too.
+    assert set(await events(connection, task_id)) == {("released", None)}
 
 
 async def test_the_third_signal_ends_all_hard_and_still_puts_back_what_they_held(run, connection, started):

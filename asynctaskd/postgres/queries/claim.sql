@@ -29,7 +29,7 @@ WITH RECURSIVE strict_sets (label_set) AS (
 ), suspect AS MATERIALIZED (
     SELECT id FROM asynctaskd.tasks
     WHERE status = 'pending' AND losses = 2 AND string_to_array(label_set, ',') <@ $2::text[]
-      AND id <> ALL ($11::bigint[])
+      AND (priority = 0 OR (SELECT count(*) FROM strict) < $3) AND id <> ALL ($11::bigint[])
     ORDER BY id LIMIT least($12, $4 - (SELECT count(*) FROM strict)) FOR UPDATE SKIP LOCKED
 ), ranked AS MATERIALIZED (
     SELECT found.id, wanted.label_set, wanted.quota, wanted.weight, wanted.standing,

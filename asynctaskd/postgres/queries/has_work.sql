@@ -30,7 +30,8 @@ SELECT EXISTS (SELECT FROM asynctaskd.tasks WHERE worker_id = $1)
     OR EXISTS (SELECT FROM normal WHERE string_to_array(label_set, ',') <@ $2::text[])
     OR EXISTS (SELECT FROM strict WHERE string_to_array(label_set, ',') <@ $2::text[])
     OR EXISTS (SELECT FROM asynctaskd.tasks
-               WHERE status = 'pending' AND losses = 2 AND string_to_array(label_set, ',') <@ $2::text[])
+               WHERE status = 'pending' AND losses = 2 AND ($3 OR priority = 0)
+                 AND string_to_array(label_set, ',') <@ $2::text[])
     OR EXISTS (SELECT FROM lines WHERE serial_key IS NOT NULL AND (
                    SELECT head.id FROM asynctaskd.tasks AS head
                    WHERE head.serial_key = lines.serial_key AND head.status IN ('pending', 'scheduled', 'running')
