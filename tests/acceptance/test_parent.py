@@ -357,7 +357,6 @@ async def test_the_second_signal_puts_running_tasks_back_at_once(run, connection
         assert await parent.ended() == 0
     assert (await client.get_task(task_id)).status == "pending"
     # Twice where a claim of the other worker was under way: what it brings is put back too.
-    # Twice where a claim of the other worker was under way: what it brings is put back too.
     assert set(await events(connection, task_id)) == {("released", None)}
 
 

@@ -383,3 +383,17 @@ async def test_a_worker_wakes_all_tasks_that_waited_for_somebody_to_know_their_n
         )
         == 5000
     )
+
+
+async def test_a_suspect_of_the_strict_lane_keeps_to_its_share(app, running, client, tables, wait):
+    @app.task("one")
+    async def one() -> None: ...
+
+    suspect = await client.enqueue("one", priority=5)
+    await tables.execute("UPDATE asynctaskd.tasks SET losses = 2")
+    async with running(app, max_strict_percentage=0, poll_interval="20ms"):
+        for _ in range(3):  # each is claimed by a look at suspects too
+            await wait(await client.enqueue("one"))
+        assert (await tables.task(suspect))["status"] == "pending"
+    async with running(app):
+        await wait(suspect)
