@@ -23,6 +23,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
 import pytest
+from hypothesis import settings
 
 from asynctaskd.postgres import embedded
 
@@ -34,6 +35,10 @@ PREFIX = "asynctaskd_test_"
 
 LEFT_OVER = 6 * 3600
 """Seconds after which a database belongs to a run that was killed. No run takes so long."""
+
+# A busy machine makes an example slow, not wrong.
+settings.register_profile("asynctaskd", deadline=None)
+settings.load_profile("asynctaskd")
 
 _home = pytest.StashKey[Path]()
 _numbers = count(1)

@@ -122,7 +122,7 @@ class Parent:
             emit("child.died", child=child.pid, cause=child.obituary(code), seconds_to_restart=pause)
             await wait_for(self._stopping, pause)
             if self._stopping.is_set():
-                return self._verdict(code)
+                return ExitCode.FINE  # it died before, and what it held is put back
 
     async def _see_through(self, child: Child) -> int:
         """To its end; what it held, if it ever held anything, is put back from then on."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections import Counter
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated
 from uuid import UUID
@@ -67,15 +66,15 @@ async def _release(
         gone = [one for one, fate in found if fate is Fate.GONE]
         believed = [one for one, fate in found if fate is Fate.UNKNOWN and force]
         tasks = await _put_back(store, gone, death_told_by_systemd(os.environ) or "its process is gone")
-        tasks += await _put_back(store, believed, "an operator said that it is gone")
+        tasks |= await _put_back(store, believed, "an operator said that it is gone")
     finally:
         await store.close()
     refused = [_refusal(one, fate) for one, fate in found if one not in (*gone, *believed)]
-    return [_row(one, tasks[one.id]) for one in (*gone, *believed)], refused
+    return [_row(one, tasks.get(one.id, 0)) for one in (*gone, *believed)], refused
 
 
-async def _put_back(store: Store, workers: list[Namesake], because: str) -> Counter[UUID]:
-    return await put_back(store, [one.id for one in workers], because) if workers else Counter()
+async def _put_back(store: Store, workers: list[Namesake], because: str) -> dict[UUID, int]:
+    return await put_back(store, [one.id for one in workers], because) if workers else {}
 
 
 def _row(worker: Namesake, tasks: int) -> dict[str, object]:

@@ -7,7 +7,9 @@ from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any, cast
 
 from asynctaskd.errors import DatabaseUnavailableError, InvalidInputError, LeaseLostError
+from asynctaskd.postgres.connection import limited
 from asynctaskd.postgres.driver import CONNECTION_LOSS, translated
+from asynctaskd.postgres.sessions import HOT, LONG
 from asynctaskd.task import TaskStatus, Transition
 
 if TYPE_CHECKING:
@@ -47,7 +49,7 @@ class Transactions:
                 yield connection
                 written = execution.definition.dump_result(result())
                 await end(Transition(TaskStatus.COMPLETED, result=written))
-        except CONNECTION_LOSS:
+        except (*CONNECTION_LOSS, DatabaseUnavailableError):
             execution.was_cut_off = True
             raise
         finally:
@@ -78,17 +80,30 @@ class Transactions:
                 await connection.execute(_LIMIT_SILENCE)
 
             transaction = connection.transaction(isolation="read_committed")
-            await transaction.start()
+            await self._begin(connection, transaction)
             try:
                 yield connection, end
             except BaseException:
-                await _roll_back(transaction)
+                await _roll_back(connection, transaction)
                 raise
-            await self._commit(execution, transaction, written)
+            await self._commit(execution, connection, transaction, written)
 
-    async def _commit(self, execution: Execution, transaction: Transaction, written: list[str]) -> None:
+    async def _begin(self, connection: asyncpg.Connection, transaction: Transaction) -> None:
         try:
-            await transaction.commit()
+            await limited(connection, transaction.start(), HOT)
+        except (*CONNECTION_LOSS, DatabaseUnavailableError):
+            await self._pool.expire_connections()  # the others have probably died of the same
+            raise
+
+    async def _commit(
+        self,
+        execution: Execution,
+        connection: asyncpg.Connection,
+        transaction: Transaction,
+        written: list[str],
+    ) -> None:
+        try:
+            await limited(connection, transaction.commit(), LONG)
         except BaseException as error:
             # The answer to COMMIT may have got lost, or this task been cancelled while waiting for it: ask.
             execution.stored = bool(written) and await self._store.was_committed(written[0])
@@ -108,7 +123,7 @@ class Transactions:
             )
 
 
-async def _roll_back(transaction: Transaction) -> None:
+async def _roll_back(connection: asyncpg.Connection, transaction: Transaction) -> None:
     # Where the connection broke there is nothing to roll back, and that error is on its way already.
     with suppress(DatabaseUnavailableError), translated():
-        await transaction.rollback()
+        await limited(connection, transaction.rollback(), HOT)

@@ -281,9 +281,9 @@ class Store:
         """
         return [row[0] for row in await self._fetch("declare_lost", worker_ids, because)]
 
-    async def is_held(self, worker_ids: Sequence[UUID]) -> bool:
-        """Whether any of these workers holds a task."""
-        return bool(await self._value("is_held", worker_ids))
+    async def held_by(self, worker_ids: Sequence[UUID]) -> dict[UUID, int]:
+        """How many tasks each of these workers holds; who holds none is left out."""
+        return {row[0]: row[1] for row in await self._fetch("held_by", worker_ids)}
 
     async def namesakes(self, name: UUID) -> list[Namesake]:
         """The workers of a name (worker.id) that neither stopped nor are known to be lost."""

@@ -74,15 +74,18 @@ def stale_never_accepted(history: History, verdict: Verdict) -> None:
         end = story.finish if claim.left.op == "delete" else None
         if end is None and not told & {"retried", "snoozed"}:
             continue
-        if "quarantined" in told:
-            continue  # it ran in a process of its own, if at all, and that died over it
         verdict.judged += 1
         ended = [one for one in claim.executions if _has_ended(one, claim.left_at)]
         if end is not None and not claim.executions and end.status == "completed":
             verdict.about(claim, "completed, though its handler never started", by_process=claim.left.process)
-        elif claim.executions and not ended:
+        elif claim.executions and not ended and not _has_died(claim, told):
             ends = [one.end for one in claim.executions]
             verdict.about(claim, "was settled while its handler ran", ends=ends, by=claim.left.process)
+
+
+def _has_died(claim: Claim, told: set[str]) -> bool:
+    """Whether it was quarantined because the process of its own that it ran in was seen to die."""
+    return "quarantined" in told and all(one.end is None for one in claim.executions)
 
 
 def _has_ended(execution: Execution, by: float) -> bool:

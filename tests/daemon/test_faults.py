@@ -239,3 +239,29 @@ async def enqueue_when_possible(client: Client) -> int:
             return await client.enqueue("one")
         except DatabaseUnavailableError:
             await asyncio.sleep(0.01)
+
+
+async def test_a_hook_whose_connection_fell_silent_before_it_began(
+    app, running, proxy, client, tables, recorder, soon
+):
+    entered, go_on = asyncio.Event(), asyncio.Event()
+
+    @app.task("ship")
+    async def ship() -> None:
+        entered.set()
+        await soon(go_on)
+        raise FatalTaskError("no stock")
+
+    @ship.on_failed
+    async def ship_failed(params, failure, tx) -> None:
+        await tx.execute("SELECT 1")
+
+    async with running(app, url=proxy.dsn, lease="1m"):
+        task_id = await client.enqueue("ship")
+        await soon(entered)
+        proxy.silence()
+        go_on.set()
+        await recorder.wait_for("database.lost", station="finalize")
+        proxy.restore()
+        await tables.until_status(task_id, "failed")
+    assert await tables.events(task_id) == ["failed"]

@@ -19,7 +19,7 @@ IDLE = "SELECT count(*) = $1 FROM asynctaskd.workers WHERE idle"
 
 
 @pytest.fixture
-def crossing(monkeypatch):
+def crossing(monkeypatch, pool):
     """The first claim that takes anything commits when a claim of the other worker came back with nothing.
 
     Arm it with `crossing.set()` when both are idle; without it the two would only sometimes meet.
@@ -30,7 +30,7 @@ def crossing(monkeypatch):
     async def crossed(self: Store, name: str, *arguments: object) -> list[asyncpg.Record]:
         if name != "claim" or not armed.is_set() or met.is_set():
             return await fetch(self, name, *arguments)
-        async with self._pool.acquire() as connection, connection.transaction():
+        async with pool.acquire() as connection, connection.transaction():
             async with turn:  # whoever comes second finds locked what the first has found
                 rows = await connection.fetch(query(name, self._schema), *arguments)
                 comes_first = bool(rows) and not first
