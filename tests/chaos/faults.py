@@ -164,16 +164,20 @@ class Breaker:
     async def _half_open(self, event: Event) -> None:
         worker = self._worker(event)
         frozen = worker.proxy.freeze(event.number)
-        began = time.monotonic()
         for number, connection in enumerate(frozen):
             name, pid = f"{event.number}.{number}", connection.pid or worker.pid
-            last = connection.last_statement[:100]
-            self._journal.fault(event.number, "half_open", pid=pid, conn=name, last=last)
+            last = connection.last_statement
+            # The connections of hooks and ctx.transaction() are reset when they come back to their pool.
+            idle = "RESET ALL" in last or "own_session" in last
+            self._journal.fault(event.number, "half_open", pid=pid, conn=name, last=last[:100], idle=idle)
             self._watch(self._until_found(event, worker, connection, name))
         await asyncio.sleep(event.seconds)
         for number, connection in enumerate(frozen):
-            if connection.asked_at < began and not connection.left.is_set():
-                self._journal.event("unused", event.number, conn=f"{event.number}.{number}")
+            name = f"{event.number}.{number}"
+            if connection.asked_at is not None:
+                self._journal.event("asked", event.number, conn=name, at=connection.asked_at)
+            elif not connection.left.is_set():
+                self._journal.event("unused", event.number, conn=name)
             connection.cut()
         self._journal.event("over", event.number, pid=worker.pid)
 
@@ -195,13 +199,15 @@ class Breaker:
             return
         pid = worker.pid
         self._journal.fault(event.number, "listen_broken", pid=pid, how="deaf")
-        self._watch(self._until_listening(event, worker, pid))
+        self._watch(self._until_listening(event, worker, pid, set()))
         await asyncio.sleep(event.seconds)
         for connection in frozen:
             connection.cut()
 
-    async def _until_listening(self, event: Event, worker: Worker, pid: int | None) -> None:
-        while worker.pid == pid and not worker.proxy.listens:
+    async def _until_listening(
+        self, event: Event, worker: Worker, pid: int | None, before: set[Connection]
+    ) -> None:
+        while worker.pid == pid and not worker.proxy.listeners - before:
             await asyncio.sleep(0.05)
         self._journal.event("over", event.number, pid=pid)
 
@@ -281,7 +287,7 @@ class Breaker:
             f" AND pid <> pg_backend_pid() AND ({condition}) ORDER BY random() LIMIT $1) AS chosen"
         )
         async with self._server_is_busy:
-            listening = [worker for worker in self._fleet.workers.values() if worker.proxy.listens]
+            listening = {worker.name: worker.proxy.listeners for worker in self._fleet.workers.values()}
             self._journal.fault(event.number, "terminate_backend", which=event.kind)
             try:
                 connection = await asyncpg.connect(self._servers.dsn, timeout=_STATEMENT_LIMIT)
@@ -291,9 +297,10 @@ class Breaker:
                 self._skip(event, f"the database was away: {error!r}")
                 return
         if event.kind != "backends_one":
-            for worker in listening:
+            for worker in self._fleet.workers.values():
                 self._journal.fault(event.number, "listen_broken", pid=worker.pid, how="terminated")
-                self._watch(self._until_listening(event, worker, worker.pid))
+                before = listening[worker.name]
+                self._watch(self._until_listening(event, worker, worker.pid, before))
 
     async def _server_crash(self, event: Event) -> None:
         async with self._server_is_busy:

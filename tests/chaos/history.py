@@ -140,6 +140,7 @@ class Fault:
     over: float | None = None
     found: float | None = None
     unused: bool = False  # nobody wanted anything of the silent connection
+    asked: float | None = None  # when somebody first did
 
     @property
     def connection(self) -> str | None:
@@ -299,7 +300,7 @@ class History:
                 self.faults.append(fault)
                 if fault.number is not None:
                     by_number[fault.number].append(fault)
-            elif line.get("event") in ("over", "accepting", "found", "unused"):
+            elif line.get("event") in ("over", "accepting", "found", "unused", "asked"):
                 _mend(by_number[line["n"]], line)
             elif line.get("event") == "exited":
                 self.exits[line["pid"]] = line["at"]
@@ -432,6 +433,8 @@ def _mend(faults: list[Fault], line: dict[str, Any]) -> None:
             fault.found = line["at"] if fault.found is None else fault.found
         elif line["event"] == "unused":
             fault.unused = True
+        elif line["event"] == "asked":
+            fault.asked = line["at"]
         else:
             fault.over = line["at"]
 

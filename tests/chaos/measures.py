@@ -187,13 +187,17 @@ def _claiming_again(history: History) -> Iterator[float]:
 
 
 def _found(history: History) -> Iterator[float]:
-    """Until the worker gave the silent connection up; where it never did, as long as it was silent."""
+    """Until the worker gave the silent connection up; where it never did, as long as it was silent.
+
+    An idle connection of hooks and ctx.transaction() is found by whoever wants it first: counted from there.
+    """
     for fault in history.faults:
         if fault.kind != "half_open" or fault.unused or (fault.over is None and fault.found is None):
             continue
         until = fault.over if fault.found is None else fault.found
         if fault.found is not None or _lived(history, fault.pid, (fault.at, until)):
-            yield until - fault.at
+            began = fault.asked if fault.facts.get("idle") and fault.asked is not None else fault.at
+            yield until - began
 
 
 def _lived(history: History, pid: int | None, span: Span) -> bool:

@@ -100,7 +100,7 @@ class Connection:
         self.gate = _Gate()
         self.listens = False
         self.last_statement = ""
-        self.asked_at = 0.0  # when the client last sent something, by the monotonic clock
+        self.asked_at: float | None = None  # when the client first wanted something of it since it is silent
         self.was_cut = False  # by us
         self.pid: int | None = None  # the client's, where it says so
         self.left = asyncio.Event()  # the client closed it, whether or not anything gets through
@@ -140,7 +140,7 @@ class Connection:
                 while True:
                     head = await self._from_client.readexactly(5)
                     body = await self._from_client.readexactly(int.from_bytes(head[1:], "big") - 4)
-                    self.asked_at = time.monotonic()
+                    self.asked_at = self.asked_at or time.time()
                     self._requests.put_nowait((head, body))
         finally:
             self.left.set()
@@ -294,6 +294,7 @@ class Proxy:
         chosen = [one for one in self._connections if only(one) and not one.left.is_set()]
         for connection in chosen:
             connection.gate.shut(reason)
+            connection.asked_at = None
         return chosen
 
     def lose(self, what: str, lose: Literal["request", "reply"], then: Then) -> Loss:
@@ -321,9 +322,9 @@ class Proxy:
         return list(self._connections)
 
     @property
-    def listens(self) -> bool:
-        """Whether a LISTEN has gone through on a connection that is open and not silent."""
-        return any(one.listens and one.gate.is_open for one in self._connections)
+    def listeners(self) -> set[Connection]:
+        """The connections on which a LISTEN has gone through, and which are open and not silent."""
+        return {one for one in self._connections if one.listens and one.gate.is_open}
 
     async def _listen(self) -> None:
         self._server = await asyncio.start_server(self._on_connection, sock=self._socket, backlog=128)

@@ -209,8 +209,8 @@ async def test_a_loss_that_found_nothing_can_be_forgotten(dial, proxy, numbers):
 
 async def test_a_listener_is_known_as_one_until_it_falls_silent(dial, proxy):
     connection = await dial()
-    assert not proxy.listens
+    assert not proxy.listeners
     await connection.add_listener("somewhere", lambda *_: None)
-    assert proxy.listens
+    assert proxy.listeners
     proxy.freeze("a", lambda one: one.listens)
-    assert not proxy.listens
+    assert not proxy.listeners
