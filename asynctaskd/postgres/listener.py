@@ -25,6 +25,8 @@ _LONGEST_PAUSE = 2.0
 # Of the server's queue of notices. When it is full, whoever sends a notice can't commit.
 _CROWDED = 0.1
 
+_PROBE = "SELECT pg_notify($1, ''), pg_notification_queue_usage()"
+
 _POOLED = (
     "a pooler stands between, which can't pass on notices: set database.listen_url to a URL past it, "
     "or database.listen = off"
@@ -105,7 +107,6 @@ class Listener:
 
     async def _watch(self, connection: Connection) -> None:
         while True:
-            await self._look_at_queue(connection)
             await self._probe(connection)
             try:
                 async with asyncio.timeout(PROBE_INTERVAL):
@@ -115,20 +116,15 @@ class Listener:
             emit("listener.lost", error="the server closed the connection", retry_in=0.0)
             return
 
-    async def _look_at_queue(self, connection: Connection) -> None:
-        # Asking also makes the server forget what all have heard. Once its queue is full, nothing else does.
+    async def _probe(self, connection: Connection) -> None:
+        # A frozen backend or a deaf proxy looks alive from here; only a notice that comes back proves it.
+        # Asking for the usage makes the server forget what all have heard: a full queue doesn't by itself.
+        self._echo.clear()
         with translated():
-            asking = connection.fetchval("SELECT pg_notification_queue_usage()")
+            asking = connection.fetchval(_PROBE, self._probe_channel, column=1)
             usage = await limited(connection, asking, PROBE_TIMEOUT)
         if usage > _CROWDED:
             emit("notices.crowded", usage=usage)
-
-    async def _probe(self, connection: Connection) -> None:
-        # A frozen backend or a deaf proxy looks alive from here; only a notice that comes back proves it.
-        self._echo.clear()
-        with translated():
-            asking = connection.execute("SELECT pg_notify($1, '')", self._probe_channel)
-            await limited(connection, asking, PROBE_TIMEOUT)
         try:
             async with asyncio.timeout(PROBE_TIMEOUT):
                 await self._echo.wait()

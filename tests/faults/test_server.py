@@ -114,7 +114,7 @@ async def test_a_worker_lives_through_a_full_queue_of_notices_and_has_the_server
         async with full_queue(own_server):
             go_on.touch()  # its first attempt fails, and the retry would be announced
             await process.until_logged("database.lost")
-            await process.until_logged("notices.crowded")
+            await process.until_logged("listener.lost")
         done = await client.wait(task_id, timeout="30s")
         await process.until_logged("database.restored")
     assert (done.attempts, done.losses) == (2, 0)

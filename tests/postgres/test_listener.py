@@ -109,6 +109,17 @@ async def test_its_own_probe_is_no_notice(
 
 
 @pytest.mark.usefixtures("no_pauses")
+async def test_it_warns_when_the_queue_of_notices_fills(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: asyncio.Queue[Mapping[str, Any]] = asyncio.Queue()
+    detach = attach(lambda _, facts: told.put_nowait(facts), "notices.crowded")
+    monkeypatch.setattr(module, "_CROWDED", -1.0)
+    async with listening(database.dsn):
+        assert (await told.get())["usage"] >= 0
+    detach()
+
+
 async def test_it_comes_back_when_its_backend_is_terminated(
     database: Database, connection: Connection
 ) -> None:
