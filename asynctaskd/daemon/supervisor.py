@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import TYPE_CHECKING
 
 from asynctaskd.client import Client
@@ -37,9 +38,11 @@ from asynctaskd.telemetry.events import emit
 from asynctaskd.version import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Awaitable, Callable, Coroutine
     from typing import Any
     from uuid import UUID
+
+    import asyncpg
 
     from asynctaskd.config import DaemonConfig
     from asynctaskd.definitions.registry import App
@@ -143,65 +146,72 @@ class Daemon:
         return False
 
     async def _build(self, stack: AsyncExitStack) -> None:
+        """Open the connections and put the stations together, each before those that need it."""
         config = self._config.worker
-        schema = self._config.database.schema_name
-        self._store = await Store.open(self._dsn, schema=schema)
+        self._store = await self._open_store()
         stack.push_async_callback(self._store.close)
         pool = await open_pool(self._dsn, size=self._config.database.pool_size)
         stack.callback(pool.terminate)
         self._lease_end = SharedInstant()
         stack.callback(self._lease_end.close)
         transactions = Transactions(pool, self._store)
-        client = Client(pool, self._app, schema=schema)
 
-        self._housekeeper = Housekeeper(
+        self._slots = Slots(config.concurrency, freed=self._on_freed)
+        self._steering = Steering(self._store, own_strict_percentage=config.max_strict_percentage)
+        self._lease = Lease(
+            worker_row(self._app, config),
+            lost=lambda: self._interrupt(Interruption.LEASE_LOST),
+            end=self._lease_end,
+        )
+        self._housekeeper = self._make_housekeeper()
+        self._finalizer = self._make_finalizer(transactions)
+        self._executor = self._make_executor(transactions, pool)
+        stack.callback(self._executor.close)
+        self._keeper = self._make_keeper()
+        self._listener = self._make_listener()
+        self._claimer = self._make_claimer()
+
+    def _open_store(self, **options: Any) -> Awaitable[Store]:
+        return Store.open(self._dsn, schema=self._config.database.schema_name, **options)
+
+    def _make_housekeeper(self) -> Housekeeper:
+        return Housekeeper(
             self._store,
             list(self._app.definitions),
             look=self._look,
             poll_interval=self._poll_interval,
-            lease=config.lease.total_seconds(),
+            lease=self._config.worker.lease.total_seconds(),
         )
-        self._slots = Slots(config.concurrency, freed=self._on_freed)
-        self._steering = Steering(self._store, own_strict_percentage=config.max_strict_percentage)
-        self._finalizer = Finalizer(
+
+    def _make_finalizer(self, transactions: Transactions) -> Finalizer:
+        return Finalizer(
             self._store,
             self._slots,
             FailureHooks(self._app, transactions, self._store),
             promoted=self._look,
             expect=self._housekeeper.expect,
         )
-        self._executor = Executor(
+
+    def _make_executor(self, transactions: Transactions, pool: asyncpg.Pool) -> Executor:
+        return Executor(
             self._app,
             self._slots,
             transactions,
-            client,
+            Client(pool, self._app, schema=self._config.database.schema_name),
             finish=self._finalizer.put,
             isolation=self._make_isolation(),
         )
-        stack.callback(self._executor.close)
-        self._lease = Lease(
-            worker_row(self._app, config),
-            lost=lambda: self._interrupt(Interruption.LEASE_LOST),
-            end=self._lease_end,
-        )
-        self._keeper = LeaseKeeper(
+
+    def _make_keeper(self) -> LeaseKeeper:
+        config = self._config.worker
+        return LeaseKeeper(
             self._lease,
             self._steering,
             self._slots,
-            open_store=lambda: Store.open(self._dsn, schema=schema, connections=1),
+            open_store=partial(self._open_store, connections=1),
             renew_interval=config.renew_interval.total_seconds(),
             stall_limit=config.stall_limit.total_seconds(),
             end_process=self._end_process,
-        )
-        self._listener = self._make_listener()
-        self._claimer = Claimer(
-            self._store,
-            self._lease,
-            self._steering,
-            self._slots,
-            start=self._executor.start,
-            hears=self._listener.up.is_set,
-            poll_interval=self._poll_interval,
         )
 
     async def _is_alone(self) -> bool:
@@ -253,6 +263,17 @@ class Daemon:
             [f"{self._config.database.schema_name}_ready"],
             hear=lambda _, label_set: self._claimer.look(label_set),
             wake=self._look,
+        )
+
+    def _make_claimer(self) -> Claimer:
+        return Claimer(
+            self._store,
+            self._lease,
+            self._steering,
+            self._slots,
+            start=self._executor.start,
+            hears=self._listener.up.is_set,
+            poll_interval=self._poll_interval,
         )
 
     async def _work_off(self) -> None:
