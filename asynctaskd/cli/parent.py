@@ -194,6 +194,8 @@ class Parent:
             # Time in which this process was itself frozen is nobody's silence.
             passed, before = min(time.monotonic() - before, 2 * tick), time.monotonic()
             for child in list(self._children):
+                if child not in self._children:  # it ended while another one was put down
+                    continue
                 child.listen(passed)
                 if child.silent_for > limit:
                     emit("child.silent", child=child.pid, seconds=child.silent_for)

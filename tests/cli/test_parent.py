@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import shutil
@@ -15,7 +16,7 @@ from uuid import uuid4
 import pytest
 
 from asynctaskd.cli.child import Child, Pauses
-from asynctaskd.cli.parent import child_command, how_many
+from asynctaskd.cli.parent import Parent, child_command, how_many
 from asynctaskd.cli.stopping import Signals
 from asynctaskd.config import load_config
 from asynctaskd.daemon.process import DRAIN, HURRY
@@ -102,6 +103,43 @@ def test_a_child_is_silent_only_from_its_first_beat_on(child):
     beat()
     one.listen(5.0)
     assert one.silent_for == 0.0
+
+
+async def test_a_worker_that_ends_while_another_one_is_put_down_is_watched_no_longer(monkeypatch):
+    config = load_config(None, {}, {"worker.stall_limit": "1ms"})
+    parent = Parent((), 2, config, "postgresql://127.0.0.1:1/shop")
+    children, put_down, twice = {beaten_child(), beaten_child()}, [], asyncio.Event()
+
+    async def put_down_while_the_other_ends(self: Child) -> None:
+        for other in parent._children - {self}:
+            parent._children.discard(other)
+            other.close()
+        put_down.append(self)
+        if len(put_down) == 2:
+            twice.set()
+
+    monkeypatch.setattr(Child, "put_down", put_down_while_the_other_ends)
+    parent._children.update(children)
+    watching = asyncio.create_task(parent._watch())
+    waiting = asyncio.create_task(twice.wait())
+    await asyncio.wait({watching, waiting}, timeout=20, return_when=asyncio.FIRST_COMPLETED)
+    assert not watching.done(), repr(watching.exception())
+    assert put_down[0] is put_down[1]
+    watching.cancel()
+    put_down[0].close()
+
+
+def beaten_child() -> Child:
+    """One that has told that it isn't stuck, and says no more."""
+    pulse, beat = os.pipe()
+    heard, orders = os.pipe()
+    os.write(beat, b".")
+    os.close(heard)
+    os.set_blocking(pulse, False)
+    silent = Child(uuid4(), Handle(), pulse=pulse, orders=orders)
+    silent.listen(0.0)
+    silent.listen(1.0)
+    return silent
 
 
 @pytest.mark.parametrize(
