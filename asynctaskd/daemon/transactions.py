@@ -44,13 +44,17 @@ class Transactions:
             )
         assert execution.definition is not None  # noqa: S101  (it has a handler: it is asking)
         execution.completing = True
+        in_block = False
         try:
             async with self.ending(execution) as (connection, end):
+                in_block = True
                 yield connection
+                in_block = False
                 written = execution.definition.dump_result(result())
                 await end(Transition(TaskStatus.COMPLETED, result=written))
         except (*CONNECTION_LOSS, DatabaseUnavailableError):
-            execution.was_cut_off = True
+            # What is raised in the block may be about another server: there the rollback tells.
+            execution.was_cut_off |= not in_block
             raise
         finally:
             execution.completing = False
@@ -84,7 +88,7 @@ class Transactions:
             try:
                 yield connection, end
             except BaseException:
-                await _roll_back(connection, transaction)
+                execution.was_cut_off = not await _rolled_back(connection, transaction)
                 raise
             await self._commit(execution, connection, transaction, written)
 
@@ -123,7 +127,9 @@ class Transactions:
             )
 
 
-async def _roll_back(connection: asyncpg.Connection, transaction: Transaction) -> None:
-    # Where the connection broke there is nothing to roll back, and that error is on its way already.
+async def _rolled_back(connection: asyncpg.Connection, transaction: Transaction) -> bool:
+    """Roll back; False where the connection is lost, and the server does so by itself."""
     with suppress(DatabaseUnavailableError), translated():
         await limited(connection, transaction.rollback(), HOT)
+        return True
+    return False

@@ -6,7 +6,13 @@ import asyncpg
 import pytest
 from asyncpg.transaction import Transaction
 
-from asynctaskd import InvalidInputError, LeaseLostError, RetryPolicy, TaskContext
+from asynctaskd import (
+    DatabaseUnavailableError,
+    InvalidInputError,
+    LeaseLostError,
+    RetryPolicy,
+    TaskContext,
+)
 from asynctaskd.postgres.store import Store
 
 
@@ -419,3 +425,39 @@ async def test_an_error_of_the_database_that_is_swallowed_inside_completes_nothi
         row = await tables.until_status(await client.enqueue("book"), "failed")
     assert "InFailedSQLTransactionError" in row["last_error"]
     assert await written() == []
+
+
+@pytest.mark.parametrize(
+    "error", [ConnectionRefusedError("mail"), DatabaseUnavailableError("another database")], ids=repr
+)
+async def test_what_a_handler_loses_of_others_inside_is_a_failure_and_spends_an_attempt(
+    app, running, client, tables, error
+):
+    @app.task("book")
+    async def book(ctx: TaskContext) -> None:
+        async with ctx.transaction():
+            raise error
+
+    async with running(app):
+        task_id = await client.enqueue("book")
+        await tables.until("SELECT EXISTS (SELECT FROM asynctaskd.task_events WHERE task_id = $1)", task_id)
+    assert await tables.events(task_id) == ["failed"]
+    assert (await tables.task(task_id))["attempts"] == 1
+
+
+async def test_a_transaction_whose_connection_is_lost_inside_spends_no_attempt(
+    app, running, client, tables, wait
+):
+    ran = []
+
+    @app.task("book")
+    async def book(ctx: TaskContext) -> None:
+        ran.append(ctx.attempt)
+        async with ctx.transaction() as connection:
+            if len(ran) == 1:
+                await connection.execute("SELECT pg_terminate_backend(pg_backend_pid())")
+
+    async with running(app):
+        done = await wait(await client.enqueue("book"))
+    assert (ran, done.attempts) == ([1, 1], 1)
+    assert await tables.events(done.id) == ["snoozed"]
