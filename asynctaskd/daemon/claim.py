@@ -180,6 +180,11 @@ class Claimer:
         """A claim may have been committed under this identity without an answer."""
         self._doubts[worker_id] = self._now() + _DOUBT
 
+    async def put_back_lost_claims(self) -> None:
+        """Put back what was claimed in doubt, for the last time."""
+        for worker_id in self._doubts:
+            await self._release_orphans(worker_id)
+
     async def _find_lost_claims(self) -> None:
         """Once a poll, slots or none: put back what was claimed in doubt, until none can come any more."""
         if not self._doubts or self._now() < self._next_search:

@@ -79,11 +79,12 @@ class Finalizer:
             await self._finish(batch)
 
     async def close(self, limit: float) -> None:
-        """Give up the hooks that still run; waits at most `limit` seconds for them to end."""
-        for writing in self._hooked:
+        """Give up the hooks that still run; waits, once, at most `limit` seconds for them to end."""
+        hooked, self._hooked = self._hooked, set()
+        for writing in hooked:
             writing.cancel()
-        if self._hooked:
-            await asyncio.wait(set(self._hooked), timeout=limit)
+        if hooked:
+            await asyncio.wait(hooked, timeout=limit)
 
     async def _finish(self, batch: Gathered) -> None:
         unwritten = [(execution, transition) for execution, transition in batch if not execution.stored]

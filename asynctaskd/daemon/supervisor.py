@@ -42,8 +42,6 @@ if TYPE_CHECKING:
     from typing import Any
     from uuid import UUID
 
-    import asyncpg
-
     from asynctaskd.config import DaemonConfig
     from asynctaskd.definitions.registry import App
 
@@ -150,11 +148,11 @@ class Daemon:
         config = self._config.worker
         self._store = await self._open_store()
         stack.push_async_callback(self._store.close)
-        pool = await open_pool(self._dsn, size=self._config.database.pool_size)
-        stack.callback(pool.terminate)
+        self._pool = await open_pool(self._dsn, size=self._config.database.pool_size)
+        stack.callback(self._pool.terminate)
         self._lease_end = SharedInstant()
         stack.callback(self._lease_end.close)
-        transactions = Transactions(pool, self._store)
+        transactions = Transactions(self._pool, self._store)
 
         self._slots = Slots(config.concurrency, freed=self._on_freed)
         self._steering = Steering(self._store, own_strict_percentage=config.max_strict_percentage)
@@ -165,7 +163,7 @@ class Daemon:
         )
         self._housekeeper = self._make_housekeeper()
         self._finalizer = self._make_finalizer(transactions)
-        self._executor = self._make_executor(transactions, pool)
+        self._executor = self._make_executor(transactions)
         stack.callback(self._executor.close)
         self._keeper = self._make_keeper()
         self._listener = self._make_listener()
@@ -192,12 +190,12 @@ class Daemon:
             expect=self._housekeeper.expect,
         )
 
-    def _make_executor(self, transactions: Transactions, pool: asyncpg.Pool) -> Executor:
+    def _make_executor(self, transactions: Transactions) -> Executor:
         return Executor(
             self._app,
             self._slots,
             transactions,
-            Client(pool, self._app, schema=self._config.database.schema_name),
+            Client(self._pool, self._app, schema=self._config.database.schema_name),
             finish=self._finalizer.put,
             isolation=self._make_isolation(),
         )
@@ -314,9 +312,11 @@ class Daemon:
     async def _leave(self) -> None:
         """Give back what couldn't be stopped or written, in the last statements before the process ends."""
         await self._finalizer.close(_LAST_WORDS)
+        self._pool.terminate()  # a hook that doesn't stop keeps its task's row locked
         left = [execution.ended(_GIVEN_BACK) for execution in self._slots if not execution.stored]
         try:
             await self._store.finalize(left)
+            await self._claimer.put_back_lost_claims()
             await self._store.stop_worker(self.worker_id)
         except OUTAGE as error:
             emit("database.lost", station="stop", error=str(error))

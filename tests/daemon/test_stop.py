@@ -3,11 +3,12 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import Counter
+from contextlib import suppress
 from types import SimpleNamespace
 
 import pytest
 
-from asynctaskd import TaskRequest
+from asynctaskd import DatabaseUnavailableError, TaskRequest
 
 
 @pytest.fixture
@@ -281,3 +282,65 @@ async def test_a_daemon_that_is_cancelled_leaves_no_asyncio_task_behind(
     for _ in range(10):
         await asyncio.sleep(0)
     assert asyncio.all_tasks() - before == set()
+
+
+async def test_a_hook_that_does_not_stop_keeps_no_other_task_from_going_back(
+    app, started, client, tables, soon
+):
+    entered, go_on = threading.Event(), threading.Event()
+    hooked, enough = asyncio.Event(), asyncio.Event()
+
+    @app.task("thread")
+    def thread() -> None:
+        entered.set()
+        go_on.wait(20)
+
+    @app.task("broken")
+    async def broken() -> None:
+        raise ValueError("broken")
+
+    @broken.on_failed
+    async def hook(params, failure, tx) -> None:
+        hooked.set()
+        while not enough.is_set():
+            with suppress(asyncio.CancelledError):
+                await enough.wait()
+
+    daemon, life = await started(app, grace="0s")
+    ids = [await client.enqueue("thread"), await client.enqueue("broken")]
+    try:
+        assert await asyncio.to_thread(entered.wait, 10)
+        await soon(hooked)
+        daemon.stop()
+        await asyncio.wait_for(life, 20)
+        for task_id in ids:
+            assert (await tables.task(task_id))["status"] == "pending"
+            assert await tables.events(task_id) == ["released"]
+    finally:
+        go_on.set()
+        enough.set()
+
+
+async def test_a_claim_whose_answer_got_lost_at_the_stop_is_put_back(
+    app, started, client, tables, monkeypatch
+):
+    from asynctaskd.postgres.store import Store
+
+    claim = Store.claim
+
+    @app.task("one")
+    async def one() -> None: ...
+
+    async def lost(self, *args, **kwargs):
+        if await claim(self, *args, **kwargs):
+            daemon.stop()
+            raise DatabaseUnavailableError("the answer got lost")
+        return []
+
+    monkeypatch.setattr(Store, "claim", lost)
+    daemon, life = await started(app)
+    task_id = await client.enqueue("one")
+    await asyncio.wait_for(life, 20)
+    row = await tables.task(task_id)
+    assert (row["status"], row["attempts"], row["losses"]) == ("pending", 0, 0)
+    assert await tables.events(task_id) == ["released"]
