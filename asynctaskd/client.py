@@ -25,6 +25,7 @@ from asynctaskd.errors import (
 from asynctaskd.postgres import embedded
 from asynctaskd.postgres.driver import CONFLICTS, open_sessions, query, translated
 from asynctaskd.postgres.records import task_of
+from asynctaskd.postgres.sessions import LONG
 from asynctaskd.task import Task, TaskStatus
 
 if TYPE_CHECKING:
@@ -217,7 +218,7 @@ class Client:
                 return await connection.fetch(statement, *arguments)
         with translated():
             executor = await self._executor()
-            return await executor.fetch(statement, *arguments)
+            return await executor.fetch(statement, *arguments, timeout=LONG)
 
     async def _executor(self) -> asyncpg.Pool | asyncpg.Connection | Sessions:
         if not isinstance(self._database, str):

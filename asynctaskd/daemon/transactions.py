@@ -81,7 +81,7 @@ class Transactions:
                 if transaction_id is None:
                     raise LeaseLostError(f"task {task.id} is no longer this execution's: its lease was lost")
                 written.append(transaction_id)
-                await connection.execute(_LIMIT_SILENCE)
+                await limited(connection, connection.execute(_LIMIT_SILENCE), HOT)
 
             transaction = connection.transaction(isolation="read_committed")
             await self._begin(connection, transaction)

@@ -220,15 +220,15 @@ class Store:
         None means that the claim is stale and nothing was written.
         """
         try:
-            return await self._finalize_on(connection, ended)
+            return await limited(connection, self._finalize_in_savepoint(connection, ended), HOT)
         except asyncpg.CheckViolationError:
             await self.ensure_partitions([ended])
-            return await self._finalize_on(connection, ended)
+            return await limited(connection, self._finalize_in_savepoint(connection, ended), HOT)
 
-    async def _finalize_on(self, connection: asyncpg.Connection, ended: Ended) -> str | None:
-        async with connection.transaction():  # a savepoint: an error doesn't spoil the caller's transaction
-            call = connection.fetch(query("finalize", self._schema), *_columns([ended]))
-            return _written(await limited(connection, call, HOT)).get(ended.task_id)
+    async def _finalize_in_savepoint(self, connection: asyncpg.Connection, ended: Ended) -> str | None:
+        async with connection.transaction():  # so that an error doesn't spoil the caller's transaction
+            rows = await connection.fetch(query("finalize", self._schema), *_columns([ended]))
+            return _written(rows).get(ended.task_id)
 
     async def was_committed(self, transaction_id: str) -> bool:
         """What became of a transaction whose answer got lost; waits until the server knows."""
@@ -246,7 +246,8 @@ class Store:
         if connection is None:
             await self._fetch("note_hook_failed", *arguments)
         else:
-            await connection.execute(query("note_hook_failed", self._schema), *arguments)
+            call = connection.execute(query("note_hook_failed", self._schema), *arguments)
+            await limited(connection, call, HOT)
 
     async def note_progress(self, task: ClaimedTask, progress: str) -> bool:
         """Write down how far an execution is (JSON); False if its claim is stale."""

@@ -12,13 +12,14 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from asynctaskd import Client, FatalTaskError, TaskContext
+from asynctaskd import Client, DatabaseUnavailableError, FatalTaskError, TaskContext
 from asynctaskd.postgres import embedded
 from asynctaskd.postgres.migrate import migrate
 from tests.support.proxy import proxy_to
 
 LOCAL = pytest.mark.skipif("ASYNCTASKD_TEST_DSN" in os.environ, reason="needs the server's processes")
 QUICK = {"lease": "3s", "renew_interval": "200ms", "poll_interval": "50ms", "grace": "1s"}
+BACKEND = "SELECT pg_backend_pid()"
 OURS = """
     FROM pg_stat_activity
     WHERE datname = current_database() AND application_name = 'asynctaskd' AND pid <> pg_backend_pid()
@@ -98,6 +99,54 @@ async def test_backends_that_are_frozen(shop, running, client, wait, tables, rec
         finally:
             for pid in pids:
                 os.kill(pid, signal.SIGCONT)
+
+
+@pytest.fixture
+def freeze():
+    """Freeze a backend until the end of the test: `freeze(await connection.fetchval(BACKEND))`."""
+    pids: list[int] = []
+
+    def stop(pid: int) -> None:
+        pids.append(pid)
+        os.kill(pid, signal.SIGSTOP)
+
+    yield stop
+    for pid in pids:
+        os.kill(pid, signal.SIGCONT)
+
+
+@LOCAL
+async def test_a_transaction_whose_backend_is_frozen_at_its_end_is_given_up_and_run_again(
+    app, running, client, wait, freeze
+):
+    ran = []
+
+    @app.task("book")
+    async def book(ctx: TaskContext) -> None:
+        ran.append(ctx.attempt)
+        async with ctx.transaction() as connection:
+            if len(ran) == 1:
+                freeze(await connection.fetchval(BACKEND))
+
+    async with running(app):
+        await wait(await client.enqueue("book"))
+    assert ran == [1, 1]
+
+
+@LOCAL
+async def test_an_enqueue_of_a_handler_whose_backend_is_frozen_is_given_up(
+    app, running, client, wait, freeze
+):
+    app.task("child")(lambda: None)
+
+    @app.task("parent")
+    async def parent(ctx: TaskContext) -> None:
+        freeze(await daemon._pool.fetchval(BACKEND))
+        with pytest.raises(DatabaseUnavailableError):
+            await ctx.enqueue("child")
+
+    async with running(app, pool_size=1) as daemon:
+        await wait(await client.enqueue("parent"))
 
 
 async def test_a_listener_whose_backend_was_ended_looks_at_once(
