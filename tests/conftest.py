@@ -26,6 +26,7 @@ import pytest
 from hypothesis import settings
 
 from asynctaskd.postgres import embedded
+from tests.support.proxy import Proxy, proxy_to
 
 if TYPE_CHECKING:
     Connection = asyncpg.Connection[asyncpg.Record]
@@ -126,6 +127,13 @@ async def connection(database: Database) -> AsyncIterator[Connection]:
 async def pool(database: Database) -> AsyncIterator[Pool]:
     """A small pool of connections to the test's database."""
     async with asyncpg.create_pool(database.dsn, min_size=1, max_size=8) as opened:
+        yield opened
+
+
+@pytest.fixture
+async def proxy(database: Database) -> AsyncIterator[Proxy]:
+    """A way to the test's database that can be broken."""
+    async with proxy_to(database.dsn) as opened:
         yield opened
 
 

@@ -14,8 +14,8 @@ import asyncpg
 
 from asynctaskd import Client
 from asynctaskd.errors import AsynctaskdError
-from tests.chaos.proxy import Proxy
 from tests.chaos.workload import Order, draw
+from tests.support.proxy import Proxy
 
 _OUTAGE = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, AsynctaskdError)
 _ANSWER_LIMIT = 3.0
@@ -34,10 +34,8 @@ class Enqueuer:
     what is there, or there was nothing.
     """
 
-    def __init__(
-        self, proxy: Proxy, database: str, ledger: Path, *, seed: int, total: int, seconds: float
-    ) -> None:
-        self._dsn = proxy.dsn(database)
+    def __init__(self, proxy: Proxy, ledger: Path, *, seed: int, total: int, seconds: float) -> None:
+        self._dsn = proxy.dsn
         self._random = Random(seed + 1)
         self._ledger = ledger.open("a", buffering=1)
         self._total = total

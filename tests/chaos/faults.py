@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from tests.chaos.fleet import Fleet, Worker
     from tests.chaos.journal import Journal
     from tests.chaos.plan import Event
-    from tests.chaos.proxy import Connection, Proxy
     from tests.chaos.servers import Servers
+    from tests.support.proxy import Connection, Part, Proxy
 
 _ERRORS = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError)
 _STATEMENT_LIMIT = 10.0
@@ -155,8 +155,7 @@ class Breaker:
         else:
             worker.proxy.silence(event.number)
         await asyncio.sleep(event.seconds)
-        worker.proxy.restore(event.number)
-        await worker.proxy.accept(event.number)
+        await worker.proxy.restore(event.number)
         self._journal.event("over", event.number)
 
     _partition_long = _partition_short
@@ -216,7 +215,7 @@ class Breaker:
         self._journal.fault(event.number, "refuse", pid=worker.pid, target=worker.name)
         worker.proxy.refuse(event.number)
         await asyncio.sleep(event.seconds)
-        await worker.proxy.accept(event.number)
+        await worker.proxy.restore(event.number)
         self._journal.event("over", event.number, pid=worker.pid)
 
     async def _delay(self, event: Event) -> None:
@@ -236,9 +235,9 @@ class Breaker:
     async def _swallow_enqueue(self, event: Event) -> None:
         await self._lose(event, self._enqueuer_proxy, "commit", "reply")
 
-    async def _lose(self, event: Event, proxy: Proxy, what: str, lose: str) -> None:
+    async def _lose(self, event: Event, proxy: Proxy, what: str, part: Part) -> None:
         """The next such statement; what comes after it is silence, until the connection is reset."""
-        loss = proxy.lose(what, lose, event.details["then"])
+        loss = proxy.lose(what, part, event.details["then"])
         try:
             async with asyncio.timeout(event.seconds * 2):
                 await loss.done.wait()
@@ -248,8 +247,8 @@ class Breaker:
             return
         assert loss.connection is not None
         pid = loss.connection.pid
-        self._journal.fault(event.number, f"swallow_{what}", pid=pid, lost=lose, then=loss.then)
-        if loss.then == "silence":
+        self._journal.fault(event.number, f"swallow_{what}", pid=pid, lost=part, then=loss.then)
+        if loss.then == "freeze":
             await asyncio.sleep(event.seconds)
             loss.connection.cut()
         self._journal.event("over", event.number, pid=pid)
@@ -260,12 +259,11 @@ class Breaker:
         if not self._servers.is_protected:
             self._skip(event, "there is no standby")
             return
-        standby = self._servers.standby
         self._journal.fault(event.number, "partition", pid=worker.pid, target=worker.name, style="read_only")
-        worker.proxy.detours[event.number] = standby.socket
+        worker.proxy.divert(self._servers.standby.dsn(), event.number)
         worker.proxy.cut()
         await asyncio.sleep(event.seconds)
-        del worker.proxy.detours[event.number]
+        await worker.proxy.restore(event.number)
         worker.proxy.cut()
         self._journal.event("over", event.number, pid=worker.pid)
 

@@ -18,8 +18,8 @@ import psutil
 from asynctaskd.cli.run import run
 from tests.chaos.journal import Journal
 from tests.chaos.plan import GRACE, LEASE
-from tests.chaos.proxy import Proxy
 from tests.chaos.servers import Servers, dies_with_parent
+from tests.support.proxy import Proxy
 
 ROOT = Path(__file__).parents[2]
 
@@ -135,7 +135,7 @@ class Fleet:
         return sum(worker.processes or 1 for worker in self.workers.values())
 
     def _worker(self, name: str, processes: int = 0) -> Worker:
-        return Worker(name, Proxy(lambda: self._servers.primary.socket), processes)
+        return Worker(name, Proxy(lambda: self._servers.dsn), processes)
 
     async def start(self) -> None:
         """Start every worker."""
@@ -224,7 +224,7 @@ class Fleet:
         parent = ["--processes", str(worker.processes)] if worker.processes else []
         return [
             *(sys.executable, "-m", program, "run", "--app", "tests.chaos.app:app", *parent),
-            *("--database", worker.proxy.dsn(self._servers.database), "--labels", "red,blue"),
+            *("--database", worker.proxy.dsn, "--labels", "red,blue"),
             *("--config", str(self._directory / "chaos.toml")),
         ]
 

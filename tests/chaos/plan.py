@@ -45,12 +45,12 @@ KINDS: dict[str, Kind] = {
     "swallow": Kind(
         12,
         seconds=(3.0, 8.0),
-        choices={"what": ["commit", "claim", "finalize", "renew", "any"], "then": ["cut", "silence"]},
+        choices={"what": ["commit", "claim", "finalize", "renew", "any"], "then": ["cut", "freeze"]},
     ),
     "lose_request": Kind(
         4,
         seconds=(3.0, 8.0),
-        choices={"what": ["commit", "claim", "finalize", "renew"], "then": ["cut", "silence"]},
+        choices={"what": ["commit", "claim", "finalize", "renew"], "then": ["cut", "freeze"]},
     ),
     "read_only": Kind(2, seconds=(1.0, 4.0)),
     # the server
@@ -63,7 +63,7 @@ KINDS: dict[str, Kind] = {
     "lock_rows": Kind(4, "server", seconds=(0.5, 4.0)),
     # the applications
     "burst": Kind(4, "enqueuer", choices={"tasks": [20, 50, 100]}),
-    "swallow_enqueue": Kind(3, "enqueuer", seconds=(3.0, 8.0), choices={"then": ["cut", "silence"]}),
+    "swallow_enqueue": Kind(3, "enqueuer", seconds=(3.0, 8.0), choices={"then": ["cut", "freeze"]}),
 }
 
 _WITNESSED = ("kill_child", "kill_release")

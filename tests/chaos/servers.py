@@ -53,11 +53,6 @@ class Cluster:
         return self._server.data
 
     @property
-    def socket(self) -> Path:
-        """The address that the proxies connect to."""
-        return self.data / embedded.SOCKET
-
-    @property
     def is_running(self) -> bool:
         return self._process is not None and self._process.returncode is None
 

@@ -24,9 +24,9 @@ from tests.chaos.journal import Journal
 from tests.chaos.judge import duplicates, judge
 from tests.chaos.mutants import MUTANTS
 from tests.chaos.plan import GRACE, LEASE, Event, make_plan
-from tests.chaos.proxy import Proxy
 from tests.chaos.report import Findings
 from tests.chaos.servers import Servers
+from tests.support.proxy import Proxy
 
 START_LIMIT = 60.0
 _TELL_INTERVAL = 15.0
@@ -76,7 +76,7 @@ class Run:
         self.fleet = Fleet(
             self.servers, self.directory, self.journal, workers=options.workers, mutant=options.mutant
         )
-        self.proxy = Proxy(lambda: self.servers.primary.socket)
+        self.proxy = Proxy(lambda: self.servers.dsn)
         try:
             await self._prepare()
             await self._break_things()
@@ -109,12 +109,7 @@ class Run:
     async def _break_things(self) -> None:
         options = self.options
         self.enqueuer = Enqueuer(
-            self.proxy,
-            self.servers.database,
-            self.ledger,
-            seed=options.seed,
-            total=options.tasks,
-            seconds=options.seconds,
+            self.proxy, self.ledger, seed=options.seed, total=options.tasks, seconds=options.seconds
         )
         self.breaker = Breaker(self.servers, self.fleet, self.enqueuer, self.proxy, self.journal)
         self.plan = make_plan(

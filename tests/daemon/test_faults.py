@@ -7,6 +7,7 @@ import os
 import signal
 import tempfile
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -15,7 +16,7 @@ import pytest
 from asynctaskd import Client, DatabaseUnavailableError, FatalTaskError, TaskContext
 from asynctaskd.postgres import embedded
 from asynctaskd.postgres.migrate import migrate
-from tests.support.proxy import proxy_to
+from tests.support.proxy import Proxy
 
 LOCAL = pytest.mark.skipif("ASYNCTASKD_TEST_DSN" in os.environ, reason="needs the server's processes")
 QUICK = {"lease": "3s", "renew_interval": "200ms", "poll_interval": "50ms", "grace": "1s"}
@@ -36,12 +37,6 @@ def shop(app):
     return app
 
 
-@pytest.fixture
-async def proxy(database):
-    async with proxy_to(database.dsn) as opened:
-        yield opened
-
-
 async def test_a_network_that_swallows_everything(shop, running, proxy, client, wait, recorder):
     async with running(shop, url=proxy.dsn, **QUICK):
         await wait(await client.enqueue("one"))
@@ -50,18 +45,22 @@ async def test_a_network_that_swallows_everything(shop, running, proxy, client, 
         await recorder.wait_for("database.lost", station="lease")
         await recorder.wait_for("listener.lost")
         lost = len(recorder.all("listener.up"))
-        proxy.restore()
+        await proxy.restore()
         await wait(await client.enqueue("one"))
         await recorder.wait_for("listener.up", times=lost + 1)
 
 
-async def test_connections_that_are_reset_and_refused(shop, running, proxy, client, wait, recorder):
+@pytest.mark.parametrize(
+    "refuse", [Proxy.refuse, partial(Proxy.divert, server="postgresql:///?host=/nowhere")]
+)
+async def test_connections_that_are_reset_and_refused(shop, running, proxy, client, wait, recorder, refuse):
     async with running(shop, url=proxy.dsn, **QUICK):
         await recorder.wait_for("listener.up")
-        proxy.refuse()
+        refuse(proxy)
+        proxy.cut()
         await recorder.wait_for("listener.lost", times=4)
         await recorder.wait_for("database.lost", station="claim")
-        proxy.restore()
+        await proxy.restore()
         await wait(await client.enqueue("one"))
         await recorder.wait_for("listener.up", times=2)
 
@@ -79,7 +78,7 @@ async def test_connections_that_are_reset_in_the_middle_of_work(
         for n in range(200):
             await client.enqueue("count", {"n": n})
             if n % 20 == 0:
-                proxy.reset()
+                proxy.cut()
         await tables.until("SELECT count(*) = 200 FROM asynctaskd.finished_tasks WHERE status = 'completed'")
     assert set(ran) == set(range(200))
 
@@ -311,6 +310,6 @@ async def test_a_hook_whose_connection_fell_silent_before_it_began(
         proxy.silence()
         go_on.set()
         await recorder.wait_for("database.lost", station="finalize")
-        proxy.restore()
+        await proxy.restore()
         await tables.until_status(task_id, "failed")
     assert await tables.events(task_id) == ["failed"]

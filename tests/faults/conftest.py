@@ -6,7 +6,6 @@ Handlers say what they do in a file, the witness, whatever the database says.
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import json
 import os
 import signal
@@ -18,7 +17,6 @@ from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from textwrap import dedent
-from types import ModuleType
 from typing import Any
 
 import asyncpg
@@ -285,23 +283,3 @@ async def worker(database: Any, tables: Tables, tmp_path: Path, go_on: Path, wit
             await process.wait()
 
     return start
-
-
-@pytest.fixture(scope="session")
-def proxies() -> ModuleType:
-    """The module beside this one; tests are no packages."""
-    spec = importlib.util.spec_from_file_location("fault_proxy", Path(__file__).with_name("proxy.py"))
-    assert spec is not None
-    assert spec.loader is not None
-    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture
-async def proxy(database: Any, proxies: ModuleType) -> AsyncIterator[Any]:
-    """A proxy before the test's database."""
-    opened = proxies.Proxy(database.dsn)
-    await opened.start()
-    yield opened
-    await opened.stop()

@@ -82,7 +82,7 @@ async def test_a_worker_that_is_cut_off_stops_its_work_before_others_may_begin_i
             assert (told.pid, again.pid) == (first.pid, second.pid)
             assert told.at < again.at
             assert max(one.at for one in witness.said("step", task_id) if one.pid == first.pid) < again.at
-            proxy.restore()
+            await proxy.restore()
             await tables.until_event(task_id, "stale_result")
             await tables.until_idle(workers=2)
             go_on.touch()
@@ -101,7 +101,7 @@ async def test_the_hook_of_a_worker_that_was_cut_off_leaves_nothing_behind(
         go_on.touch()
         async with worker() as second:
             await tables.until_status(task_id, "failed")
-            proxy.restore()
+            await proxy.restore()
             await tables.until_idle(workers=2)
     assert await tables.written(task_id) == ["mourned"]
     assert [one.pid for one in witness.said("hook", task_id)][:2] == [first.pid, second.pid]

@@ -68,11 +68,11 @@ async def test_killed_before_its_claim_commits_a_worker_has_changed_nothing(
 
 
 async def test_killed_after_its_claim_has_committed_a_worker_has_spent_a_claim_and_run_nothing(
-    worker, tables, client, witness, proxy, proxies
+    worker, tables, client, witness, proxy
 ):
     async with worker(proxy.dsn) as first:
         await tables.until_idle()
-        proxy.lose(proxies.CLAIM, "answer", then="silence")
+        proxy.lose("claim", then="silence")
         task_id = await client.enqueue("quick", priority=1)
         await tables.until_status(task_id, "running")
         await first.killed()
@@ -103,13 +103,13 @@ async def test_killed_before_its_finalize_commits_a_worker_leaves_the_task_to_ot
 
 
 async def test_killed_after_its_finalize_has_committed_a_worker_has_completed_the_task(
-    worker, tables, client, witness, go_on, proxy, proxies
+    worker, tables, client, witness, go_on, proxy
 ):
     async with worker(proxy.dsn) as first:
         await tables.until_idle()
         task_id = await client.enqueue("hold")
         await witness.until("start", task_id)
-        proxy.lose(proxies.FINALIZE, "answer", then="silence")
+        proxy.lose("finalize", then="silence")
         go_on.touch()
         done = await client.wait(task_id, timeout="30s")
         await first.killed()

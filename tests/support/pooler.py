@@ -7,7 +7,9 @@ import random
 import struct
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import urlsplit
+
+from tests.support.proxy import connect
 
 KNOWN = {"user", "database", "client_encoding", "application_name", "DateStyle", "TimeZone"}
 _SSL_REQUEST = 80877103
@@ -84,11 +86,7 @@ class Pooler:
             self._freed.notify()
 
     async def _open(self) -> Session:
-        given = {name: values[-1] for name, values in parse_qs(self._url.query).items()}
-        if "host" in given:
-            streams = await asyncio.open_unix_connection(f"{given['host']}/.s.PGSQL.{given['port']}")
-        else:
-            streams = await asyncio.open_connection(self._url.hostname, self._url.port)
+        streams = await connect(self._url.geturl())
         self._writers.append(streams[1])
         session = Session(*streams)
         await session.begin(self._url.path[1:])

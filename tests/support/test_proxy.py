@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
 
 import asyncpg
 import pytest
 
-from tests.chaos.proxy import Address, Proxy
+from tests.support.proxy import Proxy
 
 LONG_ENOUGH = 20.0
 LOST = (ConnectionError, asyncpg.PostgresConnectionError, asyncpg.InterfaceError)
@@ -19,39 +17,13 @@ LOST = (ConnectionError, asyncpg.PostgresConnectionError, asyncpg.InterfaceError
 Connect = Callable[[], Awaitable[Any]]
 
 
-def address_of(dsn: str) -> Address:
-    parts = urlsplit(dsn)
-    query = parse_qs(parts.query)
-    if "host" in query:
-        return Path(query["host"][0]) / f".s.PGSQL.{query.get('port', ['5432'])[0]}"
-    return parts.hostname or "127.0.0.1", parts.port or 5432
-
-
 @pytest.fixture
-async def proxy(database: Any) -> AsyncIterator[Proxy]:
-    proxy = Proxy(lambda: address_of(database.dsn))
-    await proxy.start()
-    yield proxy
-    await proxy.stop()
-
-
-@pytest.fixture
-async def dial(database: Any, proxy: Proxy) -> AsyncIterator[Connect]:
+async def dial(proxy: Proxy) -> AsyncIterator[Connect]:
     """Opens a connection through the proxy."""
-    parts = urlsplit(database.dsn)
     opened = []
 
     async def connect(**settings: str) -> Any:
-        connection = await asyncpg.connect(
-            host="127.0.0.1",
-            port=proxy.port,
-            user=parts.username,
-            password=parts.password,
-            database=parts.path.removeprefix("/"),
-            ssl=False,
-            timeout=LONG_ENOUGH,
-            server_settings=settings,
-        )
+        connection = await asyncpg.connect(proxy.dsn, timeout=LONG_ENOUGH, server_settings=settings)
         opened.append(connection)
         return connection
 
@@ -90,10 +62,21 @@ async def test_refused_connections_leave_the_open_ones_alone(dial, proxy):
     with pytest.raises(ConnectionRefusedError):
         await dial()
     assert await connection.fetchval("SELECT 1") == 1
-    await proxy.accept("a")
+    await proxy.restore("a")
     with pytest.raises(ConnectionRefusedError):
         await dial()
-    await proxy.accept("b")
+    await proxy.restore("b")
+    assert await (await dial()).fetchval("SELECT 1") == 1
+
+
+async def test_where_no_server_is_connections_are_taken_and_reset(dial, proxy):
+    connection = await dial()
+    proxy.divert("postgresql:///?host=/nowhere")
+    with pytest.raises(LOST):
+        await dial()
+    assert proxy.accepted == 2
+    assert await connection.fetchval("SELECT 1") == 1
+    await proxy.restore()
     assert await (await dial()).fetchval("SELECT 1") == 1
 
 
@@ -114,7 +97,7 @@ async def test_silence_delays_everything_and_loses_nothing(dial, proxy, numbers)
     done, _ = await asyncio.wait({asking, newcomer}, timeout=0.2)
     assert not done
     assert await written(numbers) == []
-    proxy.restore("a")
+    await proxy.restore("a")
     await asyncio.wait_for(asking, LONG_ENOUGH)
     await asyncio.wait_for(newcomer, LONG_ENOUGH)
     assert await written(numbers) == [1]
@@ -132,7 +115,7 @@ async def test_what_was_sent_before_the_client_left_arrives_when_the_silence_end
     assert await written(numbers) == []
     frozen.gate.open("a")
     async with asyncio.timeout(LONG_ENOUGH):
-        while await written(numbers) != [1]:
+        while await written(numbers) != [1]:  # noqa: ASYNC110  (rows tell nobody)
             await asyncio.sleep(0.01)
 
 
@@ -147,7 +130,7 @@ async def test_half_open_connections_are_silent_while_new_ones_pass(dial, proxy)
     assert frozen.was_cut
 
 
-@pytest.mark.parametrize("then", ["cut", "silence"])
+@pytest.mark.parametrize("then", ["cut", "freeze"])
 async def test_a_swallowed_reply_to_a_commit_leaves_it_committed(dial, proxy, numbers, then):
     connection = await dial()
     loss = proxy.lose("commit", "reply", then)
@@ -157,12 +140,36 @@ async def test_a_swallowed_reply_to_a_commit_leaves_it_committed(dial, proxy, nu
     committing = asyncio.ensure_future(transaction.commit())
     await asyncio.wait_for(loss.done.wait(), LONG_ENOUGH)
     assert await written(numbers) == [1]
-    if then == "silence":
+    if then == "freeze":
         done, _ = await asyncio.wait({committing}, timeout=0.1)
         assert not done
         loss.connection.cut()
     with pytest.raises(LOST):
         await committing
+
+
+async def test_after_a_loss_everything_may_fall_silent(dial, proxy, numbers):
+    writer, other = await dial(), await dial()
+    loss = proxy.lose("enqueue", then="silence")
+    writing = asyncio.ensure_future(writer.execute("INSERT INTO numbers VALUES (1) /* enqueue( */"))
+    await asyncio.wait_for(loss.done.wait(), LONG_ENOUGH)
+    assert await written(numbers) == [1]
+    with pytest.raises(TimeoutError):
+        await other.fetchval("SELECT 1", timeout=0.1)
+    assert not writing.done()
+    writing.cancel()
+
+
+async def test_a_reply_that_nothing_was_done_is_not_lost(dial, proxy, numbers):
+    connection = await dial()
+    delete = await connection.prepare("DELETE FROM numbers /* enqueue( */ RETURNING n")
+    loss = proxy.lose("enqueue")
+    assert await delete.fetch() == []
+    await numbers.execute("INSERT INTO numbers VALUES (1)")
+    with pytest.raises(LOST):
+        await delete.fetch()
+    assert loss.done.is_set()
+    assert await written(numbers) == []
 
 
 async def test_a_lost_request_never_reaches_the_server(dial, proxy, numbers):
