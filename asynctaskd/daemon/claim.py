@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from asynctaskd.daemon.loops import OUTAGE, Backoff, wait_for
@@ -26,6 +27,7 @@ from asynctaskd.telemetry.events import emit, is_watched
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from datetime import datetime
     from uuid import UUID
 
     from asynctaskd.daemon.commands import Steering
@@ -41,9 +43,9 @@ EVERYWHERE = "*"
 # with every task would cost more than the notices it saves.
 _BUSY_AFTER = 0.1
 
-# How long after a claim failed it may still be committed, in seconds: as long as the server may go on with a
-# statement that nobody waits for.
-_DOUBT = 30.0
+# How long after a claim failed it may still be committed: as long as the server may go on with a statement
+# that nobody waits for.
+_DOUBT = timedelta(seconds=30)
 
 
 class Claimer:
@@ -77,7 +79,8 @@ class Claimer:
         self._blocked = True
         self._next_poll = 0.0
         self._last_hungry = 0.0
-        self._doubts: dict[UUID, float] = {}  # identity → until when a claim of its may come to light
+        # Identity → until when a claim of its may come to light, by the database's clock; None: not known yet.
+        self._doubts: dict[UUID, datetime | None] = {}
         self._next_search = 0.0
 
     def wake(self) -> None:
@@ -178,7 +181,7 @@ class Claimer:
 
     def _doubt(self, worker_id: UUID) -> None:
         """A claim may have been committed under this identity without an answer."""
-        self._doubts[worker_id] = self._now() + _DOUBT
+        self._doubts[worker_id] = None
 
     async def put_back_lost_claims(self) -> None:
         """Put back what was claimed in doubt, for the last time."""
@@ -190,13 +193,15 @@ class Claimer:
         if not self._doubts or self._now() < self._next_search:
             return
         self._next_search = self._now() + self._poll_interval
-        for worker_id, until in tuple(self._doubts.items()):
-            asked_at = self._now()
-            await self._release_orphans(worker_id)
-            if asked_at >= until:
+        for worker_id in tuple(self._doubts):
+            as_of = await self._release_orphans(worker_id)
+            until = self._doubts[worker_id] or as_of + _DOUBT
+            self._doubts[worker_id] = until
+            if as_of >= until:
                 del self._doubts[worker_id]
 
-    async def _release_orphans(self, worker_id: UUID) -> None:
+    async def _release_orphans(self, worker_id: UUID) -> datetime:
+        """Put back what got lost on its way; returns as of when, by the database's clock."""
         # This loop alone claims: what the database says is ours and the slots don't know got lost on its way.
         # Should this be executed late itself, it must not put back what is claimed meanwhile.
         as_of = await self._store.clock()
@@ -205,6 +210,7 @@ class Claimer:
         if released:
             self._look_everywhere = True
             emit("claim.lost", worker_id=worker_id, tasks=released)
+        return as_of
 
     def _groups(self) -> dict[str, list[str]]:
         """Group → its label sets, of those believed to hold something."""

@@ -67,14 +67,18 @@ class Claimer(Process):
         worker_id = min(self.doubted)  # one that was lost since may hold some as well
         release = _nothing if "orphans forgotten" in self.broken else self.database.release_orphans
         arguments = (worker_id, known, self.world.clock.now)
-        self.world.call(self, release, arguments, self._released_orphans, (worker_id, self.mono()))
+        self.world.call(self, release, arguments, self._released_orphans, (worker_id, self.world.clock.now))
 
     def _released_orphans(self, released: Any, asked: tuple[int, float]) -> None:
         if released is OUTAGE:
             self._claim_again_later(asked[0])
             return
-        if asked[1] >= self.doubted[asked[0]]:
-            del self.doubted[asked[0]]
+        worker_id, as_of = asked
+        until = self.doubted[worker_id]
+        if until is None:
+            self.doubted[worker_id] = as_of + DOUBT
+        elif as_of >= until:
+            del self.doubted[worker_id]
         self.claiming = False
         self._find_ready()
         if self.leaving:
@@ -118,7 +122,7 @@ class Claimer(Process):
         )
 
     def _claim_again_later(self, worker_id: int) -> None:
-        self.doubted[worker_id] = self.mono() + DOUBT
+        self.doubted[worker_id] = None
         self._push(self._pause(), self._after_outage)
 
     def _after_outage(self, _: Any) -> None:
@@ -137,7 +141,7 @@ class Claimer(Process):
         covered = self.held and worker_id == self.worker_id
         if not covered and "starts stale claims" not in self.broken:
             # Lost while this was under way: others may have these already.
-            self.doubted[worker_id] = self.mono() + DOUBT
+            self.doubted[worker_id] = None
             claimed = []
         for task in sorted(claimed, key=_strict_first):
             self._start(task, worker_id)

@@ -45,7 +45,8 @@ class Worker(Claimer):
         self.ready: set[str] = set()
         self.announced: set[str] = set()
         self.lanes = LaneState()
-        self.doubted: dict[int, float] = {}  # identity → until when a claim of its may come to light
+        # Identity → until when a claim of its may come to light, by the database's clock; None: not known yet.
+        self.doubted: dict[int, float | None] = {}
         self.gathered: list[Execution] = []
         self.finalizing: list[Execution] = []
         self.cut_off_at: float | None = None
