@@ -79,7 +79,7 @@ class Claimer:
         self._blocked = True
         self._next_poll = 0.0
         self._last_hungry = 0.0
-        # Identity → until when a claim of its may come to light, by the database's clock; None: not known yet.
+        # Identity → until when a claim of its may come to light, by the database's clock; None: not known
         self._doubts: dict[UUID, datetime | None] = {}
         self._next_search = 0.0
 

@@ -45,7 +45,7 @@ class Worker(Claimer):
         self.ready: set[str] = set()
         self.announced: set[str] = set()
         self.lanes = LaneState()
-        # Identity → until when a claim of its may come to light, by the database's clock; None: not known yet.
+        # Identity → until when a claim of its may come to light, by the database's clock; None: not known
         self.doubted: dict[int, float | None] = {}
         self.gathered: list[Execution] = []
         self.finalizing: list[Execution] = []
