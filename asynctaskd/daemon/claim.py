@@ -195,7 +195,8 @@ class Claimer:
         self._next_search = self._now() + self._poll_interval
         for worker_id in tuple(self._doubts):
             as_of = await self._release_orphans(worker_id)
-            until = self._doubts[worker_id] or as_of + _DOUBT
+            # Or as long as a COMMIT may wait for a standby: a lease, since renewals wait for it too.
+            until = self._doubts[worker_id] or as_of + max(_DOUBT, self._lease.worker.lease)
             self._doubts[worker_id] = until
             if as_of >= until:
                 del self._doubts[worker_id]

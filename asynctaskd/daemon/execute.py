@@ -226,9 +226,8 @@ class Executor:
         # Here, not in the runner: a task cancelled before its first step runs none of its body.
         if execution.timer is not None:
             execution.timer.cancel()
-        execution.runner = (
-            None  # whose context holds the execution: a cycle that would wait for the collector
-        )
+        # Its context holds the execution: a cycle that would wait for the collector.
+        execution.runner = None
         outcome = execution.outcome or _interrupted(execution, Released())
         self._hand_on(execution, outcome)
 
@@ -273,7 +272,7 @@ class Executor:
                 return await asyncio.shield(running)
             except asyncio.CancelledError:
                 if running.done():
-                    raise
+                    return running.result()
 
     def _context(self, execution: Execution) -> ExecutionContext:
         execution.context = ExecutionContext(execution, self._transactions, self._client)
@@ -334,7 +333,8 @@ def _signal_in(error: BaseException) -> BaseException | None:
 def _interrupted(execution: Execution, outcome: Outcome) -> Outcome:
     """What an execution comes to that was told to stop, or whose database went away under its transaction."""
     if execution.interruption is None:
-        return Snoozed(_AFTER_OUTAGE) if execution.was_cut_off and isinstance(outcome, Failed) else outcome
+        cut_off = execution.was_cut_off and isinstance(outcome, Failed) and not outcome.fatal
+        return Snoozed(_AFTER_OUTAGE) if cut_off else outcome
     if execution.interruption is Interruption.TIMEOUT:
         return Failed(f"timed out after {format_duration(execution.timeout)}", reason="timeout")
     # It may have finished all the same, or been asked to come back.

@@ -63,7 +63,8 @@ class Finalizer:
             self._note_after_commit(execution, outcome)
             transition = _DONE
         elif self._hooks.concern(execution, transition):
-            writing = asyncio.create_task(self._write_with_hooks(execution, transition))
+            name = f"failure hook of {execution.task.name} (task {execution.task.id})"
+            writing = asyncio.create_task(self._write_with_hooks(execution, transition), name=name)
             self._hooked.add(writing)
             writing.add_done_callback(self._forget)
             return

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from asynctaskd.daemon.loops import OUTAGE, Backoff
@@ -55,18 +54,20 @@ class FailureHooks:
         errors: list[str] = []
         while True:
             try:
-                await self._write(execution, transition, errors)
-            except LeaseLostError:
-                with suppress(*OUTAGE):
-                    return await self._find_out(execution, transition, errors)
+                return await self._try(execution, transition, errors)
             except HookFailedError as error:
                 errors.append(str(error))
                 self._report(execution, errors)
                 await asyncio.sleep(_FIRST_PAUSE * 2 ** len(errors))
             except OUTAGE as error:
                 await backoff.wait(error)
-            else:
-                return False
+
+    async def _try(self, execution: Execution, transition: Transition, errors: list[str]) -> bool:
+        try:
+            await self._write(execution, transition, errors)
+        except LeaseLostError:
+            return await self._find_out(execution, transition, errors)
+        return False
 
     async def _find_out(self, execution: Execution, transition: Transition, errors: list[str]) -> bool:
         """Whether a claim that is gone was lost, or a hook has ended its transaction itself."""
@@ -98,14 +99,16 @@ class FailureHooks:
         stuck = asyncio.get_running_loop().call_later(
             _STUCK_AFTER, self._report_stuck, execution, asyncio.current_task()
         )
+        limit = asyncio.timeout(_TIMEOUT)
         try:
-            async with asyncio.timeout(_TIMEOUT), connection.transaction():
+            async with limit, connection.transaction():
                 await self._tell(execution, transition, connection)
         except BaseException as error:  # SystemExit too is the hook's failure, not the daemon's
             task = asyncio.current_task()
             if task is not None and task.cancelling():
                 raise
-            raise HookFailedError(describe_error(error)) from error
+            why = f"it took longer than {_TIMEOUT:g} s" if limit.expired() else describe_error(error)
+            raise HookFailedError(why) from error
         finally:
             stuck.cancel()
 

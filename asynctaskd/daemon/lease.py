@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from asynctaskd.postgres.store import WorkerRow
 
 _SHORTEST_TIMER = 0.01
+_LONGEST_TIMER = 1.0
 
 
 def clock() -> float:
@@ -97,7 +98,9 @@ class Lease:
         pause = 0.0 if term is None else term.fence_at - now
         if pause <= 0.0:  # until it is renewed
             pause = self._worker.lease.total_seconds() / 20
-        self._timer = asyncio.get_running_loop().call_later(max(pause, _SHORTEST_TIMER), self.watch)
+        # The loop's own clock stands still while the machine sleeps.
+        pause = min(max(pause, _SHORTEST_TIMER), _LONGEST_TIMER)
+        self._timer = asyncio.get_running_loop().call_later(pause, self.watch)
 
     def unwatch(self) -> None:
         """Fence no more."""

@@ -120,8 +120,8 @@ class Sessions:
     ) -> list[asyncpg.Record]:
         if not connection.is_pooled or not self._begin:
             return await connection.fetch(statement, *arguments)
-        await connection.execute(self._begin)
         try:
+            await connection.execute(self._begin)
             rows = await connection.fetch(statement, *arguments)
         except asyncpg.PostgresError:
             await connection.execute("ROLLBACK")

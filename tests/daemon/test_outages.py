@@ -188,7 +188,7 @@ async def test_a_claim_whose_answer_got_lost_is_put_back_though_the_slots_are_ta
 
     monkeypatch.setattr(Store, "claim", unanswered)
     monkeypatch.setattr(Store, "release_orphans", refused)
-    monkeypatch.setattr(claiming, "_DOUBT", timedelta())  # over long before a slot is free
+    monkeypatch.setattr(claiming, "_DOUBT", timedelta())
     async with running(app, concurrency=1, **QUICK | {"poll_interval": "1s"}):
         first_id = await client.enqueue("first")
         await tables.until(
