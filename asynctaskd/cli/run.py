@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from asynctaskd.cli.failures import ExitCode, complain
+from asynctaskd.cli.failures import ExitCode, complain, describe, exit_code
 from asynctaskd.cli.migrate import title_of, version_of
 from asynctaskd.cli.options import App, Concurrency, ConfigFile, Database, Schema, WorkerLabels
 from asynctaskd.cli.parent import child_command, how_many, run_parent
 from asynctaskd.cli.session import find_database, read_config
 from asynctaskd.cli.stopping import Signals, end_rest, exit_hard, threads_have_ended
 from asynctaskd.daemon.process import this_process
+from asynctaskd.errors import SchemaVersionError
 from asynctaskd.postgres import embedded
 from asynctaskd.telemetry.events import emit
 from asynctaskd.telemetry.logs import configure_logging, describe_error, flush_logs
@@ -160,6 +161,11 @@ def _report_crash(crash: BaseExceptionGroup[BaseException]) -> ExitCode:
     for error in errors:
         emit("loop.crashed", error=error)
     flush_logs()
+    if isinstance(
+        errors[0], SchemaVersionError
+    ):  # somebody migrated past this version, or dropped the schema
+        complain(describe(errors[0]))
+        return exit_code(errors[0])
     complain(
         f"the worker crashed: {describe_error(errors[0])}. The traceback is in the log above. Its tasks go "
         "to others when its lease ends; start it again, and report it if it comes back."

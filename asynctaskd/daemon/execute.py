@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
@@ -40,6 +41,8 @@ DEFAULT_TIMEOUT = timedelta(hours=1)
 _STUCK_AFTER = 5.0
 
 _AFTER_OUTAGE = timedelta(seconds=1)
+
+_INTERNAL_ERROR = 70
 
 
 class Interruption(Enum):
@@ -196,6 +199,7 @@ class Executor:
         self._finish = finish
         self._isolation = isolation
         self._new_execution = new_execution
+        self._home = os.getpid()
         self._loop = asyncio.get_running_loop()
         self._disown_tasks = adopt_tasks(self._loop)
         self._threads = ThreadPoolExecutor(slots.concurrency, thread_name_prefix="asynctaskd-handler")
@@ -236,10 +240,12 @@ class Executor:
         self._finish(execution, outcome)
 
     async def _run(self, execution: Execution, attempt: Callable[[Execution], Awaitable[Outcome]]) -> None:
+        _end_if_forked(self._home)
         try:
             outcome = await attempt(execution)
         except BaseException as error:  # noqa: BLE001  (SystemExit too is the task's failure, not the daemon's)
             outcome = _outcome_of(error)
+        _end_if_forked(self._home)
         execution.outcome = _interrupted(execution, outcome)
         if execution.offspring:
             execution.stop_timer()
@@ -282,10 +288,20 @@ class Executor:
 def _in_this_thread(execution: Execution, call: Callable[..., Any], *arguments: Any) -> Any:
     """Call; a future can't hold a StopIteration, and whoever waits for it would wait for ever."""
     execution.thread_id = threading.get_ident()
+    home = os.getpid()
     try:
         return call(*arguments)
     except StopIteration as error:
         raise RuntimeError("the handler raised StopIteration") from error
+    finally:
+        _end_if_forked(home)
+
+
+def _end_if_forked(home: int) -> None:
+    """End a child that a handler forked and let come back: tasks and connections are its parent's."""
+    if os.getpid() != home:
+        os.write(2, b"a process that a handler forked came back from it; leave it by os._exit()\n")
+        os._exit(_INTERNAL_ERROR)
 
 
 def _obstacle(execution: Execution) -> Outcome | None:

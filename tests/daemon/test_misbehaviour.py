@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import os
 import threading
 import time
 from contextlib import suppress
@@ -491,3 +492,24 @@ async def test_a_recursion_without_end_is_a_failure(app, running, client, tables
         row = await tables.until_status(await client.enqueue("dive"), "failed")
         await wait(await client.enqueue("fine"))
     assert row["last_error"].startswith("RecursionError")
+
+
+def fork_and_come_back() -> int:
+    """The exit code of a child that comes back out of its handler."""
+    child = os.fork()
+    return -1 if child == 0 else os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+async def test_a_forked_child_that_comes_back_out_of_its_handler_is_ended(app, running, wait, client):
+    @app.task("thread")
+    def thread() -> int:
+        return fork_and_come_back()
+
+    @app.task("coroutine")
+    async def coroutine() -> int:
+        return fork_and_come_back()
+
+    async with running(app):
+        for name in ("thread", "coroutine"):
+            assert (await wait(await client.enqueue(name))).result == 70
