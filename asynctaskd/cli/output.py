@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 
+_NO_EDGE = 10_000
+
+
 def print_json(value: object) -> None:
     """Print one JSON text: durations as `30s`, instants in ISO 8601."""
     unicode = sys.stdout.encoding.lower() in ("utf-8", "utf8")
@@ -67,10 +70,14 @@ def printable(text: str) -> str:
 
 
 def console() -> Console:
-    """A console that takes texts as they are; it has no colours where NO_COLOR is set."""
+    """A console that takes texts as they are; it has no colours where NO_COLOR is set.
+
+    Only a terminal has an edge: what goes into a pipe or a file is never shortened.
+    """
     from rich.console import Console  # noqa: PLC0415  (it takes a while to import)
 
-    return Console(highlight=False, markup=False, emoji=False)
+    width = None if sys.stdout.isatty() else _NO_EDGE
+    return Console(highlight=False, markup=False, emoji=False, width=width)
 
 
 def _plain(value: object) -> object:

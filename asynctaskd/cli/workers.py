@@ -26,7 +26,7 @@ def workers(
         (row["id"], _status(row), f"{row['running']}/{row['concurrency']}", _place(row), row["labels"])
         for row in known
     )
-    print_table(("ID", "STATUS", "SLOTS", "HOST", "LABELS"), rows, fixed=3)
+    print_table(("ID", "STATUS", "SLOTS", "HOST", "LABELS"), rows, fixed=1)
 
 
 def _status(row: dict[str, Any]) -> str:

@@ -50,7 +50,7 @@ def test_a_bad_filter_exits_2(cli, args):
     assert result.stderr.startswith("error: ")
 
 
-def test_a_table_has_one_line_a_task_of_at_most_80_columns(cli):
+def test_a_table_that_goes_into_a_pipe_has_one_whole_line_a_task(cli):
     for _ in range(3):
         cli.enqueue("n" * 128, "{}", "--labels", ",".join("lmno"[i] * 100 for i in range(4)))
     lines = cli.run("tasks", "list").stdout.splitlines()
