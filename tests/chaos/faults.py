@@ -242,7 +242,7 @@ class Breaker:
             async with asyncio.timeout(event.seconds * 2):
                 await loss.done.wait()
         except TimeoutError:
-            proxy.forget(loss)
+            loss.forget()
             self._skip(event, f"no {what} came by")
             return
         assert loss.connection is not None

@@ -56,11 +56,16 @@ class Loss:
     then: Then
     connection: Connection | None = None
     done: asyncio.Event = field(default_factory=asyncio.Event)
+    is_forgotten: bool = False
 
     def concerns(self, sql: str) -> bool:
         """Whether this statement is the one."""
         kinds = STATEMENTS.values() if self.what == "any" else [STATEMENTS[self.what]]
-        return any(kind.search(sql) for kind in kinds)
+        return not self.is_forgotten and any(kind.search(sql) for kind in kinds)
+
+    def forget(self) -> None:
+        """Lose nothing, if that hasn't happened yet."""
+        self.is_forgotten = True
 
 
 class Gate:
@@ -211,7 +216,7 @@ class Connection:
 
     async def _judge(self, loss: Loss, reply: bytes) -> None:
         """Lose a reply, unless it says that nothing was done: then the loss waits for the next one."""
-        if reply.startswith(_NO_ROWS):
+        if loss.is_forgotten or reply.startswith(_NO_ROWS):
             self._loss = None
             self._proxy.losses.append(loss)
         else:
@@ -248,7 +253,7 @@ class Proxy:
         self._url = server
         self._refusals: set[object] = set()
         self._detours: dict[object, str] = {}
-        self._connections: dict[Connection, asyncio.Task[None]] = {}
+        self.connections: dict[Connection, asyncio.Task[None]] = {}
         self._server: asyncio.Server | None = None
         self._socket: socket.socket | None = None
         self.losses: list[Loss] = []
@@ -267,9 +272,9 @@ class Proxy:
             self._server.close()
         elif self._socket is not None:
             self._socket.close()
-        while self._connections:
+        while self.connections:
             self.cut()
-            await asyncio.wait(self._connections.values())
+            await asyncio.wait(self.connections.values())
 
     @property
     def dsn(self) -> str:
@@ -304,7 +309,7 @@ class Proxy:
 
     def cut(self, only: Callable[[Connection], bool] = lambda _: True) -> int:
         """Reset the open connections; returns how many."""
-        chosen = [one for one in self._connections if only(one)]
+        chosen = [one for one in self.connections if only(one)]
         for connection in chosen:
             connection.cut()
         return len(chosen)
@@ -313,7 +318,7 @@ class Proxy:
         self, reason: object = None, only: Callable[[Connection], bool] = lambda _: True
     ) -> list[Connection]:
         """Let the open connections fall silent, not those that come; each is opened or cut by itself."""
-        chosen = [one for one in self._connections if only(one) and not one.left.is_set()]
+        chosen = [one for one in self.connections if only(one) and not one.left.is_set()]
         for connection in chosen:
             connection.gate.shut(reason)
             connection.asked_at = None
@@ -325,11 +330,6 @@ class Proxy:
         self.losses.append(loss)
         return loss
 
-    def forget(self, loss: Loss) -> None:
-        """Lose it no more, if that hasn't happened yet."""
-        if loss in self.losses:
-            self.losses.remove(loss)
-
     def loss_for(self, sql: str) -> Loss | None:
         """The loss that concerns this statement, once."""
         for loss in self.losses:
@@ -339,20 +339,13 @@ class Proxy:
         return None
 
     @property
-    def connections(self) -> list[Connection]:
-        """The open ones."""
-        return list(self._connections)
-
-    @property
     def listeners(self) -> set[Connection]:
         """The connections on which a LISTEN has gone through, and which are open and not silent."""
-        return {one for one in self._connections if one.listens and one.gate.is_open}
+        return {one for one in self.connections if one.listens and one.gate.is_open}
 
     async def _listen(self) -> None:
         # Nobody else gets a turn before it is known: they may refuse again, or restore.
-        self._server = await asyncio.start_server(
-            self._accept, sock=self._socket, backlog=128, start_serving=False
-        )
+        self._server = await asyncio.start_server(self._accept, sock=self._socket, start_serving=False)
         await self._server.start_serving()
 
     def _bind(self, port: int) -> None:
@@ -368,11 +361,11 @@ class Proxy:
         connection = Connection(self, reader, writer)
         task = asyncio.current_task()
         assert task is not None
-        self._connections[connection] = task
+        self.connections[connection] = task
         try:
             await connection.carry(next(reversed(self._detours.values()), None) or self._url())
         finally:
-            del self._connections[connection]
+            del self.connections[connection]
 
 
 @asynccontextmanager

@@ -208,10 +208,24 @@ async def test_a_prepared_statement_is_recognised_when_it_is_executed_again(dial
 
 async def test_a_loss_that_found_nothing_can_be_forgotten(dial, proxy, numbers):
     connection = await dial()
-    proxy.forget(proxy.lose("commit", "reply", "cut"))
+    proxy.lose("commit", "reply", "cut").forget()
     async with connection.transaction():
         await connection.execute("INSERT INTO numbers VALUES (1)")
     assert await written(numbers) == [1]
+
+
+async def test_a_loss_can_be_forgotten_while_its_reply_is_awaited(dial, proxy, numbers):
+    count = await (await dial()).prepare("SELECT count(*) FROM numbers /* enqueue( */")
+    assert await count.fetchval() == 0
+    loss = proxy.lose("enqueue")
+    async with asyncio.timeout(LONG_ENOUGH), numbers.transaction():
+        await numbers.execute("LOCK TABLE numbers")
+        counting = asyncio.ensure_future(count.fetchval())
+        while loss in proxy.losses:  # noqa: ASYNC110  (the proxy tells when it is lost, not before)
+            await asyncio.sleep(0.01)
+        loss.forget()
+    assert await counting == 0
+    assert not loss.done.is_set()
 
 
 async def test_a_listener_is_known_as_one_until_it_falls_silent(dial, proxy):
