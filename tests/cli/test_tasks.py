@@ -55,8 +55,7 @@ def test_a_table_that_goes_into_a_pipe_has_one_whole_line_a_task(cli):
         cli.enqueue("n" * 128, "{}", "--labels", ",".join("lmno"[i] * 100 for i in range(4)))
     lines = cli.run("tasks", "list").stdout.splitlines()
     assert len(lines) == 4
-    assert max(map(len, lines)) <= 80
-    assert all("pending" in line and "…" in line for line in lines[1:])
+    assert all("pending" in line and "n" * 128 in line and "o" * 100 in line for line in lines[1:])
 
 
 def test_a_full_table_says_that_there_may_be_more(cli):
