@@ -60,6 +60,7 @@ class Execution:
         "_started",
         "completing",
         "context",
+        "decided",
         "definition",
         "has_lost_its_lease",
         "interruption",
@@ -88,6 +89,7 @@ class Execution:
         self.has_lost_its_lease = False  # its task may already be somebody else's
         self.was_cut_off = False  # ctx.transaction() lost its connection
         self.completing = False  # ctx.transaction() is open
+        self.decided: Transition | None = None  # what is being written of it, where no hook goes with that
         self.stored = False  # ctx.transaction() has committed what became of it
         self._started = monotonic()  # not the loop's clock: a handler in a thread asks too
 

@@ -68,6 +68,7 @@ class Finalizer:
             self._hooked.add(writing)
             writing.add_done_callback(self._forget)
             return
+        execution.decided = transition
         self._gathered.append((execution, transition))
         self._something.set()
 

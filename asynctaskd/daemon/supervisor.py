@@ -28,8 +28,8 @@ from asynctaskd.daemon.loops import OUTAGE, Backoff, repeat
 from asynctaskd.daemon.slots import Slots
 from asynctaskd.daemon.succession import succeed
 from asynctaskd.daemon.transactions import Transactions
-from asynctaskd.errors import DatabaseUnavailableError
-from asynctaskd.postgres.driver import open_pool
+from asynctaskd.errors import DatabaseUnavailableError, InvalidPayloadError
+from asynctaskd.postgres.driver import StatementRefusedError, open_pool
 from asynctaskd.postgres.listener import Listener, require_notices
 from asynctaskd.postgres.migrate import require_primary
 from asynctaskd.postgres.store import Store
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from asynctaskd.config import DaemonConfig
+    from asynctaskd.daemon.execute import Execution
     from asynctaskd.definitions.registry import App
 
 # After the grace period: how long executions that were told to stop may take, and the last statements.
@@ -313,14 +314,21 @@ class Daemon:
         """Give back what couldn't be stopped or written, in the last statements before the process ends."""
         await self._finalizer.close(_LAST_WORDS)
         self._pool.terminate()  # a hook that doesn't stop keeps its task's row locked
-        left = [execution.ended(_GIVEN_BACK) for execution in self._slots if not execution.stored]
+        left = [execution for execution in self._slots if not execution.stored]
         try:
-            await self._store.finalize(left)
+            await self._write_last(left)
             await self._claimer.put_back_lost_claims()
             await self._store.stop_worker(self.worker_id)
         except OUTAGE as error:
             emit("database.lost", station="stop", error=str(error))
         emit("worker.stopped", worker_id=self.worker_id, left_behind=len(left))
+
+    async def _write_last(self, left: list[Execution]) -> None:
+        """What each came to where that is known; the others go back."""
+        try:
+            await self._store.finalize([one.ended(one.decided or _GIVEN_BACK) for one in left])
+        except (StatementRefusedError, InvalidPayloadError):  # one result can't be stored: find out next time
+            await self._store.finalize([one.ended(_GIVEN_BACK) for one in left])
 
     async def _abandon(self) -> None:
         """Leave no execution behind, whatever ended this worker; its lease sees to the tasks."""

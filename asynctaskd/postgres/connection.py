@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 Answer = TypeVar("Answer")
 
-CANCEL_TIMEOUT = 3.0
+CANCEL_TIMEOUT = 1.0
 
 # In seconds. When the other host is gone, an idle connection breaks after 3 + 3 × 1, a waiting one after 5.
 _KEEPALIVE = {"TCP_KEEPIDLE": 3, "TCP_KEEPINTVL": 1, "TCP_KEEPCNT": 3}

@@ -344,3 +344,35 @@ async def test_a_claim_whose_answer_got_lost_at_the_stop_is_put_back(
     row = await tables.task(task_id)
     assert (row["status"], row["attempts"], row["losses"]) == ("pending", 0, 0)
     assert await tables.events(task_id) == ["released"]
+
+
+async def test_what_ended_and_could_not_be_written_before_is_written_in_the_last_statement(
+    app, started, client, tables, monkeypatch
+):
+    from asynctaskd.daemon.supervisor import Daemon
+    from asynctaskd.postgres.store import Store
+
+    finalize, leave, leaving = Store.finalize, Daemon._leave, []
+
+    @app.task("one")
+    async def one() -> int:
+        return 1
+
+    async def away(self, batch):
+        if not leaving:
+            daemon.stop()
+            daemon.stop()
+            raise DatabaseUnavailableError("not now")
+        return await finalize(self, batch)
+
+    async def noted(self) -> None:
+        leaving.append(self)
+        await leave(self)
+
+    monkeypatch.setattr(Store, "finalize", away)
+    monkeypatch.setattr(Daemon, "_leave", noted)
+    daemon, life = await started(app)
+    task_id = await client.enqueue("one")
+    await asyncio.wait_for(life, 20)
+    row = await tables.task(task_id)
+    assert (row["status"], row["result"]) == ("completed", "1")
