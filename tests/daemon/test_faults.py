@@ -153,7 +153,9 @@ async def test_a_listener_whose_backend_was_ended_looks_at_once(
 ):
     async with running(shop, listen="on", poll_interval="1h"):
         await recorder.wait_for("listener.up")
-        assert await tables.terminate("query LIKE 'SELECT pg_notify%'") == 1
+        listens = "query LIKE 'SELECT pg_notify%'"  # once it has asked for its first sign of life
+        await tables.until(f"SELECT count(*) = 1 {OURS} AND {listens}")
+        assert await tables.terminate(listens) == 1
         await wait(await client.enqueue("one"))
 
 
