@@ -15,7 +15,7 @@ demo: $(STAMP) ## See two workers index Python's standard library, on a PostgreS
 	@$(BIN)/asynctaskd demo
 
 test: $(STAMP) ## Run the tests on an embedded PostgreSQL, or on the one in ASYNCTASKD_TEST_DSN; ARGS="-k name"
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest -n logical $(ARGS)
 
 simulate: $(STAMP) ## Run the protocol in simulated worlds full of faults; ARGS="--seeds 1000000 --jobs 2"
 	@$(BIN)/python -m tests.simulation --report benchmarks/results/simulation.json $(ARGS)
