@@ -9,20 +9,18 @@ from __future__ import annotations
 import asyncio
 import signal
 import sys
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import typer
 
-from asynctaskd.cli.child import Child, Pauses, spawn
 from asynctaskd.cli.failures import ExitCode
 from asynctaskd.config.values import processors
-from asynctaskd.daemon.loops import OUTAGE, Backoff, wait_for
+from asynctaskd.daemon.child import Child, Pauses, spawn, watch
+from asynctaskd.daemon.loops import wait_for
 from asynctaskd.daemon.process import DRAIN, HURRY
-from asynctaskd.daemon.witness import put_back
-from asynctaskd.postgres.store import Store
+from asynctaskd.daemon.witness import put_back_after
 from asynctaskd.telemetry.events import emit
 from asynctaskd.telemetry.logs import flush_logs
 
@@ -40,7 +38,6 @@ _WORST_LAST = (
     ExitCode.INTERNAL,
     ExitCode.CONFIG,
 )
-_LONGEST_LOOK = 1.0
 _LAST_WORDS = 2.0
 
 # A worker ends by itself this soon after its grace period, in seconds; one that doesn't is stuck.
@@ -86,7 +83,8 @@ class Parent:
         """Until the last worker has ended for good."""
         with _taken(self._on_signal):
             async with asyncio.TaskGroup() as group:
-                helpers = [group.create_task(self._watch()), group.create_task(self._end_in_time())]
+                watching = watch(self._children, self._config.worker.stall_limit.total_seconds())
+                helpers = [group.create_task(watching), group.create_task(self._end_in_time())]
                 places = (self._keep(nth if self._processes > 1 else None) for nth in range(self._processes))
                 codes = await asyncio.gather(*places)
                 if self._releases:
@@ -137,7 +135,7 @@ class Parent:
         """A new worker, as soon as the system has room for it; None if it never had."""
         while True:
             try:
-                child = await spawn(self._command, nth)
+                child = await spawn(self._command, nth=nth)
             except OSError as error:
                 pause = pauses.after(0.0)
                 emit("child.not_started", error=error, seconds_to_retry=pause)
@@ -157,49 +155,10 @@ class Parent:
         return ExitCode(code) if code in _WORST_LAST else ExitCode.FAILED
 
     def _release(self, child: Child, because: str) -> None:
-        release = asyncio.create_task(self._put_back(child, because))
+        schema = self._config.database.schema_name
+        release = asyncio.create_task(put_back_after(child, because, self._dsn, schema))
         self._releases.add(release)
         release.add_done_callback(self._releases.discard)
-
-    async def _put_back(self, child: Child, because: str) -> None:
-        """Put back what a dead worker held, as soon as the database can be reached."""
-        backoff = Backoff("release")
-        while True:
-            try:
-                await self._try_to_put_back(child, because)
-            except OUTAGE as error:
-                await backoff.wait(error)
-            except Exception as error:  # noqa: BLE001  (the other workers go on; its lease sees to its tasks)
-                emit("release.failed", child=child.pid, error=error)
-                return
-            else:
-                backoff.reset()
-                return
-
-    async def _try_to_put_back(self, child: Child, because: str) -> None:
-        # Its own connection for a moment: a death is rare, and an idle one would have to be watched too.
-        store = await Store.open(self._dsn, schema=self._config.database.schema_name, connections=1)
-        try:
-            await put_back(store, await store.workers_of(child.process), because)
-        finally:
-            await store.close()
-
-    async def _watch(self) -> None:
-        """End workers that are silent for longer than the stall limit."""
-        limit = self._config.worker.stall_limit.total_seconds()
-        tick = min(limit / 4, _LONGEST_LOOK)
-        before = time.monotonic()
-        while True:
-            await asyncio.sleep(tick)
-            # Time in which this process was itself frozen is nobody's silence.
-            passed, before = min(time.monotonic() - before, 2 * tick), time.monotonic()
-            for child in list(self._children):
-                if child not in self._children:  # it ended while another one was put down
-                    continue
-                child.listen(passed)
-                if child.silent_for > limit:
-                    emit("child.silent", child=child.pid, seconds=child.silent_for)
-                    await child.put_down()
 
     async def _end_in_time(self) -> None:
         """Once told to stop: end by force what is still there after the grace period."""

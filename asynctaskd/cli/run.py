@@ -85,11 +85,15 @@ def _log_to_stderr(level: str, style: str) -> None:
 
 
 def _build(app: str, config: DaemonConfig) -> Daemon:
-    from asynctaskd.daemon.supervisor import Daemon  # noqa: PLC0415  (only this command needs it)
+    from asynctaskd.daemon.isolation import be_expendable  # noqa: PLC0415  (only this command needs it)
+    from asynctaskd.daemon.supervisor import Daemon  # noqa: PLC0415
     from asynctaskd.definitions.loader import load_app  # noqa: PLC0415
 
     application = load_app(app)
-    return Daemon(application, _prepared_database(config), config, app_path=app)
+    if this_process().suspects_of is None:
+        return Daemon(application, _prepared_database(config), config, app_path=app)
+    be_expendable()
+    return Daemon(application, _prepared_database(config), config, one_suspect=True)
 
 
 def _prepared_database(config: DaemonConfig) -> str:

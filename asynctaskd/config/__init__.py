@@ -7,7 +7,7 @@ from asynctaskd.config.daemon import DaemonConfig, DatabaseConfig, LogConfig, Wo
 from asynctaskd.config.example import render_example
 from asynctaskd.config.runtime import RuntimeConfig
 from asynctaskd.config.settings import SETTINGS, Setting
-from asynctaskd.config.sources import load_config
+from asynctaskd.config.sources import load_config, variables_of
 from asynctaskd.config.values import EMBEDDED, NAME_PATTERN
 
 __all__ = [
@@ -22,4 +22,5 @@ __all__ = [
     "WorkerConfig",
     "load_config",
     "render_example",
+    "variables_of",
 ]

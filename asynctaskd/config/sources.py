@@ -7,15 +7,17 @@ import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from pydantic import ValidationError
+from pydantic import SecretStr, ValidationError
 from pydantic_core import ErrorDetails
 
 from asynctaskd.config.daemon import DaemonConfig
 from asynctaskd.config.settings import SECTIONS, SETTINGS
 from asynctaskd.config.wording import nearest
+from asynctaskd.durations import format_duration
 from asynctaskd.errors import ConfigError
 
 _VARIABLES = {setting.variable: setting for setting in SETTINGS.values()}
@@ -158,3 +160,27 @@ def _nearest_key(key: str) -> str:
 def _close_names(name: str) -> list[str]:
     names = {setting.name: key for key, setting in SETTINGS.items()}
     return [names[near] for near in difflib.get_close_matches(name, names, n=1)]
+
+
+def variables_of(config: DaemonConfig, changes: Mapping[str, str]) -> dict[str, str]:
+    """A configuration as the environment of a process that shall have the same: every variable, set or empty.
+
+    Passwords are in it: for nobody but that process. `changes` are texts by full key.
+    """
+    told = config.model_dump(by_alias=True)
+    texts = {key: _text(told[setting.section][setting.name]) for key, setting in SETTINGS.items()}
+    return {SETTINGS[key].variable: text for key, text in {**texts, **changes}.items()}
+
+
+def _text(value: object) -> str:
+    match value:
+        case None:
+            return ""
+        case SecretStr():
+            return value.get_secret_value()
+        case timedelta():
+            return format_duration(value)
+        case tuple():
+            return ",".join(map(str, cast("tuple[object, ...]", value)))
+        case _:
+            return str(value)

@@ -61,6 +61,7 @@ class Claimer:
         start: Callable[[ClaimedTask], None],
         hears: Callable[[], bool],
         poll_interval: float,
+        takes_suspects: bool,
     ) -> None:
         self._store = store
         self._lease = lease
@@ -69,6 +70,7 @@ class Claimer:
         self._start = start
         self._hears = hears
         self._poll_interval = poll_interval
+        self._takes_suspects = takes_suspects
         self._wake = asyncio.Event()
         self._stopping = False
         self._look_everywhere = True
@@ -112,6 +114,21 @@ class Claimer:
             else:
                 backoff.reset()
 
+    async def run_one_suspect(self) -> None:
+        """Instead: claim one suspect, if there is one."""
+        backoff = Backoff("claim")
+        while not self._stopping:
+            try:
+                await self._find_lost_claims()
+                claimed = await self._take([], 1, suspects_alone=True)
+            except OUTAGE as error:
+                await backoff.wait(error)
+            else:
+                backoff.reset()
+                if claimed or not self._doubts:
+                    return
+                await self._rest(self._poll_interval)
+
     async def _step(self) -> None:
         self._wake.clear()
         await self._find_lost_claims()
@@ -147,6 +164,13 @@ class Claimer:
         groups = self._groups()
         slots = self._slots.free
         shares = self._shares(groups, slots)
+        claimed = await self._take(shares, slots)
+        return claimed is not None and self._settle(shares, groups, claimed, slots)
+
+    async def _take(
+        self, shares: list[Share], slots: int, *, suspects_alone: bool = False
+    ) -> list[ClaimedTask] | None:
+        """Claim and start; None where the lease was lost meanwhile."""
         worker_id = self._lease.worker_id
         try:
             claimed = await self._store.claim(
@@ -156,7 +180,8 @@ class Claimer:
                 slots=slots,
                 shares=shares,
                 but=[execution.task.id for execution in self._slots if execution.has_lost_its_lease],
-                suspects=int(not self._slots.suspects),
+                suspects=int(self._takes_suspects and not self._slots.suspects),
+                suspects_alone=suspects_alone,
             )
         except OUTAGE:
             self._doubt(worker_id)
@@ -164,11 +189,11 @@ class Claimer:
         if not self._lease.covers(worker_id):
             # Lost while this was under way: others may have these already.
             self._doubt(worker_id)
-            return False
+            return None
         for task in sorted(claimed, key=_strict_first):
             self._start(task)
         _tell(claimed)
-        return self._settle(shares, groups, claimed, slots)
+        return claimed
 
     async def _find_ready(self) -> None:
         if self._look_everywhere or self._now() >= self._next_poll:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import structlog
 from typing_extensions import override
@@ -15,31 +15,17 @@ from asynctaskd.durations import parse_duration
 from asynctaskd.errors import InvalidInputError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
-    from contextlib import AbstractAsyncContextManager
+    from collections.abc import AsyncIterator
     from datetime import datetime, timedelta
 
     import asyncpg
 
     from asynctaskd.client import Client
     from asynctaskd.daemon.execute import Execution
+    from asynctaskd.daemon.transactions import Transactions
 
 
 _LONGEST_MESSAGE = 1024  # bytes
-
-
-class Completing(Protocol):
-    """What a context needs of `Transactions`."""
-
-    def completing(
-        self, execution: Execution, result: Callable[[], Any]
-    ) -> AbstractAsyncContextManager[asyncpg.Connection]:
-        """A transaction whose commit completes the task."""
-        ...
-
-    async def note_progress(self, execution: Execution, progress: str) -> None:
-        """Write down how far an execution is."""
-        ...
 
 
 class ExecutionContext(TaskContext):
@@ -47,7 +33,7 @@ class ExecutionContext(TaskContext):
 
     __slots__ = ("_client", "_connection", "_execution", "_log", "_result", "_transactions")
 
-    def __init__(self, execution: Execution, transactions: Completing, client: Client) -> None:
+    def __init__(self, execution: Execution, transactions: Transactions, client: Client) -> None:
         self._execution = execution
         self._transactions = transactions
         self._client = client

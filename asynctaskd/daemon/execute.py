@@ -25,12 +25,11 @@ from asynctaskd.task import Completed, Failed, Overdue, Released, Snoozed, Unrou
 from asynctaskd.telemetry.events import emit
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Callable
 
     from asynctaskd.client import Client
-    from asynctaskd.daemon.context import Completing
-    from asynctaskd.daemon.isolation import Isolation
     from asynctaskd.daemon.slots import Slots
+    from asynctaskd.daemon.transactions import Transactions
     from asynctaskd.definitions.definition import Definition
     from asynctaskd.definitions.registry import App
     from asynctaskd.task import ClaimedTask, Outcome, Transition
@@ -131,11 +130,6 @@ class Execution:
         self.timeout += duration
         self.start_timer()
 
-    def restart(self) -> None:
-        """Its handler begins only now."""
-        self._started = monotonic()
-        self.start_timer()
-
     def adopt(self, task: asyncio.Task[Any]) -> None:
         """Its handler started a task."""
         if isinstance(self.offspring, tuple):
@@ -178,29 +172,22 @@ def _parsed(spec: str) -> RetryPolicy:
 
 
 class Executor:
-    """Starts executions; `finish(execution, outcome)` is called once for each, whatever happens to it.
-
-    Suspects run in isolation where there is one, else here like all others.
-    """
+    """Starts executions; `finish(execution, outcome)` is called once for each, whatever happens to it."""
 
     def __init__(
         self,
         app: App,
         slots: Slots,
-        transactions: Completing,
+        transactions: Transactions,
         client: Client,
         *,
         finish: Callable[[Execution, Outcome], None],
-        isolation: Isolation | None = None,
-        new_execution: Callable[[ClaimedTask, Definition[..., Any] | None], Execution] = Execution,
     ) -> None:
         self._app = app
         self._slots = slots
         self._transactions = transactions
         self._client = client
         self._finish = finish
-        self._isolation = isolation
-        self._new_execution = new_execution
         self._home = os.getpid()
         self._loop = asyncio.get_running_loop()
         self._disown_tasks = adopt_tasks(self._loop)
@@ -208,19 +195,15 @@ class Executor:
 
     def start(self, task: ClaimedTask) -> None:
         """Begin an execution; it takes a slot at once."""
-        execution = self._new_execution(task, self._app.get(task.name))
+        execution = Execution(task, self._app.get(task.name))
         self._slots.take(execution)
         obstacle = _obstacle(execution)
         if obstacle is not None:
             self._hand_on(execution, obstacle)
             return
-        attempt = self._attempt
-        if self._isolation is not None and task.is_suspect:
-            attempt = self._isolation.attempt
-        else:
-            execution.start_timer()
+        execution.start_timer()
         # Not by the loop's task factory: one that starts tasks eagerly would run the handler here and now.
-        execution.runner = asyncio.Task(self._run(execution, attempt), loop=self._loop)
+        execution.runner = asyncio.Task(self._run(execution), loop=self._loop)
         execution.runner.add_done_callback(lambda _: self._end(execution))
 
     def close(self) -> None:
@@ -241,10 +224,10 @@ class Executor:
         self._slots.end(execution)
         self._finish(execution, outcome)
 
-    async def _run(self, execution: Execution, attempt: Callable[[Execution], Awaitable[Outcome]]) -> None:
+    async def _run(self, execution: Execution) -> None:
         _end_if_forked(self._home)
         try:
-            outcome = await attempt(execution)
+            outcome = await self._attempt(execution)
         except BaseException as error:  # noqa: BLE001  (SystemExit too is the task's failure, not the daemon's)
             outcome = _outcome_of(error)
         _end_if_forked(self._home)

@@ -26,10 +26,12 @@ if TYPE_CHECKING:
 def worker_row(app: App, worker: WorkerConfig) -> WorkerRow:
     """A new identity of this worker, named in the label `worker:<id>` as configured, or after itself.
 
-    Of several processes with one worker.id each has a name of its own besides, made from it.
+    Of several processes with one worker.id each has a name of its own besides, made from it. Who runs a
+    suspect has the labels of the worker in whose place it does.
     """
     process = this_process()
     names = _names(worker, process.nth)
+    labels = [*worker.labels, *(f"worker:{name}" for name in names)]
     return WorkerRow(
         id=uuid4(),
         name=names[-1],
@@ -38,7 +40,7 @@ def worker_row(app: App, worker: WorkerConfig) -> WorkerRow:
         hostname=socket.gethostname(),
         pid=os.getpid(),
         version=__version__,
-        labels=[*worker.labels, *(f"worker:{name}" for name in names)],
+        labels=labels if process.suspects_of is None else process.suspects_of,
         names=list(app.definitions),
         concurrency=worker.concurrency,
         lease=worker.lease,

@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from uuid import UUID
 
-    from asynctaskd.daemon.assignment import SharedInstant
     from asynctaskd.postgres.store import WorkerRow
 
 _SHORTEST_TIMER = 0.01
@@ -34,10 +33,9 @@ class Lease:
     The keeper's thread sets both, each as a whole; the main loop reads them, and alone fences.
     """
 
-    def __init__(self, worker: WorkerRow, *, lost: Callable[[], None], end: SharedInstant) -> None:
+    def __init__(self, worker: WorkerRow, *, lost: Callable[[], None]) -> None:
         self._worker = worker
         self._lost = lost
-        self._end = end  # isolated executions look there too, since this process may be frozen alone
         self._term: LeaseTerm | None = None
         self._fenced: LeaseTerm | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -81,7 +79,6 @@ class Lease:
     def hold(self, asked_at: float) -> None:
         """The lease was renewed, asked for at that time."""
         self._term = LeaseTerm(asked_at, self._worker.lease.total_seconds())
-        self._end.set(self._term.last_at)
 
     def fence(self, why: str) -> None:
         """Tell what runs to stop; once for each term."""

@@ -3,7 +3,8 @@
 A parent (`run --processes N`) tells its child through one variable of the environment which process it is,
 where to beat, and where to read orders. Orders come through a pipe, not as signals: systemd and terminals
 send signals to children as well, and what was said twice must not count twice. The end of the pipe is an
-order too, so that no child outlives its parent by more than it takes to drain.
+order too, so that no child outlives its parent by more than it takes to drain. Only who runs a suspect
+goes on without its parent: the suspect may be innocent of that death.
 """
 
 from __future__ import annotations
@@ -37,10 +38,12 @@ class Process:
     Attributes:
         id: what `workers.process` says of all its identities.
         nth: which of several children it is; None where it has no siblings.
+        suspects_of: the labels of the worker in whose place it runs one suspect and ends; else None.
     """
 
     id: UUID
     nth: int | None = None
+    suspects_of: list[str] | None = None
     _pulse: int | None = None
     _orders: int | None = None
     _name: socket.socket | None = None
@@ -62,17 +65,17 @@ class Process:
                 os.write(self._pulse, b".")
 
     def orders(self) -> Iterator[int]:
-        """What the parent says, as it says it (it blocks): `DRAIN`, `HURRY`; its end says `DRAIN`."""
+        """What the parent says, as it says it (it blocks): `DRAIN`, `HURRY`; its end may say `DRAIN`."""
         if self._orders is not None:
             while told := os.read(self._orders, 1):
                 yield told[0]
-            yield DRAIN
+            if self.suspects_of is None:
+                yield DRAIN
 
 
-def child_variable(process: UUID, nth: int | None, *, pulse: int, orders: int) -> dict[str, str]:
+def child_variable(process: UUID, *, pulse: int, orders: int, **role: Any) -> dict[str, str]:
     """What a parent puts into the environment of a child; both descriptors are inherited by it."""
-    told = {"process": str(process), "nth": nth, "pulse": pulse, "orders": orders}
-    return {VARIABLE: json.dumps(told)}
+    return {VARIABLE: json.dumps({"process": str(process), "pulse": pulse, "orders": orders, **role})}
 
 
 @cache
@@ -90,6 +93,7 @@ def _alone() -> Process:
 
 def _child(told: Mapping[str, Any]) -> Process:
     process = UUID(told["process"])
-    for descriptor in (told["pulse"], told["orders"]):
+    pulse, orders = told["pulse"], told["orders"]
+    for descriptor in (pulse, orders):
         os.set_inheritable(descriptor, False)
-    return Process(process, told["nth"], told["pulse"], told["orders"], hold_name(process))
+    return Process(process, told.get("nth"), told.get("suspects_of"), pulse, orders, hold_name(process))

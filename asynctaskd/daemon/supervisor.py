@@ -7,13 +7,11 @@ leaves no task behind.
 from __future__ import annotations
 
 import asyncio
-import sys
 from contextlib import AsyncExitStack
 from functools import partial
 from typing import TYPE_CHECKING
 
 from asynctaskd.client import Client
-from asynctaskd.daemon.assignment import SharedInstant, Workplace
 from asynctaskd.daemon.claim import Claimer
 from asynctaskd.daemon.commands import Steering
 from asynctaskd.daemon.execute import Executor, Interruption
@@ -61,6 +59,7 @@ class Daemon:
         config: what this worker is.
         app_path: where the App can be imported from, as `module:attribute`. Tasks that may kill their process
             run in one of their own there; without a path they run in this one, one at a time.
+        one_suspect: claim one such task instead of all that is ready, and end after it.
         end_process: ends the process hard; called where nothing else can stop what it runs.
     """
 
@@ -71,12 +70,14 @@ class Daemon:
         config: DaemonConfig,
         *,
         app_path: str | None = None,
+        one_suspect: bool = False,
         end_process: Callable[[], None] = end_process,
     ) -> None:
         self._app = app
         self._dsn = dsn
         self._config = config
         self._app_path = app_path
+        self._one_suspect = one_suspect
         self._end_process = end_process
         self._stopping = asyncio.Event()
         self._hurry = asyncio.Event()
@@ -115,7 +116,7 @@ class Daemon:
                     "worker.started", worker_id=self.worker_id, labels=self._lease.labels, version=__version__
                 )
                 self.ready.set()
-                await (self._work_off() if once else self._stopping.wait())
+                await self._work(once)
                 await self._drain()
                 for loop in self._loops:
                     loop.cancel()
@@ -151,8 +152,6 @@ class Daemon:
         stack.push_async_callback(self._store.close)
         self._pool = await open_pool(self._dsn, size=self._config.database.pool_size)
         stack.callback(self._pool.terminate)
-        self._lease_end = SharedInstant()
-        stack.callback(self._lease_end.close)
         transactions = Transactions(self._pool, self._store)
 
         self._slots = Slots(config.concurrency, freed=self._on_freed)
@@ -160,12 +159,12 @@ class Daemon:
         self._lease = Lease(
             worker_row(self._app, config),
             lost=lambda: self._interrupt(Interruption.LEASE_LOST),
-            end=self._lease_end,
         )
         self._housekeeper = self._make_housekeeper()
         self._finalizer = self._make_finalizer(transactions)
         self._executor = self._make_executor(transactions)
         stack.callback(self._executor.close)
+        self._isolation = self._make_isolation()
         self._keeper = self._make_keeper()
         self._listener = self._make_listener()
         self._claimer = self._make_claimer()
@@ -198,7 +197,6 @@ class Daemon:
             transactions,
             Client(self._pool, self._app, schema=self._config.database.schema_name),
             finish=self._finalizer.put,
-            isolation=self._make_isolation(),
         )
 
     def _make_keeper(self) -> LeaseKeeper:
@@ -221,13 +219,13 @@ class Daemon:
     def _make_isolation(self) -> Isolation | None:
         if self._app_path is None:
             return None
-        database, log = self._config.database, self._config.log
-        workplace = Workplace(
-            self._app_path, self._dsn, database.schema_name, log.level, log.format, list(sys.path)
-        )
-        # Told to stop because the lease is lost, it has to be gone before others may run its task.
         return Isolation(
-            workplace, self._lease_end, mercy=min(1.0, self._config.worker.lease.total_seconds() / 10)
+            self._app_path,
+            self._dsn,
+            self._config,
+            store=self._store,
+            lease=self._lease,
+            steering=self._steering,
         )
 
     async def _register(self) -> None:
@@ -246,10 +244,17 @@ class Daemon:
         if self._config.database.listen != "off":
             start("listen", self._listener.run())
         self._claiming = group.create_task(self._claim_until_stopped(), name="claim")
+        self._isolating = group.create_task(self._isolate_until_stopped(), name="isolation")
 
     async def _claim_until_stopped(self) -> None:
-        if self._config.worker.enabled:
+        if self._one_suspect:
+            await self._claimer.run_one_suspect()
+        elif self._config.worker.enabled:
             await self._claimer.run()
+
+    async def _isolate_until_stopped(self) -> None:
+        if self._isolation is not None and self._config.worker.enabled:
+            await self._isolation.run()
 
     @property
     def _listen_dsn(self) -> str:
@@ -273,7 +278,16 @@ class Daemon:
             start=self._executor.start,
             hears=self._listener.up.is_set,
             poll_interval=self._poll_interval,
+            takes_suspects=self._isolation is None,
         )
+
+    async def _work(self, once: bool) -> None:
+        if self._one_suspect:
+            await _first_of(self._until_idle(), self._stopping.wait())
+        elif once:
+            await self._work_off()
+        else:
+            await self._stopping.wait()
 
     async def _work_off(self) -> None:
         """Until nothing is due and nothing runs."""
@@ -291,24 +305,40 @@ class Daemon:
     async def _has_work(self) -> bool:
         await self._housekeeper.promote_due()
         # Asked in this order: what is let go has promoted the next of its serial key before.
-        return bool(self._slots) or await self._store.has_work(
+        return self._runs_something() or await self._store.has_work(
             self.worker_id, self._lease.labels, strict=self._steering.max_strict_percentage > 0
         )
+
+    def _runs_something(self) -> bool:
+        return bool(self._slots) or (self._isolation is not None and self._isolation.is_busy)
 
     async def _drain(self) -> None:
         """Stop claiming, let executions finish for the grace period, then give them back."""
         emit("worker.stopping", worker_id=self.worker_id, running=self._slots.running)
         self._claimer.stop()
+        if self._isolation is not None:
+            self._isolation.stop()
         grace = self._config.worker.grace.total_seconds()
         await _first_of(self._until_idle(), self._hurry.wait(), timeout=grace)
         self._interrupt(Interruption.SHUTDOWN)
         await self._claiming  # what a claim in flight still brings is given back too
         self._interrupt(Interruption.SHUTDOWN)
-        await _first_of(self._slots.wait_empty(), timeout=_LAST_WORDS)
+        await asyncio.gather(_first_of(self._slots.wait_empty(), timeout=_LAST_WORDS), self._end_isolation())
 
     async def _until_idle(self) -> None:
         await asyncio.shield(self._claiming)
         await self._slots.wait_empty()
+        await self._until_isolated()
+
+    async def _until_isolated(self) -> None:
+        await asyncio.shield(self._isolating)
+
+    async def _end_isolation(self) -> None:
+        """See off what runs in a process of its own; what that one can't put back itself is put back here."""
+        if self._isolation is not None and not self._isolating.done():
+            await _first_of(self._isolation.end(), self._until_isolated())
+            await _first_of(self._until_isolated(), timeout=_LAST_WORDS)
+        self._isolating.cancel()
 
     async def _leave(self) -> None:
         """Give back what couldn't be stopped or written, in the last statements before the process ends."""

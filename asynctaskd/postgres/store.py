@@ -167,9 +167,10 @@ class Store:
         shares: Sequence[Share],
         but: Sequence[int] = (),
         suspects: int = 1,
+        suspects_alone: bool = False,
     ) -> list[ClaimedTask]:
         """Claim at most `slots` tasks, at most `strict` of the strict lane and `suspects` that may kill their
-        worker, and no id in `but`.
+        worker, and no id in `but`; with `suspects_alone` nothing but such.
         """
         rows = await self._fetch(
             "claim",
@@ -185,6 +186,7 @@ class Store:
             [share.standing for share in shares],
             but,
             suspects,
+            suspects_alone,
         )
         return [ClaimedTask(*row) for row in rows]
 
@@ -204,6 +206,10 @@ class Store:
     async def has_work(self, worker_id: UUID, labels: Sequence[str], *, strict: bool) -> bool:
         """Whether a worker holds anything, or anything is ready for it."""
         return bool(await self._value("has_work", worker_id, labels, strict))
+
+    async def has_suspect(self, labels: Sequence[str], *, strict: bool) -> bool:
+        """Whether a task is ready for a worker of these labels that has lost its worker twice in a row."""
+        return bool(await self._value("has_suspect", labels, strict))
 
     async def finalize(self, batch: Sequence[Ended]) -> set[int]:
         """Write what became of some executions; returns the ids of those whose claim still stood."""

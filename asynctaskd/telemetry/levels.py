@@ -26,8 +26,6 @@ LEVELS: Mapping[str, str | None] = {
     "task.quarantined": "warning",
     "task.after_commit": "warning",
     "task.unknown_name": "warning",
-    "task.isolated": "info",
-    "isolation.failed": "error",
     "claim.lost": "warning",
     "hook.failed": "error",
     "database.lost": "error",

@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from textwrap import dedent
 from typing import Any
@@ -53,6 +53,10 @@ SHOP = """
         _say(f"start {ctx.task_id}")
         os.kill(os.getpid(), 9)
 
+    @app.task("exit")
+    async def leave(ctx: TaskContext) -> None:
+        os._exit(9)
+
     @app.task("alone")
     async def alone(ctx: TaskContext) -> str:
         _say(f"pid {os.getpid()}")
@@ -87,6 +91,8 @@ async def worker(database: Any, tmp_path: Path, go_on: Path, witness: Any):
         '[worker]\nlease = "1500ms"\nrenew_interval = "500ms"\ngrace = "1s"\npoll_interval = "100ms"\n'
     )
 
+    sessions: list[int] = []
+
     @asynccontextmanager
     async def start(*options: str) -> AsyncIterator[asyncio.subprocess.Process]:
         process = await asyncio.create_subprocess_exec(
@@ -100,7 +106,9 @@ async def worker(database: Any, tmp_path: Path, go_on: Path, witness: Any):
                 "PYTHONPATH": str(Path(__file__).parents[2]),
             },
             stdin=asyncio.subprocess.DEVNULL,
+            start_new_session=True,
         )
+        sessions.append(process.pid)
         try:
             yield process
         finally:
@@ -108,7 +116,10 @@ async def worker(database: Any, tmp_path: Path, go_on: Path, witness: Any):
                 process.kill()
             await process.wait()
 
-    return start
+    yield start
+    for session in sessions:  # a suspect outlives its worker
+        with suppress(ProcessLookupError):
+            os.killpg(session, signal.SIGKILL)
 
 
 async def until(connection: asyncpg.Connection, question: str, *arguments: Any) -> None:
@@ -159,22 +170,6 @@ async def test_a_task_whose_worker_was_killed_runs_again_after_its_lease(worker,
     assert witness() == [f"start {task_id}"] * 2 + [f"end {task_id}"]
 
 
-async def test_a_task_that_kills_its_worker_three_times_is_quarantined(worker, connection, witness, go_on):
-    client = Client(connection)
-    task_id = await client.enqueue("hold")
-    for nth in range(1, 4):
-        async with worker() as process:
-            await until_said(witness, f"start {task_id}", times=nth)
-            process.kill()
-            await ended(process)
-    async with worker() as last:
-        await until(connection, "SELECT status = 'failed' FROM asynctaskd.all_tasks WHERE id = $1", task_id)
-        last.terminate()
-        assert await ended(last) == 0
-    assert (await client.get_task(task_id)).reason == "quarantined"
-    assert witness() == [f"start {task_id}"] * 3
-
-
 async def test_a_poison_task_kills_two_workers_and_then_only_its_own_process(
     worker, connection, witness, go_on
 ):
@@ -193,9 +188,24 @@ async def test_a_poison_task_kills_two_workers_and_then_only_its_own_process(
         assert await ended(last) == 0
     failed = await client.get_task(poison)
     assert failed.reason == "quarantined"
-    assert failed.last_error.startswith("its process was killed by SIGKILL")
+    assert failed.last_error == "its worker was lost 3 times in a row while it ran"
     assert witness().count(f"start {poison}") == 3
-    assert await kinds(connection, poison) == ["lease_lost", "lease_lost", "quarantined"]
+    assert await kinds(connection, poison) == ["lease_lost"] * 3 + ["quarantined"]
+
+
+async def test_a_neighbour_of_several_poison_tasks_completes(worker, connection, witness, go_on):
+    client = Client(connection)
+    neighbour = await client.enqueue("hold")
+    poison = [await client.enqueue("exit") for _ in range(4)]
+    async with worker("--processes", "1", "--concurrency", "2") as parent:
+        for one in poison:
+            await until(connection, "SELECT status = 'failed' FROM asynctaskd.all_tasks WHERE id = $1", one)
+        go_on.touch()
+        done = await client.wait(neighbour, timeout="30s")
+        parent.terminate()
+        assert await ended(parent) == 0
+    assert done.status == "completed"
+    assert {(await client.get_task(one)).reason for one in poison} == {"quarantined"}
 
 
 @asynccontextmanager
@@ -227,18 +237,25 @@ def _is_alive(pid: int) -> bool:
         return False
 
 
-async def test_an_isolated_execution_dies_with_its_worker(worker, connection, witness):
-    async with isolated(worker, connection, witness) as (process, _, pid):
+async def test_a_suspect_goes_on_where_its_worker_dies(worker, connection, witness, go_on):
+    async with isolated(worker, connection, witness) as (process, task_id, pid):
         process.kill()
         await ended(process)
+        go_on.touch()
+        done = await Client(connection).wait(task_id, timeout="30s")
         await until_gone(pid)
+    assert (done.result, done.attempts) == (f"by {pid}", 1)
+    assert await kinds(connection, task_id) == []
 
 
-async def test_an_isolated_execution_ends_with_the_lease_of_a_frozen_worker(worker, connection, witness):
-    async with isolated(worker, connection, witness) as (process, _, pid):
-        process.send_signal(signal.SIGSTOP)
-        await until_gone(pid)
-        assert process.returncode is None
+async def test_a_suspect_is_given_back_by_its_own_process_after_the_grace(worker, connection, witness):
+    async with isolated(worker, connection, witness) as (process, task_id, pid):
+        process.terminate()
+        await until(connection, "SELECT status = 'pending' FROM asynctaskd.tasks WHERE id = $1", task_id)
+        assert await ended(process) == 0
+        assert not _is_alive(pid)
+    assert (await Client(connection).get_task(task_id)).losses == 2
+    assert await kinds(connection, task_id) == ["released"]
 
 
 async def test_a_signal_to_all_processes_lets_an_isolated_task_finish(worker, connection, witness, go_on):

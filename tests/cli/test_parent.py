@@ -15,10 +15,10 @@ from uuid import uuid4
 
 import pytest
 
-from asynctaskd.cli.child import Child, Pauses
 from asynctaskd.cli.parent import Parent, child_command, how_many
 from asynctaskd.cli.stopping import Signals
 from asynctaskd.config import load_config
+from asynctaskd.daemon.child import Child, Pauses
 from asynctaskd.daemon.process import DRAIN, HURRY
 
 RUN = ("run", "--app", "shop:app", "--database", "postgresql://127.0.0.1:1/shop")

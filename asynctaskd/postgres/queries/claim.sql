@@ -3,7 +3,7 @@
 -- $5 label sets of the normal lane, $6 their groups, $7 what each group may have, $8 rows at most of each set,
 -- $9 the groups' weights, $10 how many picks each group is behind its ideal share,
 -- $11 tasks that this worker lost and whose handlers have not stopped, $12 suspects at most: tasks that have lost
--- their worker twice in a row
+-- their worker twice in a row, $13 nothing but suspects?
 --
 -- Rows are locked where they are found, so that workers beside each other find different ones. Where a group has
 -- several label sets, more rows are locked than taken; their locks end with this statement.
@@ -23,7 +23,7 @@ WITH RECURSIVE strict_sets (label_set) AS (
           AND t.id <> ALL ($11::bigint[])
         ORDER BY -t.priority, t.id LIMIT $3 FOR UPDATE SKIP LOCKED
     ) AS found
-    WHERE $3 > 0 AND string_to_array(strict_sets.label_set, ',') <@ $2::text[]
+    WHERE $3 > 0 AND NOT $13::boolean AND string_to_array(strict_sets.label_set, ',') <@ $2::text[]
 ), strict AS MATERIALIZED (
     SELECT id FROM urgent ORDER BY place, id LIMIT $3
 ), suspect AS MATERIALIZED (

@@ -1,4 +1,4 @@
-"""One worker process of `run --processes N`: its start, its pulse and its end, as its parent sees them."""
+"""A worker process as the process sees it that started it: its start, its pulse and its end."""
 
 from __future__ import annotations
 
@@ -6,16 +6,20 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
+from pathlib import Path
+from typing import Any
 from uuid import UUID, uuid4
 
 from asynctaskd.daemon.process import child_variable
+from asynctaskd.telemetry.events import emit
 
 _FIRST_PAUSE = 0.1
 _LONGEST_PAUSE = 30.0
 _LONG_LIFE = 60.0
 _ABORT_LIMIT = 2.0
+_LONGEST_LOOK = 1.0
 
 
 class Child:
@@ -95,8 +99,16 @@ def _signal_name(number: int) -> str:
         return f"signal {number}"
 
 
-async def spawn(command: Sequence[str], nth: int | None) -> Child:
-    """Start a worker process; raises OSError where the system has no room for it."""
+async def spawn(
+    command: Sequence[str],
+    environ: Mapping[str, str] = os.environ,
+    directory: Path | None = None,
+    **role: Any,
+) -> Child:
+    """Start a worker process with a role: `nth` or `suspects_of`, as `Process` says.
+
+    Raises OSError where the system has no room for it.
+    """
     process = uuid4()
     pulse, beat = os.pipe()
     heard, orders = os.pipe()
@@ -105,7 +117,8 @@ async def spawn(command: Sequence[str], nth: int | None) -> Child:
     try:
         handle = await asyncio.create_subprocess_exec(
             *command,
-            env=os.environ | child_variable(process, nth, pulse=beat, orders=heard),
+            env={**environ, **child_variable(process, pulse=beat, orders=heard, **role)},
+            cwd=directory,
             stdin=asyncio.subprocess.DEVNULL,
             pass_fds=(beat, heard),
         )
@@ -117,6 +130,23 @@ async def spawn(command: Sequence[str], nth: int | None) -> Child:
         os.close(beat)
         os.close(heard)
     return Child(process, handle, pulse=pulse, orders=orders)
+
+
+async def watch(children: Collection[Child], limit: float) -> None:
+    """End children that are silent for longer than that, in seconds; for ever."""
+    tick = min(limit / 4, _LONGEST_LOOK)
+    before = time.monotonic()
+    while True:
+        await asyncio.sleep(tick)
+        # Time in which this process was itself frozen is nobody's silence.
+        passed, before = min(time.monotonic() - before, 2 * tick), time.monotonic()
+        for child in list(children):
+            if child not in children:  # it ended while another one was put down
+                continue
+            child.listen(passed)
+            if child.silent_for > limit:
+                emit("child.silent", child=child.pid, seconds=child.silent_for)
+                await child.put_down()
 
 
 class Pauses:
