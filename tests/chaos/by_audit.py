@@ -236,9 +236,6 @@ def losses_bounded(history: History, verdict: Verdict) -> None:
                 in_a_row += 1
                 if claim.left.losses != in_a_row:
                     verdict.about(claim, f"loss {in_a_row} in a row is counted as {claim.left.losses}")
-            elif "quarantined" in told and _died_alone(claim):
-                verdict.judged += 1
-                in_a_row += 1
             elif claim.left.op == "update" and "released" not in told:
                 in_a_row = 0
         end = story.finish
@@ -250,11 +247,6 @@ def losses_bounded(history: History, verdict: Verdict) -> None:
             verdict.violation(
                 task, f"{end.status} ({end.reason}) after {in_a_row} losses in a row", at=end.at
             )
-
-
-def _died_alone(claim: Claim) -> bool:
-    """Whether it ran, and its process went before it ended: a suspect in a process of its own."""
-    return bool(claim.executions) and all(one.end is None for one in claim.executions)
 
 
 def _ran(story: Story) -> bool:

@@ -486,17 +486,6 @@ def test_what_was_cut_off_when_its_process_died_overlaps_nothing_later() -> None
     assert violations(past.history) == []
 
 
-def test_a_suspect_that_kills_the_process_of_its_own_has_had_its_third_loss() -> None:
-    past = orderly()
-    _lose(past, 2)
-    past.worker("c", 3, 30.0)
-    past.claim(99, "c", 30.1)
-    past.run(99, 30.2, None, pid=4)
-    past.end(99, 30.3, "failed", "quarantined", reason="quarantined", losses=3)
-    assert found(past, "losses_bounded") == []
-    assert found(past, "stale_never_accepted") == []
-
-
 def test_duplicates_come_with_the_loss_or_the_release_that_explains_them() -> None:
     found = duplicates(orderly().history)
     assert [(one["task"], one["token"], one["because"]) for one in found] == [

@@ -140,9 +140,13 @@ def witness(tmp_path):
     return wait
 
 
+def of_process(pid, name):
+    return Path(f"/proc/{pid}/{name}").read_text()
+
+
 def is_alive(pid):
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+        return of_process(pid, "stat").rpartition(")")[2].split()[0] != "Z"
     except (FileNotFoundError, ProcessLookupError):
         return False
 
@@ -347,5 +351,5 @@ async def test_the_process_is_the_first_to_go_when_memory_runs_out(isolating, su
     async with isolating():
         await suspect("hang", timeout="2s")
         pid = await witness("pid")
-        assert Path(f"/proc/{pid}/oom_score_adj").read_text().strip() == "1000"
-        assert "postgres" not in Path(f"/proc/{pid}/cmdline").read_text()
+        assert of_process(pid, "oom_score_adj").strip() == "1000"
+        assert "postgres" not in of_process(pid, "cmdline")

@@ -60,6 +60,7 @@ INDEXES = {
         "tasks_serial_head",
         "tasks_suspect",
     },
+    "has_suspect": {"tasks_suspect"},
 }
 
 # Suspects are few: a worker runs one at a time, and the next loss ends them.

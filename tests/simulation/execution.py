@@ -34,7 +34,6 @@ OUTCOMES: dict[str, Outcome] = {
 }
 COMPLETED, RELEASED = Completed(), Released()
 TIMED_OUT = Failed("timed out", reason="timeout")
-KILLED = Failed("its process was killed", reason="quarantined", fatal=True)
 GIVEN_BACK = Transition(TaskStatus.PENDING, attempt_spent=False, event=EventKind.RELEASED)
 LEFT_BEHIND = Transition(
     TaskStatus.SCHEDULED,
@@ -83,8 +82,8 @@ class Execution:
 
     @property
     def is_deaf(self) -> bool:
-        """It swallows its cancellation, or is a thread; a process of its own is killed all the same."""
-        return self.act.startswith("deaf") and not self.task.is_suspect
+        """It swallows its cancellation, or is a thread."""
+        return self.act.startswith("deaf")
 
 
 def interrupted(execution: Execution, outcome: Outcome) -> Outcome:

@@ -243,8 +243,7 @@ class Judge:
             told == story.spec.has_hook, f"task {row.id} failed, and its hook ran {story.hooks} times"
         )
         if reason == "quarantined":
-            # A suspect that kills the process of its own isn't given a third worker.
-            enough = story.losses >= QUARANTINE or (story.losses == SUSPECT and story.token in story.started)
+            enough = story.losses >= QUARANTINE
             self.require(enough, f"task {row.id} quarantined after {story.losses} losses")
             return
         story.failures += 1

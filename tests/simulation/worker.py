@@ -18,7 +18,6 @@ from tests.simulation.execution import (
     COMPLETED,
     FAILED,
     GIVEN_BACK,
-    KILLED,
     LEFT_BEHIND,
     OUTCOMES,
     RELEASED,
@@ -103,9 +102,7 @@ class Worker(Claimer):
     def _act(self, execution: Execution) -> None:
         if execution.ended:
             return
-        if execution.act == "kill" and execution.task.is_suspect:
-            self._end(execution, KILLED)  # in a process of its own
-        elif execution.act == "kill":
+        if execution.act == "kill":
             self.crash()
         elif execution.act == "transaction":
             execution.committing = True
