@@ -325,3 +325,15 @@ def test_a_change_that_breaks_a_rule_is_refused_with_its_field(changes, message)
     with pytest.raises(InvalidInputError) as refused:
         RuntimeConfig().updated(changes)
     assert message in str(refused.value)
+
+
+def test_a_configuration_handed_on_in_the_environment_is_the_same(tmp_path):
+    path = tmp_path / "asynctaskd.toml"
+    path.write_text(
+        '[database]\nurl = "postgresql://me:secret@db/shop"\nschema = "shop"\nlisten = "off"\n'
+        '[worker]\nlabels = ["gpu", "eu"]\nlease = "1m30s"\nenabled = false\n[log]\nlevel = "debug"\n'
+    )
+    config = load_config(path, {}, {"worker.concurrency": 3})
+    assert load_config(None, variables_of(config, {}), {}) == config
+    changed = load_config(None, variables_of(config, {"worker.concurrency": "1", "worker.labels": ""}), {})
+    assert (changed.worker.concurrency, changed.worker.labels) == (1, ())

@@ -6,7 +6,7 @@ import math
 from collections import defaultdict
 from itertools import pairwise
 
-from tests.chaos.history import Change, Claim, History, LeaseRow, Story, without
+from tests.chaos.history import Change, History, LeaseRow, Story, without
 from tests.chaos.verdicts import Verdict, invariant
 from tests.chaos.workload import FOREVER, HOOK_FAILS, HOOKED
 

@@ -78,14 +78,9 @@ def stale_never_accepted(history: History, verdict: Verdict) -> None:
         ended = [one for one in claim.executions if _has_ended(one, claim.left_at)]
         if end is not None and not claim.executions and end.status == "completed":
             verdict.about(claim, "completed, though its handler never started", by_process=claim.left.process)
-        elif claim.executions and not ended and not _has_died(claim, told):
+        elif claim.executions and not ended:
             ends = [one.end for one in claim.executions]
             verdict.about(claim, "was settled while its handler ran", ends=ends, by=claim.left.process)
-
-
-def _has_died(claim: Claim, told: set[str]) -> bool:
-    """Whether it was quarantined because the process of its own that it ran in was seen to die."""
-    return "quarantined" in told and all(one.end is None for one in claim.executions)
 
 
 def _has_ended(execution: Execution, by: float) -> bool:

@@ -255,6 +255,14 @@ async def work_of_nobody(store: Store, _: Connection) -> Awaitable[object]:
     return store.has_work(WORKER, ["other"], strict=True)
 
 
+async def suspect_of_nobody(store: Store, _: Connection) -> Awaitable[object]:
+    return store.has_suspect(["other"], strict=True)
+
+
+async def claim_a_suspect(store: Store, _: Connection) -> Awaitable[object]:
+    return store.claim(WORKER, LABELS, strict=1, slots=1, shares=[], suspects_alone=True)
+
+
 TEN = """
     UPDATE asynctaskd.tasks SET {0} = clock_timestamp()
     WHERE id = ANY (ARRAY(SELECT id FROM asynctaskd.tasks WHERE {1} ORDER BY id LIMIT 10))
@@ -266,6 +274,7 @@ TEN = """
 MOST: dict[Call, int] = {
     claim: 400,
     claim_strict: 400,
+    claim_a_suspect: 400,
     claim_from_200_sets: 6000,  # locks up to 8 rows of each set: 1,600
     ready_sets: 2000,
     finalize: 400,
@@ -286,6 +295,7 @@ MOST: dict[Call, int] = {
     note_progress: 50,
     what_three_hold: 400,  # about 200 tasks
     namesakes: 20,
+    suspect_of_nobody: 50,
     work_of_nobody: 15_000,  # about six a serial key with a line, of which there are 2,000
 }
 CALLS = {call.__name__: call for call in MOST}
