@@ -9,7 +9,7 @@ from uuid import UUID
 import pytest
 from pydantic import ValidationError
 
-from asynctaskd.config import SETTINGS, DaemonConfig, RuntimeConfig, load_config, render_example
+from asynctaskd.config import SETTINGS, DaemonConfig, RuntimeConfig, load_config, render_example, variables_of
 from asynctaskd.errors import ConfigError, InvalidInputError
 
 ROOT = Path(__file__).parent.parent
