@@ -8,9 +8,12 @@ Mutants are applied here and nowhere else: nothing in the package knows of them.
 from __future__ import annotations
 
 import os
+import re
 import sys
+from typing import Any
 
 from asynctaskd.cli import main
+from asynctaskd.daemon import isolation
 from tests.chaos.mutants import MUTANTS
 
 
@@ -19,6 +22,7 @@ def start() -> None:
     mutant = os.environ.get("CHAOS_MUTANT")
     if mutant:
         MUTANTS[mutant].apply()
+    stay_the_same_in_isolation()
     sys.argv = [sys.argv[0], *(signed(argument) for argument in sys.argv[1:])]
     variable = "ASYNCTASKD_DATABASE_URL"
     if variable in os.environ:
@@ -26,10 +30,22 @@ def start() -> None:
     main()
 
 
+def stay_the_same_in_isolation() -> None:
+    """Have suspects run in processes with the same mutant, which sign what they do themselves."""
+    spawn = isolation.spawn
+
+    def spawn_the_same(command: list[str], *arguments: Any, **role: Any) -> Any:
+        own = ["tests.chaos.worker" if part == "asynctaskd" else part for part in command]
+        return spawn(own, *arguments, **role)
+
+    isolation.spawn = spawn_the_same
+
+
 def signed(argument: str) -> str:
     """A database URL that tells the audit which process it is; anything else as it is."""
     if not argument.startswith(("postgresql://", "postgres://")):
         return argument
+    argument = re.sub(r"[?&]chaos\.process=[0-9]+", "", argument)
     return f"{argument}{'&' if '?' in argument else '?'}chaos.process={os.getpid()}"
 
 
