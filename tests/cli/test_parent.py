@@ -15,10 +15,10 @@ from uuid import uuid4
 
 import pytest
 
-from asynctaskd.cli.parent import Parent, child_command, how_many
+from asynctaskd.cli.parent import child_command, how_many
 from asynctaskd.cli.stopping import Signals
 from asynctaskd.config import load_config
-from asynctaskd.daemon.child import Child, Pauses
+from asynctaskd.daemon.child import Child, Pauses, watch
 from asynctaskd.daemon.process import DRAIN, HURRY
 
 RUN = ("run", "--app", "shop:app", "--database", "postgresql://127.0.0.1:1/shop")
@@ -106,21 +106,18 @@ def test_a_child_is_silent_only_from_its_first_beat_on(child):
 
 
 async def test_a_worker_that_ends_while_another_one_is_put_down_is_watched_no_longer(monkeypatch):
-    config = load_config(None, {}, {"worker.stall_limit": "1ms"})
-    parent = Parent((), 2, config, "postgresql://127.0.0.1:1/shop")
     children, put_down, twice = {beaten_child(), beaten_child()}, [], asyncio.Event()
 
     async def put_down_while_the_other_ends(self: Child) -> None:
-        for other in parent._children - {self}:
-            parent._children.discard(other)
+        for other in children - {self}:
+            children.discard(other)
             other.close()
         put_down.append(self)
         if len(put_down) == 2:
             twice.set()
 
     monkeypatch.setattr(Child, "put_down", put_down_while_the_other_ends)
-    parent._children.update(children)
-    watching = asyncio.create_task(parent._watch())
+    watching = asyncio.create_task(watch(children, 0.001))
     waiting = asyncio.create_task(twice.wait())
     await asyncio.wait({watching, waiting}, timeout=20, return_when=asyncio.FIRST_COMPLETED)
     assert not watching.done(), repr(watching.exception())
