@@ -115,17 +115,19 @@ class Claimer:
                 backoff.reset()
 
     async def run_one_suspect(self) -> None:
-        """Instead: claim one suspect, if there is one."""
+        """Instead: claim one suspect, if there is one, and look for what that may have claimed beside it."""
         backoff = Backoff("claim")
+        claimed = None
         while not self._stopping:
+            self._wake.clear()
             try:
                 await self._find_lost_claims()
-                claimed = await self._take([], 1, suspects_alone=True)
+                claimed = claimed or await self._take([], 1, suspects_alone=True)
             except OUTAGE as error:
                 await backoff.wait(error)
             else:
                 backoff.reset()
-                if claimed or not self._doubts:
+                if not self._doubts:
                     return
                 await self._rest(self._poll_interval)
 
