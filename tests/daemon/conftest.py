@@ -170,13 +170,13 @@ def daemon_of(database: Any) -> Callable[..., Daemon]:
         names = ("url", "listen", "pool_size", "listen_url")
         own = {"url": database.dsn} | {key: settings.pop(key) for key in names if key in settings}
         end_process = settings.pop("end_process", never)
-        app_path = settings.pop("app_path", None)
+        role = {name: settings.pop(name) for name in ("app_path", "one_suspect") if name in settings}
         return Daemon(
             app,
             own["url"],
             DaemonConfig.model_validate({"database": own, "worker": {"grace": "10s"} | settings}),
             end_process=end_process,
-            app_path=app_path,
+            **role,
         )
 
     return build

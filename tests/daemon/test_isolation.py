@@ -13,6 +13,8 @@ from textwrap import dedent
 import pytest
 
 from asynctaskd.definitions.loader import load_app
+from asynctaskd.errors import DatabaseUnavailableError
+from asynctaskd.postgres.store import Store
 
 SUSPECTS = """
     import asyncio
@@ -344,6 +346,28 @@ async def test_once_ends_when_the_suspects_have_ended_too(module, daemon_of, sus
     ids = [await suspect("where"), await suspect("exit")]
     await asyncio.wait_for(daemon.run(once=True), 30)
     assert [(await tables.task(one))["status"] for one in ids] == ["completed", "failed"]
+
+
+async def test_a_suspect_whose_claim_was_not_answered_is_found_and_run(
+    app, running, suspect, tables, recorder, monkeypatch
+):
+    @app.task("innocent")
+    async def innocent() -> None: ...
+
+    claim, answers = Store.claim, [DatabaseUnavailableError("cut off")]
+
+    async def claim_unheard(self, *arguments, **options):
+        claimed = await claim(self, *arguments, **options)
+        if answers:
+            raise answers.pop()
+        return claimed
+
+    monkeypatch.setattr(Store, "claim", claim_unheard)
+    task_id = await suspect("innocent")
+    async with running(app, one_suspect=True, poll_interval="50ms"):
+        await tables.until_status(task_id, "completed")
+    assert recorder.all("claim.lost", tasks=1)
+    assert await tables.events(task_id) == ["released"]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
