@@ -9,9 +9,10 @@ import sys
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import asyncpg
+import psutil
 
 if TYPE_CHECKING:
     from tests.chaos.enqueuer import Enqueuer
@@ -23,8 +24,8 @@ if TYPE_CHECKING:
 
 _ERRORS = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError)
 _STATEMENT_LIMIT = 10.0
-_FOUND_LIMIT = 40.0
-"""Seconds after which nobody looks any longer whether a silent connection was noticed."""
+_DIES_WITHIN = 0.3
+"""How long after its connections a process that ends may still be in the system's table, in seconds."""
 
 
 class Breaker:
@@ -71,7 +72,7 @@ class Breaker:
         child = worker.pids[event.number % len(worker.pids)]
         assert worker.process is not None
         worker.process.lost_a_child = True
-        self._journal.fault(event.number, "sigkill", pid=child, parent=True, target=worker.name)
+        self._journal.fault(event.number, "sigkill", pid=child, parent=worker.pid, target=worker.name)
         with suppress(ProcessLookupError):
             os.kill(child, signal.SIGKILL)
 
@@ -145,10 +146,14 @@ class Breaker:
 
     # one worker's network
 
+    def _hit(self, event: Event, kind: str, worker: Worker, **facts: Any) -> None:
+        """A fault that concerns every process behind the worker's proxy."""
+        for pid in worker.everybody or [None]:
+            self._journal.fault(event.number, kind, pid=pid, target=worker.name, **facts)
+
     async def _partition_short(self, event: Event) -> None:
         worker = self._worker(event)
-        for pid in worker.pids or [None]:
-            self._journal.fault(event.number, "partition", pid=pid, target=worker.name, **event.details)
+        self._hit(event, "partition", worker, **event.details)
         if event.details["style"] == "cut":
             worker.proxy.refuse(event.number)
             worker.proxy.cut()
@@ -163,32 +168,35 @@ class Breaker:
     async def _half_open(self, event: Event) -> None:
         worker = self._worker(event)
         frozen = worker.proxy.freeze(event.number)
+        owners = _owners(worker)
         for number, connection in enumerate(frozen):
-            name, pid = f"{event.number}.{number}", connection.pid or worker.pid
+            name, pid = f"{event.number}.{number}", owners.get(connection.client_port)
             last = connection.last_statement
             # The connections of hooks and ctx.transaction() are reset when they come back to their pool.
             idle = "RESET ALL" in last or "own_session" in last
             self._journal.fault(event.number, "half_open", pid=pid, conn=name, last=last[:100], idle=idle)
-            self._watch(self._until_found(event, worker, connection, name))
+            self._watch(self._until_found(event, connection, name, pid))
         await asyncio.sleep(event.seconds)
         for number, connection in enumerate(frozen):
             name = f"{event.number}.{number}"
             if connection.asked_at is not None:
                 self._journal.event("asked", event.number, conn=name, at=connection.asked_at)
             elif not connection.left.is_set():
-                self._journal.event("unused", event.number, conn=name)
+                self._journal.event("moot", event.number, conn=name, why="nobody wanted anything of it")
             connection.cut()
-        self._journal.event("over", event.number, pid=worker.pid)
+        self._journal.event("over", event.number)
 
-    async def _until_found(self, event: Event, worker: Worker, connection: Connection, name: str) -> None:
-        pids = worker.pids
+    async def _until_found(self, event: Event, connection: Connection, name: str, pid: int | None) -> None:
+        """Note when its process gave the silent connection up, or that it ended in another way before."""
         with suppress(TimeoutError):
-            async with asyncio.timeout(_FOUND_LIMIT):
+            async with asyncio.timeout(event.seconds):
                 await connection.left.wait()
                 found_at = time.time()
-                await asyncio.sleep(0.3)  # until the end of the process, if that was it, is known
-                if not connection.was_cut and worker.pids == pids:
-                    self._journal.event("found", event.number, conn=name, pid=connection.pid, at=found_at)
+                await asyncio.sleep(_DIES_WITHIN)
+                if connection.was_cut or pid is None or not psutil.pid_exists(pid):
+                    self._journal.event("moot", event.number, conn=name, why="reset, or its process ended")
+                else:
+                    self._journal.event("found", event.number, conn=name, at=found_at)
 
     async def _deaf(self, event: Event) -> None:
         worker = self._worker(event)
@@ -212,7 +220,7 @@ class Breaker:
 
     async def _refuse(self, event: Event) -> None:
         worker = self._worker(event)
-        self._journal.fault(event.number, "refuse", pid=worker.pid, target=worker.name)
+        self._hit(event, "refuse", worker)
         worker.proxy.refuse(event.number)
         await asyncio.sleep(event.seconds)
         await worker.proxy.restore(event.number)
@@ -220,7 +228,7 @@ class Breaker:
 
     async def _delay(self, event: Event) -> None:
         worker = self._worker(event)
-        self._journal.fault(event.number, "delay", pid=worker.pid, target=worker.name, **event.details)
+        self._hit(event, "delay", worker, **event.details)
         worker.proxy.delay = event.details["by"]
         await asyncio.sleep(event.seconds)
         worker.proxy.delay = 0.0
@@ -259,7 +267,7 @@ class Breaker:
         if not self._servers.is_protected:
             self._skip(event, "there is no standby")
             return
-        self._journal.fault(event.number, "partition", pid=worker.pid, target=worker.name, style="read_only")
+        self._hit(event, "partition", worker, style="read_only")
         worker.proxy.divert(self._servers.standby.dsn(), event.number)
         worker.proxy.cut()
         await asyncio.sleep(event.seconds)
@@ -353,3 +361,12 @@ class Breaker:
         task = asyncio.ensure_future(watching)
         self._watches.add(task)
         task.add_done_callback(self._watches.discard)
+
+
+def _owners(worker: Worker) -> dict[int, int]:
+    """Local port → process, of all connections of the processes behind the worker's proxy."""
+    owners = {}
+    for pid in worker.everybody:
+        with suppress(psutil.Error):
+            owners |= {one.laddr.port: pid for one in psutil.Process(pid).net_connections("tcp4")}
+    return owners

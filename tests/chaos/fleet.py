@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 import os
 import signal
 import sys
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 from uuid import NAMESPACE_URL, uuid5
 
 import psutil
 
-from asynctaskd.cli.run import run
 from tests.chaos.journal import Journal
 from tests.chaos.plan import GRACE, LEASE
 from tests.chaos.servers import Servers, dies_with_parent
@@ -88,6 +85,11 @@ class Worker:
         return children_of(self.pid) if self.processes else [self.pid]
 
     @property
+    def everybody(self) -> list[int]:
+        """The processes behind its proxy: its own, and all below it."""
+        return [] if self.pid is None else [self.pid, *children_of(self.pid, recursive=True)]
+
+    @property
     def is_frozen(self) -> bool:
         """Whether it was sent SIGSTOP."""
         return self.process is not None and self.process.is_frozen
@@ -121,7 +123,7 @@ class Fleet:
         """Ends that nobody asked for, with the process id."""
         names = [f"w{number}" for number in range(1, workers + 1)]
         self.workers = {name: self._worker(name) for name in names}
-        if knows_processes() and not mutant:
+        if not mutant:
             self.workers["p1"] = self._worker("p1", processes=2)
 
     @property
@@ -242,14 +244,8 @@ class Fleet:
         }
 
 
-def children_of(pid: int) -> list[int]:
+def children_of(pid: int, *, recursive: bool = False) -> list[int]:
     """The process's children, oldest first."""
     with suppress(psutil.Error):
-        return [child.pid for child in psutil.Process(pid).children()]
+        return [child.pid for child in psutil.Process(pid).children(recursive)]
     return []
-
-
-@cache
-def knows_processes() -> bool:
-    """Whether `asynctaskd run` can put a parent over several workers."""
-    return "processes" in inspect.signature(run).parameters

@@ -139,7 +139,7 @@ class Fault:
     facts: dict[str, Any]
     over: float | None = None
     found: float | None = None
-    unused: bool = False  # nobody wanted anything of the silent connection
+    moot: bool = False  # a silent connection of which nobody wanted anything, or that ended in another way
     asked: float | None = None  # when somebody first did
 
     @property
@@ -300,7 +300,7 @@ class History:
                 self.faults.append(fault)
                 if fault.number is not None:
                     by_number[fault.number].append(fault)
-            elif line.get("event") in ("over", "accepting", "found", "unused", "asked"):
+            elif line.get("event") in ("over", "accepting", "found", "moot", "asked"):
                 _mend(by_number[line["n"]], line)
             elif line.get("event") == "exited":
                 self.exits[line["pid"]] = line["at"]
@@ -431,8 +431,8 @@ def _mend(faults: list[Fault], line: dict[str, Any]) -> None:
             continue
         if line["event"] == "found":
             fault.found = line["at"] if fault.found is None else fault.found
-        elif line["event"] == "unused":
-            fault.unused = True
+        elif line["event"] == "moot":
+            fault.moot = True
         elif line["event"] == "asked":
             fault.asked = line["at"]
         else:

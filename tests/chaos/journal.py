@@ -15,10 +15,13 @@ class Journal:
     def __init__(self, path: Path) -> None:
         self._file = path.open("a", buffering=1)
         self.faults: Counter[str] = Counter()
+        self._counted: set[tuple[int, str]] = set()
 
     def fault(self, n: int, kind: str, **facts: Any) -> None:
-        """A fault begins."""
-        self.faults[kind] += 1
+        """A fault begins: a line for each process or connection that it concerns; it counts once."""
+        if (n, kind) not in self._counted:
+            self._counted.add((n, kind))
+            self.faults[kind] += 1
         self._write({"n": n, "fault": kind, **facts})
 
     def event(self, event: str, n: int | None = None, **facts: Any) -> None:

@@ -48,8 +48,8 @@ def measure(history: History) -> list[Figure]:
     lease = history.settings.lease
     alone, parented = _kills(history, parent=False), _kills(history, parent=True)
     return [
-        _figure("kill -9 → running again", _running_again(history, alone), lease + 1.5, "p100"),
-        _figure("kill -9 under a parent → running again", _running_again(history, parented), 2.0, "p99"),
+        _running_again("kill -9 → running again", history, alone, lease + 1.5, "p100"),
+        _running_again("kill -9 under a parent → running again", history, parented, 2.0, "p99"),
         _figure("told to let go → claimed elsewhere", _handed_over(history), 2.0, "p100"),
         _figure("database accepting → claiming", _claiming_again(history), 5.0, "p99"),
         _figure("half-open connection → found", _found(history), 10.0, "p100"),
@@ -102,15 +102,25 @@ def _kills(history: History, *, parent: bool) -> list[Fault]:
     return [fault for fault in killed if bool(fault.facts.get("parent")) == parent]
 
 
-def _running_again(history: History, kills: list[Fault]) -> Iterator[float]:
-    """From the kill to the next claim of what it interrupted: first losses that somebody could see."""
-    for fault in kills:
-        for claim, following in _held(history, fault):
-            if claim.change.losses == 0 and _somebody_saw(history, fault, following.at):
-                yield following.at - fault.at
+def _running_again(name: str, history: History, kills: list[Fault], bound: float, bounded: str) -> Figure:
+    """From the kill to the next claim of what it interrupted: first losses that could be seen in time."""
+    measured = [
+        following.at - fault.at
+        for fault in kills
+        for claim, following in _held(history, fault)
+        if claim.change.losses == 0 and _was_seen(history, fault, min(following.at, fault.at + bound))
+    ]
+    return _figure(name, measured, bound, bounded)
 
 
-def _somebody_saw(history: History, fault: Fault, until: float) -> bool:
+def _was_seen(history: History, fault: Fault, until: float) -> bool:
+    """Whether those who put it right had the database all the time: another worker, and the parent too."""
+    parent = fault.facts.get("parent")
+    parent_saw = parent is None or _ran(history, parent, (fault.at, until))
+    return parent_saw and _another_saw(history, fault, until)
+
+
+def _another_saw(history: History, fault: Fault, until: float) -> bool:
     """Whether another worker had the database all the time: who was cut off judges nobody for a lease."""
     lease = history.settings.lease
     return any(
@@ -120,6 +130,12 @@ def _somebody_saw(history: History, fault: Fault, until: float) -> bool:
         and _outside((fault.at, until), _cut_off(history, worker.pid))
         for worker in history.workers.values()
     )
+
+
+def _ran(history: History, pid: int, span: Span) -> bool:
+    """Whether nothing was done to that process and its way to the database, and it didn't end."""
+    is_over = span[0] <= history.exits.get(pid, math.inf) <= span[1]
+    return not is_over and _outside(span, history.disturbances(pid, settle=0.0, but=_LISTEN))
 
 
 def _held(history: History, fault: Fault) -> Iterator[tuple[Claim, Claim]]:
@@ -192,20 +208,19 @@ def _found(history: History) -> Iterator[float]:
     An idle connection of hooks and ctx.transaction() is found by whoever wants it first: counted from there.
     """
     for fault in history.faults:
-        if fault.kind != "half_open" or fault.unused or (fault.over is None and fault.found is None):
-            continue
         until = fault.over if fault.found is None else fault.found
-        if fault.found is not None or _lived(history, fault.pid, (fault.at, until)):
+        if fault.kind != "half_open" or fault.moot or fault.pid is None or until is None:
+            continue
+        if _went_on(history, fault.pid, (fault.at, until)):
             began = fault.asked if fault.facts.get("idle") and fault.asked is not None else fault.at
             yield until - began
 
 
-def _lived(history: History, pid: int | None, span: Span) -> bool:
-    """Whether a process went on all that time, and was neither killed nor told to stop."""
-    if pid is None:
-        return False
+def _went_on(history: History, pid: int, span: Span) -> bool:
+    """Whether a process was neither frozen nor killed nor told to stop all that time."""
     ends = [history.exits.get(pid, math.inf), *history.told_to_go[pid]]
-    return not any(span[0] <= end <= span[1] for end in ends)
+    ended = any(span[0] <= end <= span[1] for end in ends)
+    return not ended and _outside(span, history.frozen.get(pid, []))
 
 
 def _deaf_waits(history: History) -> Iterator[float]:

@@ -159,9 +159,9 @@ class Past:
         self, kind: str, at: float, pid: int | None = None, *, over: float | None = None, **facts: Any
     ) -> None:
         """Something is broken on purpose."""
-        found = facts.pop("found", None)
+        known = {name: facts.pop(name) for name in ("found", "moot") if name in facts}
         number = len(self.history.faults) + 1
-        self.history.faults.append(Fault(at, kind, number, pid, facts, over=over, found=found))
+        self.history.faults.append(Fault(at, kind, number, pid, facts, over=over, **known))
 
     def done(self, task: int, worker: str, at: float, **birth: Any) -> None:
         """A task is born, claimed, run and completed, a tenth of a second for each step."""

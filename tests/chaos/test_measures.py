@@ -34,8 +34,25 @@ def test_a_kill_that_nobody_could_see_is_not_measured():
 
 def test_a_kill_under_a_parent_is_measured_apart():
     past = orderly()
-    past.history.faults[0].facts["parent"] = True
+    past.history.faults[0].facts["parent"] = 77
     assert figure(past, "kill -9 → running again").count == 0
+    found = figure(past, "kill -9 under a parent → running again")
+    assert (found.count, found.held) == (1, False)
+
+
+def test_a_kill_that_its_parent_could_not_put_right_in_time_is_not_measured():
+    past = orderly()
+    [kill] = past.history.faults
+    kill.facts["parent"] = 77
+    past.fault("delay", kill.at - 1.0, 77, over=kill.at + 1.0)
+    assert figure(past, "kill -9 under a parent → running again").count == 0
+
+
+def test_what_befell_the_parent_after_the_limit_is_no_excuse():
+    past = orderly()
+    [kill] = past.history.faults
+    kill.facts["parent"] = 77
+    past.fault("partition", kill.at + 2.5, 77, over=kill.at + 3.0)
     found = figure(past, "kill -9 under a parent → running again")
     assert (found.count, found.held) == (1, False)
 
@@ -92,6 +109,19 @@ def test_a_half_open_connection_counts_when_it_is_found_and_for_its_whole_life_w
 def test_a_half_open_connection_of_a_process_that_died_is_not_measured():
     past = orderly()
     past.fault("half_open", 6.0, 1, over=18.0)
+    assert figure(past, "half-open connection → found").count == 0
+
+
+def test_a_half_open_connection_of_a_process_that_was_frozen_is_not_measured():
+    past = orderly()
+    past.fault("half_open", 13.0, 2, over=29.0)
+    past.fault("sigstop", 20.0, 2, over=28.0)
+    assert figure(past, "half-open connection → found").count == 0
+
+
+def test_a_half_open_connection_that_ended_in_another_way_is_not_measured():
+    past = orderly()
+    past.fault("half_open", 13.0, 2, over=29.0, moot=True)
     assert figure(past, "half-open connection → found").count == 0
 
 

@@ -110,6 +110,7 @@ class Connection:
         self.last_statement = ""
         self.asked_at: float | None = None  # when the client first wanted something of it since it is silent
         self.was_cut = False  # by us
+        self.client_port: int = to_client.get_extra_info("peername")[1]
         self.pid: int | None = None  # the client's, where it says so
         self.left = asyncio.Event()  # the client closed it, whether or not anything gets through
 
