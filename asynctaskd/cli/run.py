@@ -20,7 +20,7 @@ from asynctaskd.cli.parent import child_command, how_many, run_parent
 from asynctaskd.cli.session import find_database, read_config
 from asynctaskd.cli.stopping import Signals, end_rest, exit_hard, threads_have_ended
 from asynctaskd.daemon.process import this_process
-from asynctaskd.errors import SchemaVersionError
+from asynctaskd.errors import SchemaVersionError, WorkerIdTakenError
 from asynctaskd.postgres import embedded
 from asynctaskd.telemetry.events import emit
 from asynctaskd.telemetry.logs import configure_logging, describe_error, flush_logs
@@ -165,9 +165,8 @@ def _report_crash(crash: BaseExceptionGroup[BaseException]) -> ExitCode:
     for error in errors:
         emit("loop.crashed", error=error)
     flush_logs()
-    if isinstance(
-        errors[0], SchemaVersionError
-    ):  # somebody migrated past this version, or dropped the schema
+    # Somebody migrated past this version, dropped the schema, or started another worker with this one's id.
+    if isinstance(errors[0], SchemaVersionError | WorkerIdTakenError):
         complain(describe(errors[0]))
         return exit_code(errors[0])
     complain(

@@ -22,6 +22,7 @@ from asynctaskd.daemon.lease import clock
 from asynctaskd.daemon.loops import OUTAGE, Backoff
 from asynctaskd.daemon.process import this_process
 from asynctaskd.daemon.stalls import LoopWatch, stack_of
+from asynctaskd.daemon.succession import succeeded
 from asynctaskd.telemetry.events import emit
 from asynctaskd.telemetry.logs import flush_logs
 
@@ -71,12 +72,17 @@ class LeaseKeeper:
         self._keeping: asyncio.Task[None] | None = None
         self._stopping = False
 
-    async def acquire(self, store: Store) -> None:
-        """Register a new identity and its lease; raises what the store raises."""
+    async def acquire(self, store: Store) -> bool:
+        """Register a new identity and its lease; False where another worker has the name by now.
+
+        Raises what the store raises.
+        """
         worker, asked_at = replace(self._lease.worker, id=uuid4()), clock()
-        await store.register_worker(worker, version=self._steering.config.version)
+        if not await store.register_worker(worker, version=self._steering.config.version):
+            return False
         self._lease.begin(worker, asked_at)
         this_process().beat()  # from here on it may be judged silent
+        return True
 
     async def run(self) -> None:
         """Keep the lease until cancelled; follow the configuration that renewals tell of."""
@@ -163,7 +169,8 @@ class LeaseKeeper:
         )
         if newest is None:
             await self._on_main(partial(self._lease.fence, "the database declared it lost"))
-            await self.acquire(store)
+            if not await self.acquire(store):
+                raise succeeded(self._lease.worker)
             return
         self._lease.hold(asked_at)
         if newest > self._steering.config.version:

@@ -41,6 +41,14 @@ async def succeed(store: Store, worker: WorkerRow, stopping: asyncio.Event) -> b
     return False
 
 
+def succeeded(worker: WorkerRow) -> WorkerIdTakenError:
+    """The error of a worker that lost its lease, and whose name another one has taken."""
+    return WorkerIdTakenError(
+        f"worker.id {worker.name} is taken: this worker lost its lease, and another one has started under it "
+        "since. If both are meant to run, give one of them an id of its own"
+    )
+
+
 async def _others(store: Store, worker: WorkerRow) -> list[Namesake]:
     namesakes = await store.namesakes(worker.name)
     gone = [one.id for one in namesakes if fate_of(one.process, one.place) is Fate.GONE]

@@ -132,9 +132,8 @@ class Daemon:
                     if self._config.database.listen == "on":
                         await require_notices(self._listen_dsn)
                     await self._build(attempt)
-                    if not await self._is_alone():
+                    if not await self._enter():
                         return False
-                    await self._register()
                 except DatabaseUnavailableError as error:
                     await backoff.wait(error)
                 else:
@@ -211,6 +210,13 @@ class Daemon:
             end_process=self._end_process,
         )
 
+    async def _enter(self) -> bool:
+        """Register once nobody else has this one's worker.id; False if it was told to stop meanwhile."""
+        while await self._is_alone():
+            if await self._register():
+                return True
+        return False
+
     async def _is_alone(self) -> bool:
         """Wait for others of the same worker.id; False if this one was told to stop meanwhile."""
         named = self._config.worker.id is not None
@@ -228,11 +234,11 @@ class Daemon:
             steering=self._steering,
         )
 
-    async def _register(self) -> None:
+    async def _register(self) -> bool:
         await self._store.ensure_partitions()
         await self._store.register_definitions(definition_rows(self._app))
         await self._steering.load()
-        await self._keeper.acquire(self._store)
+        return await self._keeper.acquire(self._store)
 
     def _start_loops(self, group: asyncio.TaskGroup) -> None:
         def start(name: str, loop: Coroutine[Any, Any, None]) -> None:

@@ -313,9 +313,12 @@ class Store:
         """Make tasks due that waited for somebody to know these names; returns how many."""
         return int(await self._value("wake_unknown", names, limit))
 
-    async def register_worker(self, worker: WorkerRow, *, version: int = 0) -> None:
-        """Write down a new worker, its lease and the configuration version it applies."""
-        await self._fetch(
+    async def register_worker(self, worker: WorkerRow, *, version: int = 0) -> bool:
+        """Write down a new worker, its lease and the configuration version it applies.
+
+        False: a live worker of another process has its name, and nothing was written.
+        """
+        written = await self._fetch(
             "register_worker",
             worker.id,
             worker.name,
@@ -330,6 +333,7 @@ class Store:
             worker.lease,
             version,
         )
+        return bool(written)
 
     async def renew_lease(
         self, worker_id: UUID, lease: timedelta, *, running: int, version: int, stall: str | None = None

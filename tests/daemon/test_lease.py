@@ -101,6 +101,20 @@ async def test_the_third_loss_in_a_row_is_a_final_failure_whose_hook_runs_once(
     assert await tables.events(task_id) == ["lease_lost", "quarantined"]
 
 
+async def test_a_worker_that_is_lost_while_it_tells_of_a_quarantine_is_no_further_loss(
+    app, running, client, tables, dead_worker
+):
+    @app.task("killer")
+    async def killer() -> None:
+        raise AssertionError("it is quarantined")
+
+    task_id = await client.enqueue("killer")
+    await dead_worker(task_id, losses=3)
+    async with running(app, **QUICK):
+        row = await tables.until_status(task_id, "failed")
+    assert (row["reason"], row["losses"]) == ("quarantined", 3)
+
+
 async def test_a_worker_that_does_not_know_its_name_leaves_a_quarantine_as_it_is(
     app, running, client, tables, dead_worker, recorder
 ):

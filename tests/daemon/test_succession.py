@@ -8,7 +8,7 @@ from uuid import UUID, uuid4
 import pytest
 
 from asynctaskd import TaskContext, WorkerIdTakenError
-from asynctaskd.daemon import identity
+from asynctaskd.daemon import identity, supervisor
 from asynctaskd.daemon.process import Process
 from asynctaskd.daemon.proof import hold_name, place
 
@@ -188,3 +188,54 @@ async def test_of_several_processes_with_one_id_each_has_a_name_of_its_own_and_b
         names.add(name)
     assert len(names) == 2
     assert NAME not in names
+
+
+async def test_of_several_that_start_at_the_same_moment_one_gets_in(
+    app, tables, daemon_of, monkeypatch, recorder
+):
+    looked = asyncio.Barrier(3)
+    is_together = True
+
+    async def look_together(*arguments) -> bool:
+        nonlocal is_together
+        alone = await supervisor_succeed(*arguments)
+        if is_together:
+            await looked.wait()  # by now each has seen that nobody is there
+            is_together = False
+        return alone
+
+    supervisor_succeed = supervisor.succeed
+    monkeypatch.setattr(supervisor, "succeed", look_together)
+    monkeypatch.setattr(identity, "this_process", lambda: Process(uuid4()))
+    daemons = [daemon_of(app, **QUICK) for _ in range(3)]
+    lives = [asyncio.create_task(daemon.run()) for daemon in daemons]
+    done, going_on = set(), set(lives)
+    while len(going_on) > 1:
+        done, going_on = await asyncio.wait(lives, timeout=20, return_when=asyncio.FIRST_EXCEPTION)
+        lives = list(going_on)
+        for one in done:
+            with pytest.raises(WorkerIdTakenError, match="has just renewed its lease"):
+                await one
+    assert await tables.value("SELECT count(*) FROM asynctaskd.workers") == 1
+    for daemon in daemons:
+        daemon.stop()
+    await asyncio.gather(*going_on)
+    assert len(recorder.all("worker.started")) == 1
+
+
+async def test_a_worker_that_lost_its_lease_and_then_its_id_to_another_one_ends(
+    app, tables, daemon_of, predecessor
+):
+    daemon = daemon_of(app, **QUICK)
+    life = asyncio.create_task(daemon.run())
+    await daemon.ready.wait()
+    successor = await predecessor(place="elsewhere:1")
+    await tables.execute(
+        "UPDATE asynctaskd.workers SET lost_at = clock_timestamp() WHERE id = $1", daemon.worker_id
+    )
+    with pytest.raises(BaseExceptionGroup) as crash:
+        async with asyncio.timeout(20):
+            await life
+    assert crash.group_contains(WorkerIdTakenError, match="another one has started under it since")
+    live = "SELECT id FROM asynctaskd.workers AS w WHERE asynctaskd.is_live(w)"
+    assert await tables.column(live) == [successor]

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import shutil
 import signal
+import subprocess
 import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -59,6 +61,45 @@ async def execute(dsn: str, *statements: str) -> None:
     for statement in statements:
         await connection.execute(statement)
     await connection.close()
+
+
+@pytest.fixture
+def disk() -> Iterator[Path]:
+    """A file system so small that a test can fill it."""
+    directory = Path(tempfile.mkdtemp(prefix="asynctaskd-", dir="/tmp"))
+    mount = ["mount", "-t", "tmpfs", "-o", "size=48m,mode=0777", "asynctaskd", str(directory)]
+    if shutil.which("mount") is None or subprocess.run(mount, capture_output=True, check=False).returncode:
+        directory.rmdir()
+        pytest.skip("only root can make a disk that is full")
+    yield directory
+    subprocess.run(["umount", str(directory)], check=True)
+    directory.rmdir()
+
+
+@pytest.fixture
+def small(own_server: str, disk: Path) -> Iterator[str]:
+    """A migrated database whose tables lie on that disk."""
+    tables, home = disk / "tables", Path(own_server.partition("host=")[2].partition("&")[0])
+    tables.mkdir()
+    os.chown(tables, home.stat().st_uid, home.stat().st_gid)
+    tablespace = f"CREATE TABLESPACE small LOCATION '{tables}'"
+    asyncio.run(execute(own_server, tablespace, "CREATE DATABASE small TABLESPACE small"))
+    dsn = own_server.replace("/postgres?", "/small?")
+    asyncio.run(migrate(dsn))
+    yield dsn
+    asyncio.run(execute(own_server, "DROP DATABASE small WITH (FORCE)", "DROP TABLESPACE small"))
+
+
+def fill(disk: Path) -> Path:
+    """Take all that is left; returns the file that has it."""
+    filler = disk / "filler"
+    with filler.open("wb", buffering=0) as file:
+        try:
+            while file.write(bytes(4096)) == 4096:
+                pass
+        except OSError as error:
+            assert error.errno == errno.ENOSPC
+    return filler
 
 
 async def notify_for_ever(connection: asyncpg.Connection) -> None:
@@ -139,3 +180,30 @@ async def test_a_commit_that_waits_for_a_standby_ends_by_the_clients_limit_and_i
         waiting.terminate()
         await own.execute("ALTER SYSTEM RESET synchronous_standby_names")
         await own.execute("SELECT pg_reload_conf()")
+
+
+async def enqueue_for_ever(client: Client) -> None:
+    while True:
+        await client.enqueue("quick", {"note": "x" * 1000})
+
+
+async def test_what_ended_while_the_disk_was_full_is_kept_and_written_when_it_is_not(
+    small, disk, worker, witness, go_on
+):
+    connection = await asyncpg.connect(small)
+    client = Client(connection)
+    async with worker(small) as process:
+        held = [await client.enqueue("work") for _ in range(4)]
+        for task_id in held:
+            await witness.until("start", task_id)
+        filler = fill(disk)
+        with pytest.raises(DatabaseUnavailableError, match="No space left on device"):
+            await enqueue_for_ever(client)  # until the pages that are there are full too
+        go_on.touch()
+        lost = await process.until_logged("database.lost")
+        assert "No space left on device" in lost["error"]
+        filler.unlink()
+        done = [await client.wait(task_id, timeout="30s") for task_id in held]
+        await process.until_logged("database.restored")
+    await connection.close()
+    assert {(task.attempts, task.losses, task.result) for task in done} == {(1, 0, f"by {process.pid}")}

@@ -257,7 +257,7 @@ class Judge:
         if holder not in self.over or story.holder != holder:
             raise InvariantError(f"task {row.id} was taken from identity {holder}, which is live")
         story.holder = None
-        story.losses += 1
+        story.losses = min(story.losses + 1, QUARANTINE)
         story.spent += 1
         story.taken.append(story.token)
         self.losses += 1

@@ -375,7 +375,7 @@ class Database:
         holder, row.worker = row.worker, None
         row.status = PENDING
         if "losses aren't counted" not in self.broken:
-            row.losses += 1
+            row.losses = min(row.losses + 1, QUARANTINE)
         quarantined = row.losses >= QUARANTINE and "nobody is quarantined" not in self.broken
         row.reason = "quarantined" if quarantined else "lease_lost"
         self.judge.lost(row, holder or 0)
