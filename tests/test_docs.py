@@ -26,6 +26,7 @@ from asynctaskd.daemon.supervisor import Daemon
 from asynctaskd.definitions.options import DeclaredOptions, RequestOptions
 from asynctaskd.durations import format_duration
 from asynctaskd.task import EventKind
+from asynctaskd.telemetry.metrics import Metrics
 
 if TYPE_CHECKING:
     import asyncpg
@@ -49,6 +50,18 @@ def codes_in_first_column(text: str) -> set[str]:
     """What stands in backquotes in the first cells of tables."""
     cells = re.findall(r"^\| (`[^|]*)\|", text, re.MULTILINE)
     return {code for cell in cells for code in re.findall(r"`([^`]+)`", cell)}
+
+
+# Tables
+
+
+def test_the_page_on_metrics_lists_every_metric_and_no_other() -> None:
+    told = {
+        f"{metric.name}_total" if metric.type == "counter" else metric.name
+        for metric in Metrics().registry.collect()
+        if metric.name.startswith("asynctaskd_")
+    }
+    assert codes_in_first_column(page("reference/metrics.md")) == told
 
 
 # The example of the README

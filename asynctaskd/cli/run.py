@@ -73,7 +73,9 @@ def run(
     if this_process().has_parent:
         faulthandler.enable()  # the parent ends a process that is stuck with SIGABRT, to see where
         signals.follow(this_process().orders())
-    return _work(_build(app, settings), signals, once=once)
+    daemon = _build(app, settings)
+    _serve(settings)
+    return _work(daemon, signals, once=once)
 
 
 def _talkative(config: DaemonConfig) -> DaemonConfig:
@@ -94,6 +96,17 @@ def _build(app: str, config: DaemonConfig) -> Daemon:
         return Daemon(application, _prepared_database(config), config, app_path=app)
     be_expendable()
     return Daemon(application, _prepared_database(config), config, one_suspect=True)
+
+
+def _serve(config: DaemonConfig) -> None:
+    """Answer questions over HTTP, if that is wanted: each of several processes at a port of its own."""
+    if config.http.port is None:
+        return
+    from asynctaskd.telemetry.metrics import Metrics  # noqa: PLC0415
+    from asynctaskd.web import serve  # noqa: PLC0415
+
+    nth = this_process().nth or 0
+    serve(Metrics().registry, config.http.host, config.http.port and config.http.port + nth)
 
 
 def _prepared_database(config: DaemonConfig) -> str:

@@ -13,12 +13,14 @@ from asynctaskd.config.values import (
     DatabaseURL,
     Duration,
     DurationOrZero,
+    Host,
     Labels,
     Listen,
     LogFormat,
     LogLevel,
     Percentage,
     PoolSize,
+    Port,
     SchemaName,
     ServerURL,
     WorkerID,
@@ -140,6 +142,18 @@ class WorkerConfig(Section):
         return self
 
 
+class HttpConfig(Section):
+    """Where it can be asked how it is."""
+
+    host: Host = _setting("127.0.0.1", "The address to answer at; nobody is asked for a password.")
+    port: Port = _setting(
+        None,
+        "Where GET /metrics is answered, for Prometheus; 0 takes any free port, and without one nothing is "
+        "answered. With --processes each worker takes the next port after the one before.",
+        example=9400,
+    )
+
+
 class LogConfig(Section):
     """What is written to standard error."""
 
@@ -156,4 +170,5 @@ class DaemonConfig(Section):
 
     database: DatabaseConfig = DatabaseConfig()
     worker: WorkerConfig = WorkerConfig()
+    http: HttpConfig = HttpConfig()
     log: LogConfig = LogConfig()

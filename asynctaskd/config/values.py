@@ -141,6 +141,7 @@ Duration = Annotated[
 DurationOrZero = Annotated[
     timedelta, BeforeValidator(_duration), Kind(f"a duration of at most 30d, {_DURATION_TEXT}")
 ]
+Host = Annotated[str, Field(min_length=1), Kind("an address or a host name")]
 Labels = Annotated[
     tuple[str, ...],
     AfterValidator(_labels),
@@ -154,6 +155,9 @@ LogFormat = Annotated[_Formats, BeforeValidator(_lower), _choice(_Formats)]
 LogLevel = Annotated[_Levels, BeforeValidator(_lower), _choice(_Levels)]
 Percentage = Annotated[int, Field(strict=True, ge=0, le=100), Kind("an integer from 0 to 100", _integer_in)]
 PoolSize = Annotated[int, Field(strict=True, ge=1, le=1000), Kind("an integer from 1 to 1000", _integer_in)]
+Port = Annotated[
+    Annotated[int, Field(strict=True, ge=0, le=65535)] | None, Kind("an integer from 0 to 65535", _integer_in)
+]
 SchemaName = Annotated[
     str,
     AfterValidator(_schema),

@@ -46,6 +46,8 @@ LEVELS: Mapping[str, str | None] = {
     "loop.crashed": "error",
     "handler.stuck": "error",
     "handler.leaked_tasks": "warning",
+    "http.serving": "info",
+    "http.failed": "error",
     "signals.restored": "warning",
     "loop.interrupted": "error",
 }

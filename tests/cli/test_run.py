@@ -7,9 +7,14 @@ import tempfile
 import time
 from pathlib import Path
 from signal import SIGINT, SIGTERM
+from uuid import uuid4
 
 import pytest
 
+from asynctaskd import web
+from asynctaskd.cli import run
+from asynctaskd.config import load_config
+from asynctaskd.daemon.process import Process
 from asynctaskd.postgres import embedded
 
 RUN = ("run", "--app", "shop:app")
@@ -181,6 +186,15 @@ def test_debug_logs_at_the_level_debug(cli, start, args, is_logged):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="XDG_DATA_HOME is how it is told where to live")
+@pytest.mark.parametrize("nth, at", [(None, 9400), (0, 9400), (2, 9402)])
+def test_of_several_workers_each_answers_at_a_port_of_its_own(monkeypatch, nth, at):
+    asked = []
+    monkeypatch.setattr(run, "this_process", lambda: Process(uuid4(), nth))
+    monkeypatch.setattr(web, "serve", lambda _, host, port: asked.append((host, port)))
+    run._serve(load_config(None, {}, {"http.port": 9400}))
+    assert asked == [("127.0.0.1", at)]
+
+
 def test_on_the_embedded_server_it_migrates_by_itself_and_says_so(start, tmp_path):
     # A path that is short enough for a socket.
     home = Path(tempfile.mkdtemp(prefix="asynctaskd-cli-"))

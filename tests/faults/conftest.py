@@ -64,6 +64,12 @@ SHOP = """
         say("end", ctx.task_id)
         return f"by {os.getpid()}"
 
+    @app.task("block")
+    async def block(ctx: TaskContext) -> None:
+        say("start", ctx.task_id)
+        while not go_on.exists():
+            time.sleep(0.01)
+
     @app.task("work")
     async def work(ctx: TaskContext) -> str:
         say("start", ctx.task_id)

@@ -1,0 +1,112 @@
+"""Metrics: what happened, as numbers for Prometheus. A subscriber like the log.
+
+What is going on, such as a blocked event loop, is computed when it is asked for, on the asker's thread: it is
+told while it lasts.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from prometheus_client import CollectorRegistry, Counter, Metric, ProcessCollector
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+from typing_extensions import override
+
+from asynctaskd.telemetry.events import attach
+
+
+@dataclass(frozen=True, slots=True)
+class _Counted:
+    """An event that is counted: under which name, by which facts, and which fact is added (1 by default)."""
+
+    name: str
+    says: str
+    labels: tuple[str, ...] = ()
+    amount: str | None = None
+
+
+_COUNTED: Mapping[str, _Counted] = {
+    "loop.recovered": _Counted(
+        "loop_stall_seconds",
+        "For how long tasks have blocked the event loop, those that still do left out.",
+        ("task",),
+        "seconds",
+    ),
+    "lease.lost": _Counted(
+        "leases_lost", "Leases that ran out or were taken; what ran under them was stopped."
+    ),
+    "workers.lost": _Counted(
+        "tasks_recovered", "Tasks of lost workers that were put back here.", amount="tasks"
+    ),
+    "claim.lost": _Counted("claims_lost", "Tasks whose claim got lost on its way, put back.", amount="tasks"),
+    "task.stale_result": _Counted(
+        "stale_results", "Results that came too late and changed nothing.", ("task",)
+    ),
+    "task.quarantined": _Counted("tasks_quarantined", "Tasks that lost three workers in a row.", ("task",)),
+    "handler.stuck": _Counted(
+        "stuck_handler_reports",
+        "Reports of handlers that go on though they were told to stop.",
+        ("task", "why"),
+    ),
+    "handler.leaked_tasks": _Counted(
+        "leaked_asyncio_tasks", "Asyncio tasks that handlers left behind.", ("task",), "count"
+    ),
+    "hook.failed": _Counted("hook_failures", "Failed tries of failure hooks.", ("task",)),
+    "database.lost": _Counted(
+        "database_outages", "Outages of the database, as each station saw them.", ("station",)
+    ),
+    "listener.lost": _Counted("listener_losses", "LISTEN connections that were lost or found deaf."),
+    "child.died": _Counted("children_died", "Processes for tasks that may kill their worker, which died."),
+}
+
+
+class Metrics:
+    """Counts what is told from now on; `registry` has the numbers.
+
+    The label `task` is a task's name and `station` a loop of the daemon; never an id, so that there are few.
+    """
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        self.registry.register(_Stall())
+        for event, counted in _COUNTED.items():
+            _count(event, counted, self.registry)
+
+
+def _count(event: str, counted: _Counted, registry: CollectorRegistry) -> None:
+    counter = Counter(f"asynctaskd_{counted.name}", counted.says, counted.labels, registry=registry)
+
+    def note(_: str, facts: Mapping[str, Any]) -> None:
+        which = counter.labels(*(facts[name] for name in counted.labels)) if counted.labels else counter
+        which.inc(1 if counted.amount is None else facts[counted.amount])
+
+    attach(note, event)
+
+
+class _Stall(Collector):
+    """Who blocks the event loop now, and for how long: told while it lasts."""
+
+    def __init__(self) -> None:
+        self._since: tuple[str, float] | None = None  # task, monotonic time; set by the thread that watches
+        attach(self._note, "loop.stalled", "loop.recovered")
+
+    def _note(self, event: str, facts: Mapping[str, Any]) -> None:
+        if event == "loop.recovered":
+            self._since = None
+        elif self._since is None:
+            self._since = facts["task"], time.monotonic() - facts["seconds"]
+
+    @override
+    def collect(self) -> Iterator[Metric]:
+        family = GaugeMetricFamily(
+            "asynctaskd_loop_blocked_seconds", "For how long the event loop is blocked.", labels=["task"]
+        )
+        if (since := self._since) is not None:
+            task, began = since
+            family.add_metric([task], time.monotonic() - began)
+        yield family

@@ -1,0 +1,48 @@
+"""Events as numbers."""
+
+from __future__ import annotations
+
+import pytest
+
+from asynctaskd.telemetry import emit
+from asynctaskd.telemetry.levels import LEVELS
+from asynctaskd.telemetry.metrics import _COUNTED, Metrics
+
+
+@pytest.fixture
+def value():
+    """A metric's value, by its name after the prefix; None where there is none."""
+    registry = Metrics().registry
+    return lambda name, **labels: registry.get_sample_value(f"asynctaskd_{name}", labels)
+
+
+def test_every_event_that_is_counted_is_one_that_is_told():
+    assert _COUNTED.keys() <= LEVELS.keys()
+
+
+def test_events_are_counted_by_the_names_of_tasks_and_never_by_ids(value):
+    for task_id in (1, 2):
+        emit("task.stale_result", task_id=task_id, task="pay", attempt=1, error=None, reason=None, delay=None)
+    assert value("stale_results_total", task="pay") == 2
+    assert value("stale_results_total", task="pay", task_id="1") is None
+
+
+def test_what_is_about_many_tasks_adds_as_many(value):
+    emit("workers.lost", workers=["a"], tasks=7)
+    emit("workers.lost", workers=["b"], tasks=2)
+    assert value("tasks_recovered_total") == 9
+
+
+def test_a_stall_grows_while_it_lasts_and_is_added_up_when_it_is_over(value):
+    assert value("loop_blocked_seconds", task="slow") is None
+    emit("loop.stalled", task_id=1, task="slow", seconds=1.5, traceback="")
+    first = value("loop_blocked_seconds", task="slow")
+    assert 1.5 <= first < value("loop_blocked_seconds", task="slow")
+    emit("loop.stalled", task_id=1, task="slow", seconds=2.0, traceback="")
+    emit("loop.recovered", task_id=1, task="slow", seconds=2.5)
+    assert value("loop_blocked_seconds", task="slow") is None
+    assert value("loop_stall_seconds_total", task="slow") == 2.5
+
+
+def test_the_process_is_measured_too():
+    assert Metrics().registry.get_sample_value("process_resident_memory_bytes") > 0
