@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 
@@ -75,9 +75,8 @@ class Task:
     metadata: Any
 
 
-@dataclass(frozen=True, slots=True)
-class ClaimedTask:
-    """What a claim hands to the execution.
+class ClaimedTask(NamedTuple):
+    """What a claim hands to the execution; a tuple, since a frozen dataclass of that size takes 3 µs to make.
 
     `payload` is the JSON text as stored. `failures` counts the executions that failed before this
     one; `attempts` counts every claim, this one included. `timeout`, `retry` and `max_attempts` are

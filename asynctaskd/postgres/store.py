@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import asyncpg
 
@@ -63,8 +63,7 @@ class Share:
     standing: float
 
 
-@dataclass(frozen=True, slots=True)
-class Ended:
+class Ended(NamedTuple):
     """One transition on its way to the database: the claim it belongs to and what is to be written."""
 
     task_id: int
@@ -188,7 +187,7 @@ class Store:
             suspects,
             suspects_alone,
         )
-        return [ClaimedTask(*row) for row in rows]
+        return [ClaimedTask._make(row) for row in rows]
 
     async def clock(self) -> datetime:
         """The time by the database's clock."""

@@ -1,5 +1,4 @@
 import re
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -393,7 +392,7 @@ def test_a_function_that_misbehaves_is_named_and_makes_the_failure_final(functio
     policy = RetryPolicy(function)
     with pytest.raises(InvalidInputError, match=re.escape(message)):
         policy.delay(3, middle)
-    transition = decide(Failed("boom"), replace(TASK, failures=2), policy, NOW, middle)
+    transition = decide(Failed("boom"), TASK._replace(failures=2), policy, NOW, middle)
     assert transition.status is TaskStatus.FAILED
     assert transition.error is not None
     assert transition.error.startswith(f"boom (not retried: {message}")
@@ -412,7 +411,7 @@ def test_a_completed_task_keeps_its_result() -> None:
 @pytest.mark.parametrize("failures, delay", [(0, 60), (1, 120), (2, 240)])
 def test_a_failure_with_attempts_left_is_retried_after_its_delay(failures: int, delay: int) -> None:
     assert decide(
-        Failed("boom", "timeout"), replace(TASK, failures=failures), POLICY, NOW, middle
+        Failed("boom", "timeout"), TASK._replace(failures=failures), POLICY, NOW, middle
     ) == Transition(
         TaskStatus.SCHEDULED,
         delay=timedelta(seconds=delay),
@@ -424,7 +423,7 @@ def test_a_failure_with_attempts_left_is_retried_after_its_delay(failures: int, 
 
 
 def test_the_last_attempt_fails_for_good() -> None:
-    assert decide(Failed("boom"), replace(TASK, failures=3), POLICY, NOW, middle) == Transition(
+    assert decide(Failed("boom"), TASK._replace(failures=3), POLICY, NOW, middle) == Transition(
         TaskStatus.FAILED, error="boom", reason="error", failed_execution=True, event=EventKind.FAILED
     )
 
@@ -433,7 +432,7 @@ def test_the_last_attempt_fails_for_good() -> None:
 def test_a_task_is_executed_as_often_as_its_own_limit_or_the_policy_says(
     policy_limit: int, task_limit: int | None, failures: int
 ) -> None:
-    task = replace(TASK, failures=failures, max_attempts=task_limit)
+    task = TASK._replace(failures=failures, max_attempts=task_limit)
     status = decide(Failed("boom"), task, RetryPolicy("1m", max_attempts=policy_limit), NOW, middle).status
     limit = policy_limit if task_limit is None else task_limit
     is_last = limit != -1 and failures + 1 >= max(limit, 1)
@@ -441,7 +440,7 @@ def test_a_task_is_executed_as_often_as_its_own_limit_or_the_policy_says(
 
 
 def test_claims_that_were_given_back_do_not_use_up_the_limit() -> None:
-    task = replace(TASK, attempts=100, losses=2)
+    task = TASK._replace(attempts=100, losses=2)
     assert decide(Failed("boom"), task, POLICY, NOW, middle).status is TaskStatus.SCHEDULED
 
 
@@ -452,7 +451,7 @@ def test_without_a_policy_the_first_failure_is_final() -> None:
 def test_a_quiet_failure_is_retried_without_an_event_but_never_final_without_one() -> None:
     quiet = Failed("boom", quiet=True)
     assert decide(quiet, TASK, POLICY, NOW, middle).event is None
-    assert decide(quiet, replace(TASK, failures=3), POLICY, NOW, middle).event is EventKind.FAILED
+    assert decide(quiet, TASK._replace(failures=3), POLICY, NOW, middle).event is EventKind.FAILED
 
 
 def test_a_fatal_failure_is_final_whatever_is_left_of_the_limit() -> None:
@@ -471,12 +470,12 @@ def test_a_function_is_not_asked_where_there_is_no_retry() -> None:
 
 @pytest.mark.parametrize("left, status", [(59, "failed"), (60, "failed"), (61, "scheduled")])
 def test_a_retry_that_would_not_start_before_the_deadline_is_a_final_failure(left: int, status: str) -> None:
-    task = replace(TASK, deadline=NOW + timedelta(seconds=left))
+    task = TASK._replace(deadline=NOW + timedelta(seconds=left))
     assert decide(Failed("boom"), task, POLICY, NOW, middle).status == status
 
 
 def test_a_failure_made_final_by_the_deadline_says_so() -> None:
-    transition = decide(Failed("boom", "timeout"), replace(TASK, deadline=NOW), POLICY, NOW, middle)
+    transition = decide(Failed("boom", "timeout"), TASK._replace(deadline=NOW), POLICY, NOW, middle)
     assert transition == Transition(
         TaskStatus.FAILED,
         error="boom (not retried: the retry would start after the deadline 2026-01-02 03:04:05+00:00)",
@@ -493,7 +492,7 @@ def test_a_quarantined_task_fails_for_good_and_is_not_counted_as_a_failed_execut
 
 
 def test_a_snooze_gives_the_attempt_back_even_past_the_deadline() -> None:
-    task, delay = replace(TASK, deadline=NOW), timedelta(hours=1)
+    task, delay = TASK._replace(deadline=NOW), timedelta(hours=1)
     assert decide(Snoozed(delay), task, POLICY, NOW, middle) == Transition(
         TaskStatus.SCHEDULED, delay=delay, attempt_spent=False, event=EventKind.SNOOZED
     )
@@ -509,14 +508,14 @@ def test_a_released_task_can_be_claimed_at_once_with_its_attempt_back() -> None:
     "age, delay", [(-3, 5), (0, 5), (5, 5), (10, 10), (77, 77), (300, 300), (10**6, 300)]
 )
 def test_a_task_of_an_unknown_name_waits_as_long_again_within_bounds(age: int, delay: int) -> None:
-    task = replace(TASK, created_at=NOW - timedelta(seconds=age), reason="unknown_name")
+    task = TASK._replace(created_at=NOW - timedelta(seconds=age), reason="unknown_name")
     assert decide(Unroutable(), task, POLICY, NOW, middle) == Transition(
         TaskStatus.SCHEDULED, delay=timedelta(seconds=delay), reason="unknown_name", attempt_spent=False
     )
 
 
 def test_a_task_that_meets_an_unknown_name_for_the_first_time_waits_the_least() -> None:
-    task = replace(TASK, created_at=NOW - timedelta(days=3))
+    task = TASK._replace(created_at=NOW - timedelta(days=3))
     assert decide(Unroutable(), task, POLICY, NOW, middle).delay == timedelta(seconds=5)
 
 
