@@ -6,6 +6,7 @@ import math
 from collections import defaultdict
 from itertools import pairwise
 
+from asynctaskd.postgres.connection import CANCEL_TIMEOUT
 from tests.chaos.history import Claim, Execution, History, Span
 from tests.chaos.verdicts import Verdict, invariant
 
@@ -104,9 +105,13 @@ def stops_with_lease(history: History, verdict: Verdict) -> None:
 
 
 def _obeys_by(history: History, execution: Execution, until: float) -> float:
-    """When it has to have stopped; a process that was frozen can't look at the clock before it wakes."""
+    """When it has to have stopped; a process that was frozen can't look at the clock before it wakes.
+
+    In the middle of a call on a silent connection a handler only waits for that to be cancelled.
+    """
     woke = [end for begin, end in history.frozen[execution.pid] if begin <= until + _OBEYS_WITHIN]
-    return max([until, *woke]) + _OBEYS_WITHIN
+    waits = CANCEL_TIMEOUT if execution.name in _COMPLETES_INSIDE else 0.0
+    return max([until, *woke]) + _OBEYS_WITHIN + waits
 
 
 @invariant("tasks of a serial key never overlap while the first one's lease holds")

@@ -141,6 +141,9 @@ class Breaker:
             self._skip(event, f"{worker.name} isn't there")
             return False
         self._journal.fault(event.number, number.name.lower(), pid=pid, target=worker.name)
+        if worker.processes and number != signal.SIGSTOP:
+            for child in worker.pids:  # its parent passes it on, or is gone: either way it drains
+                self._journal.fault(event.number, "sigterm", pid=child, target=worker.name, through=pid)
         worker.send(number)
         return True
 

@@ -461,6 +461,16 @@ def test_a_frozen_process_may_only_stop_when_it_wakes() -> None:
     assert found(past, "stops_with_lease") == []
 
 
+@pytest.mark.parametrize("name, breaches", [("effect", 0), ("quick", 1)])
+def test_a_call_on_a_silent_connection_is_waited_for_a_second(name: str, breaches: int) -> None:
+    past = orderly()
+    past.born(99, 13.0, name=name)
+    past.claim(99, "b", 13.1)
+    past.fault("sigstop", 14.0, 2, over=20.0)
+    past.run(99, 13.2, 21.4)
+    assert len(found(past, "stops_with_lease")) == breaches
+
+
 def test_a_strict_task_that_has_just_come_may_be_missed_by_a_claim() -> None:
     past = orderly()
     past.born(98, 14.5, priority=5)
