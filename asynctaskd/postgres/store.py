@@ -389,12 +389,17 @@ def _columns(batch: Sequence[Ended]) -> list[list[Any]]:
         [ended.task_id for ended in batch],
         [ended.claim_token for ended in batch],
         [transition.status for transition in transitions],
-        [transition.delay for transition in transitions],
-        [transition.result for transition in transitions],
-        [transition.error for transition in transitions],
-        [transition.reason for transition in transitions],
-        [transition.attempt_spent for transition in transitions],
-        [transition.failed_execution for transition in transitions],
-        [transition.event for transition in transitions],
-        [ended.keep for ended in batch],
+        _sparse([transition.delay for transition in transitions]),
+        _sparse([transition.result for transition in transitions]),
+        _sparse([transition.error for transition in transitions]),
+        _sparse([transition.reason for transition in transitions]),
+        _sparse([None if transition.attempt_spent else False for transition in transitions]),
+        _sparse([transition.failed_execution or None for transition in transitions]),
+        _sparse([transition.event for transition in transitions]),
+        _sparse([ended.keep for ended in batch]),
     ]
+
+
+def _sparse(column: list[Any]) -> list[Any]:
+    """A column for `unnest`, which fills up what is missing with NULL: to send nothing but NULLs costs time."""
+    return [] if column.count(None) == len(column) else column

@@ -1,13 +1,16 @@
 -- Write what became of executions, each guarded by its claim token; a row whose token went stale stays as it is.
 -- $1 ids, $2 claim tokens, $3 new statuses, $4 delays, $5 results (JSON), $6 errors, $7 reasons,
--- $8 attempt spent?, $9 failed execution?, $10 event kinds, $11 the definitions' keep
+-- $8 attempt spent? (yes), $9 failed execution? (no), $10 event kinds, $11 the definitions' keep
+-- From $4 on an array may be empty: then it is NULL for all, or what stands in brackets.
 -- Returns the ids that were written, with this transaction's own id.
 --
 -- Rows are looked up by = ANY or in a subquery with a LIMIT, never by a join alone: planned while the table was
 -- empty, a join would walk the whole index for ever after.
 WITH outcome AS (
-    SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::text[], $4::interval[], $5::jsonb[], $6::text[],
-                         $7::text[], $8::boolean[], $9::boolean[], $10::text[], $11::interval[])
+    SELECT id, token, status, delay, result, error, reason, coalesce(spent, true) AS spent,
+           coalesce(failed, false) AS failed, event, keep
+    FROM unnest($1::bigint[], $2::bigint[], $3::text[], $4::interval[], $5::jsonb[], $6::text[],
+                $7::text[], $8::boolean[], $9::boolean[], $10::text[], $11::interval[])
         AS o(id, token, status, delay, result, error, reason, spent, failed, event, keep)
 ), ended AS (
     DELETE FROM asynctaskd.tasks AS t USING outcome AS o
