@@ -401,5 +401,5 @@ def _columns(batch: Sequence[Ended]) -> list[list[Any]]:
 
 
 def _sparse(column: list[Any]) -> list[Any]:
-    """A column for `unnest`, which fills up what is missing with NULL: to send nothing but NULLs costs time."""
+    """A column for `unnest`, which fills up with NULL what is missing: sending only NULLs costs time too."""
     return [] if column.count(None) == len(column) else column
