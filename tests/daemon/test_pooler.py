@@ -131,5 +131,6 @@ async def test_without_one_a_connection_has_its_own_session(database):
 
 async def test_a_parameter_nobody_knows_is_named(pooler, database):
     with pytest.raises(ConfigError, match="bogus"):
-        async with connect(f"{pooler.dsn}?bogus=1" if not pooler._ignores else f"{database.dsn}&bogus=1"):
+        dsn = database.dsn if pooler._ignores else pooler.dsn
+        async with connect(f"{dsn}{'&' if '?' in dsn else '?'}bogus=1"):
             raise AssertionError(os.getpid())
