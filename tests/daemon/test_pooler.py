@@ -130,7 +130,8 @@ async def test_without_one_a_connection_has_its_own_session(database):
 
 
 async def test_a_parameter_nobody_knows_is_named(pooler, database):
+    dsn = database.dsn if pooler._ignores else pooler.dsn
+    dsn += "&bogus=1" if "?" in dsn else "?bogus=1"
     with pytest.raises(ConfigError, match="bogus"):
-        dsn = database.dsn if pooler._ignores else pooler.dsn
-        async with connect(f"{dsn}{'&' if '?' in dsn else '?'}bogus=1"):
+        async with connect(dsn):
             raise AssertionError(os.getpid())
