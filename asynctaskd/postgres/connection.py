@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import asyncpg
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 Answer = TypeVar("Answer")
 
 CANCEL_TIMEOUT = 1.0
+_FAREWELL = 1.0
 
 # In seconds. When the other host is gone, an idle connection breaks after 3 + 3 × 1, a waiting one after 5.
 _KEEPALIVE = {"TCP_KEEPIDLE": 3, "TCP_KEEPINTVL": 1, "TCP_KEEPCNT": 3}
@@ -45,6 +47,14 @@ class Connection(asyncpg.Connection):
             await super()._cancel(*waiters)  # type: ignore[misc]  # pyright: ignore[reportAttributeAccessIssue]
         finally:
             end.cancel()
+
+    async def close(self, *, timeout: float | None = None) -> None:
+        """Say goodbye, and end it by force where the server doesn't answer; raises nothing.
+
+        asyncpg's own waits without end, and so do tasks of its pool that close connections it no longer wants.
+        """
+        with suppress(TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+            await super().close(timeout=_FAREWELL if timeout is None else timeout)
 
     def get_reset_query(self) -> str:
         """What cleans a session that goes back to its pool; behind a pooler there is none to clean."""

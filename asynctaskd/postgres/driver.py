@@ -185,11 +185,11 @@ async def connect(dsn: str, **settings: str) -> AsyncIterator[Connection]:
     try:
         yield connection
     finally:
-        await close(connection)
+        await connection.close()
 
 
 async def open_connection(dsn: str, **settings: str) -> Connection:
-    """One connection; raises like `connect`. The caller closes it with `close`."""
+    """One connection; raises like `connect`. The caller closes it."""
     return await _opened(_access(dsn, settings=settings, call_timeout=CALL_TIMEOUT))
 
 
@@ -207,14 +207,6 @@ async def _opened(access: Access) -> Connection:
             raise
         # It could be read before: a file is just being replaced, or a pooler restarted with other settings.
         raise DatabaseUnavailableError(f"the database is unavailable: {error}") from error
-
-
-async def close(connection: asyncpg.Connection) -> None:
-    """Close a connection, by force where the server doesn't answer: asyncpg's own close has no end."""
-    try:
-        await connection.close(timeout=1.0)
-    except (TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
-        connection.terminate()
 
 
 class _Pool(asyncpg.Pool):

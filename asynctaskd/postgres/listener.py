@@ -9,7 +9,7 @@ from uuid import uuid4
 
 from asynctaskd.errors import AsynctaskdError, ConfigError, DatabaseUnavailableError
 from asynctaskd.postgres.connection import limited
-from asynctaskd.postgres.driver import close, connect, open_connection, translated
+from asynctaskd.postgres.driver import connect, open_connection, translated
 from asynctaskd.telemetry.events import emit
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ class Listener:
             await self._watch(connection)
         finally:
             self.up.clear()
-            await close(connection)
+            await connection.close()
 
     async def _subscribe(self, connection: Connection) -> None:
         self._lost.clear()

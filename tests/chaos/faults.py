@@ -174,10 +174,8 @@ class Breaker:
         owners = _owners(worker)
         for number, connection in enumerate(frozen):
             name, pid = f"{event.number}.{number}", owners.get(connection.client_port)
-            last = connection.last_statement
-            # The connections of hooks and ctx.transaction() are reset when they come back to their pool.
-            idle = "RESET ALL" in last or "own_session" in last
-            self._journal.fault(event.number, "half_open", pid=pid, conn=name, last=last[:100], idle=idle)
+            facts = {"last": connection.last_statement[:100], "listens": connection.listens}
+            self._journal.fault(event.number, "half_open", pid=pid, conn=name, **facts)
             self._watch(self._until_found(event, connection, name, pid))
         await asyncio.sleep(event.seconds)
         for number, connection in enumerate(frozen):

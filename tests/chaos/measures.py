@@ -205,15 +205,15 @@ def _claiming_again(history: History) -> Iterator[float]:
 def _found(history: History) -> Iterator[float]:
     """Until the worker gave the silent connection up; where it never did, as long as it was silent.
 
-    An idle connection of hooks and ctx.transaction() is found by whoever wants it first: counted from there.
+    One that idles is found by whoever wants it first: counted from there. (Where the other host is really
+    gone, keepalives find it.) The one that listens has to be asked.
     """
     for fault in history.faults:
         until = fault.over if fault.found is None else fault.found
         if fault.kind != "half_open" or fault.moot or fault.pid is None or until is None:
             continue
         if _went_on(history, fault.pid, (fault.at, until)):
-            began = fault.asked if fault.facts.get("idle") and fault.asked is not None else fault.at
-            yield until - began
+            yield until - (fault.at if fault.facts.get("listens") or fault.asked is None else fault.asked)
 
 
 def _went_on(history: History, pid: int, span: Span) -> bool:

@@ -237,6 +237,28 @@ async def test_users_statements_have_the_server_s_settings(database, connection)
     pool.terminate()
 
 
+async def test_a_connection_that_is_closed_waits_a_second_for_a_server_that_says_nothing(proxy):
+    opened = await open_connection(proxy.dsn)
+    [way] = proxy.freeze()
+    async with asyncio.timeout(5):
+        await opened.close()
+        await way.left.wait()
+    assert opened.is_closed()
+
+
+async def test_a_pool_whose_connections_have_expired_gives_silent_ones_up(proxy):
+    pool = await open_pool(proxy.dsn, size=1)
+    [way] = proxy.freeze()
+    await pool.expire_connections()
+    async with asyncio.timeout(5):
+        async with pool.acquire() as another:
+            assert await another.fetchval("SELECT 1") == 1
+        await way.left.wait()
+        while any("Connection.close" in repr(task) for task in asyncio.all_tasks()):
+            await asyncio.sleep(0.01)
+    pool.terminate()
+
+
 async def test_sockets_notice_by_themselves_that_the_other_host_is_gone(proxy):
     async with connect(proxy.dsn) as opened:
         sock = opened._transport.get_extra_info("socket")
