@@ -51,7 +51,7 @@ class Connection(asyncpg.Connection):
     async def close(self, *, timeout: float | None = None) -> None:
         """Say goodbye, and end it by force where the server doesn't answer; raises nothing.
 
-        asyncpg's own waits without end, and so do tasks of its pool that close connections it no longer wants.
+        asyncpg's own waits without end, and so do tasks of its pool, for connections it no longer wants.
         """
         with suppress(TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
             await super().close(timeout=_FAREWELL if timeout is None else timeout)

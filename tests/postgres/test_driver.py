@@ -254,7 +254,7 @@ async def test_a_pool_whose_connections_have_expired_gives_silent_ones_up(proxy)
         async with pool.acquire() as another:
             assert await another.fetchval("SELECT 1") == 1
         await way.left.wait()
-        while any("Connection.close" in repr(task) for task in asyncio.all_tasks()):
+        while any("Connection.close" in repr(task) for task in asyncio.all_tasks()):  # noqa: ASYNC110  (nobody tells)
             await asyncio.sleep(0.01)
     pool.terminate()
 
