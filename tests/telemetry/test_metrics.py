@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from asynctaskd.telemetry import emit
@@ -44,5 +46,6 @@ def test_a_stall_grows_while_it_lasts_and_is_added_up_when_it_is_over(value):
     assert value("loop_stall_seconds_total", task="slow") == 2.5
 
 
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="only Linux tells")
 def test_the_process_is_measured_too():
     assert Metrics().registry.get_sample_value("process_resident_memory_bytes") > 0
