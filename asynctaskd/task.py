@@ -105,8 +105,13 @@ class ClaimedTask(NamedTuple):
 
     @property
     def is_suspect(self) -> bool:
-        """Whether it has lost its worker twice in a row, and a third time would quarantine it."""
-        return self.losses == 2
+        """Whether it has lost its worker twice in a row, or is quarantined with only its hook left to run."""
+        return self.losses >= 2
+
+    @property
+    def hooks_lost(self) -> int:
+        """How many workers were lost while they told of its quarantine."""
+        return max(self.losses - 3, 0)
 
 
 @dataclass(frozen=True, slots=True)

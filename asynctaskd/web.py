@@ -19,7 +19,7 @@ def serve(registry: CollectorRegistry, host: str, port: int) -> None:
     """
     try:
         server, _ = start_http_server(port, host, registry)
-    except OSError as error:
+    except (OSError, OverflowError) as error:  # taken, no address of ours, or past the last port
         emit("http.failed", host=host, port=port, error=error)
     else:
         emit("http.serving", host=host, port=server.server_port)

@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from asynctaskd.cli.failures import ExitCode
@@ -112,8 +112,15 @@ def threads_have_ended() -> bool:
 
 
 def exit_hard(code: int) -> None:
-    """End the process without waiting for anybody; what was logged is written first."""
+    """End the process without waiting for anybody; what was logged is written first, if somebody reads it."""
     flush_logs()
-    sys.stdout.flush()
-    sys.stderr.flush()
+    flushing = threading.Thread(target=_flush_output, daemon=True)
+    flushing.start()
+    flushing.join(_LAST_BREATH)
     os._exit(code)
+
+
+def _flush_output() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):  # nobody reads it any more, or a handler has closed it
+            stream.flush()

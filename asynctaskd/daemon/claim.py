@@ -47,6 +47,9 @@ _BUSY_AFTER = 0.1
 # that nobody waits for.
 _DOUBT = timedelta(seconds=30)
 
+# How often to look for such claims without any doubt, in seconds.
+_AUDIT_INTERVAL = 30.0
+
 
 class Claimer:
     """The claim loop. It alone takes slots, and it alone knows which label sets hold something."""
@@ -84,6 +87,7 @@ class Claimer:
         # Identity → until when a claim of its may come to light, by the database's clock; None: not known
         self._doubts: dict[UUID, datetime | None] = {}
         self._next_search = 0.0
+        self._next_audit = self._now() + _AUDIT_INTERVAL
 
     def wake(self) -> None:
         """A slot was freed. That changes nothing where the last claim had room to spare."""
@@ -172,7 +176,9 @@ class Claimer:
     async def _take(
         self, shares: list[Share], slots: int, *, suspects_alone: bool = False
     ) -> list[ClaimedTask] | None:
-        """Claim and start; None where the lease was lost meanwhile."""
+        """Claim and start; None where the lease was lost meanwhile, or this one is to stop."""
+        if self._stopping:
+            return None
         worker_id = self._lease.worker_id
         try:
             claimed = await self._store.claim(
@@ -216,7 +222,14 @@ class Claimer:
             await self._release_orphans(worker_id)
 
     async def _find_lost_claims(self) -> None:
-        """Once a poll, slots or none: put back what was claimed in doubt, until none can come any more."""
+        """Once a poll, slots or none: put back what was claimed in doubt, until none can come any more.
+
+        A backend that was frozen takes up what it was sent whenever it wakes, so now and then this is done
+        without any doubt.
+        """
+        if self._now() >= self._next_audit:
+            self._next_audit = self._now() + _AUDIT_INTERVAL
+            await self._release_orphans(self._lease.worker_id)
         if not self._doubts or self._now() < self._next_search:
             return
         self._next_search = self._now() + self._poll_interval

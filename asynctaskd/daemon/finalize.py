@@ -8,19 +8,20 @@ from typing import TYPE_CHECKING
 
 from asynctaskd.daemon.loops import OUTAGE, Backoff
 from asynctaskd.errors import InvalidInputError, InvalidPayloadError
-from asynctaskd.postgres.driver import StatementRefusedError
+from asynctaskd.postgres.driver import RowsLockedError, StatementRefusedError
 from asynctaskd.scheduling.transitions import decide
 from asynctaskd.task import Completed, EventKind, Failed, TaskStatus, Transition
 from asynctaskd.telemetry.events import emit, is_watched
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Coroutine
     from datetime import timedelta
+    from typing import Any
 
     from asynctaskd.daemon.execute import Execution
     from asynctaskd.daemon.hooks import FailureHooks
     from asynctaskd.daemon.slots import Slots
-    from asynctaskd.postgres.store import Store
+    from asynctaskd.postgres.store import Ended, Store
     from asynctaskd.task import Outcome
 
 Gathered = list[tuple["Execution", Transition]]
@@ -54,7 +55,7 @@ class Finalizer:
         self._expect = expect
         self._gathered: Gathered = []
         self._something = asyncio.Event()
-        self._hooked: set[asyncio.Task[None]] = set()
+        self._apart: set[asyncio.Task[None]] = set()  # with a hook, or behind somebody's lock
 
     def put(self, execution: Execution, outcome: Outcome) -> None:
         """Take what an execution came to."""
@@ -63,10 +64,8 @@ class Finalizer:
             self._note_after_commit(execution, outcome)
             transition = _DONE
         elif self._hooks.concern(execution, transition):
-            name = f"failure hook of {execution.task.name} (task {execution.task.id})"
-            writing = asyncio.create_task(self._write_with_hooks(execution, transition), name=name)
-            self._hooked.add(writing)
-            writing.add_done_callback(self._forget)
+            name = f"failure hook of {execution.task.name}"
+            self._go_on_apart(self._write_with_hooks(execution, transition), name)
             return
         execution.decided = transition
         self._gathered.append((execution, transition))
@@ -81,45 +80,65 @@ class Finalizer:
             await self._finish(batch)
 
     async def close(self, limit: float) -> None:
-        """Give up the hooks that still run; waits, once, at most `limit` seconds for them to end."""
-        hooked, self._hooked = self._hooked, set()
-        for writing in hooked:
+        """Give up what is written apart; waits, once, at most `limit` seconds for that to end."""
+        apart, self._apart = self._apart, set()
+        for writing in apart:
             writing.cancel()
-        if hooked:
-            await asyncio.wait(hooked, timeout=limit)
+        if apart:
+            await asyncio.wait(apart, timeout=limit)
+
+    def _go_on_apart(self, writing: Coroutine[Any, Any, None], name: str) -> None:
+        task = asyncio.create_task(writing, name=name)
+        self._apart.add(task)
+        task.add_done_callback(self._forget)
 
     async def _finish(self, batch: Gathered) -> None:
         unwritten = [(execution, transition) for execution, transition in batch if not execution.stored]
-        stale = await self._write(unwritten) if unwritten else set()
+        stale, locked = await self._write(unwritten) if unwritten else (set(), set())
+        for pair in batch:
+            if pair[0].task.id in locked:
+                self._go_on_apart(self._finish([pair]), "finalize behind a lock")
+        batch = [pair for pair in batch if pair[0].task.id not in locked]
         for execution, transition in batch:
             self._pass_on(execution, transition, stale=execution.task.id in stale)
         await self._promote_keys(batch)
         for execution, _ in batch:
             self._slots.let_go(execution)
 
-    async def _write(self, batch: Gathered) -> set[int]:
+    async def _write(self, batch: Gathered) -> tuple[set[int], set[int]]:
         """Write until it is known to be written; returns the ids whose claims were stale.
 
+        The second set are ids that were not written: somebody keeps their rows locked, and not the others'.
         The answer may get lost after the commit. Saying it again changes nothing then: the claim is spent.
         """
         ended = [execution.ended(transition) for execution, transition in batch]
+        locked: set[int] = set()
         backoff = Backoff("finalize")
         while True:
             try:
                 written = await self._store.finalize(ended)
                 backoff.reset()
                 gone = [one for one in ended if one.task_id not in written]
-                return await self._store.note_stale(gone) if gone else set()
+                return await self._store.note_stale(gone) if gone else set(), locked
             except (StatementRefusedError, InvalidPayloadError) as error:
-                return await self._write_apart(batch, error)
+                return await self._write_one_by_one(batch, error), locked
             except OUTAGE as error:
                 await backoff.wait(error)
+                if isinstance(error, RowsLockedError) and (free := await self._unlocked(ended)):
+                    locked |= {one.task_id for one in ended} - free
+                    ended = [one for one in ended if one.task_id in free]
 
-    async def _write_apart(self, batch: Gathered, error: Exception) -> set[int]:
+    async def _unlocked(self, ended: list[Ended]) -> set[int]:
+        try:
+            return await self._store.unlocked([one.task_id for one in ended])
+        except OUTAGE:
+            return set()
+
+    async def _write_one_by_one(self, batch: Gathered, error: Exception) -> set[int]:
         """The database refused a batch: find the one it means, and let that one fail without its result."""
         if len(batch) > 1:
             parts = [await self._write([one]) for one in batch]
-            return set().union(*parts)
+            return set().union(*(stale for stale, _ in parts))
         [(execution, transition)] = batch
         if transition is _UNSTORABLE:
             raise error
@@ -127,7 +146,8 @@ class Finalizer:
         if transition.result is not None:
             why = f"the database can't store its result: {error}"
             failed = _decide(execution, Failed(why, reason="invalid_result"))
-        return await self._write([(execution, failed)])
+        stale, _ = await self._write([(execution, failed)])
+        return stale
 
     async def _promote_keys(self, batch: Gathered) -> None:
         keys = {execution.task.serial_key for execution, _ in batch if execution.task.serial_key is not None}
@@ -147,7 +167,7 @@ class Finalizer:
         self._slots.let_go(execution)
 
     def _forget(self, writing: asyncio.Task[None]) -> None:
-        self._hooked.discard(writing)
+        self._apart.discard(writing)
         if not writing.cancelled() and writing.exception() is not None:
             # The task stays running and keeps its slot: its lease ends with this worker, and it runs again.
             emit("loop.crashed", loop="finalize", error=repr(writing.exception()))

@@ -27,6 +27,7 @@ _TRIES = 3
 _TIMEOUT = 10.0
 _STUCK_AFTER = 15.0
 _FIRST_PAUSE = 0.2
+_LOST_ITS_WORKER = "its worker was lost while it ran"
 
 
 class HookFailedError(Exception):
@@ -51,29 +52,34 @@ class FailureHooks:
     async def finalize(self, execution: Execution, transition: Transition) -> bool:
         """Write the failure with its hooks, after three failed tries without; True: the claim is stale."""
         backoff = Backoff("finalize")
-        errors: list[str] = []
+        errors = [_LOST_ITS_WORKER] * execution.task.hooks_lost
+        last: str | None = None  # the error of a hook that may have ended its transaction itself
         while True:
             try:
-                return await self._try(execution, transition, errors)
+                return await self._try(execution, transition, errors, last)
             except HookFailedError as error:
-                errors.append(str(error))
+                last = str(error)
+                errors.append(last)
                 self._report(execution, errors)
                 await asyncio.sleep(_FIRST_PAUSE * 2 ** len(errors))
             except OUTAGE as error:
+                last = None  # a COMMIT may have ended it, whose answer got lost
                 await backoff.wait(error)
 
-    async def _try(self, execution: Execution, transition: Transition, errors: list[str]) -> bool:
+    async def _try(
+        self, execution: Execution, transition: Transition, errors: list[str], last: str | None
+    ) -> bool:
         try:
             await self._write(execution, transition, errors)
         except LeaseLostError:
-            return await self._find_out(execution, transition, errors)
+            return await self._find_out(execution, transition, last)
         return False
 
-    async def _find_out(self, execution: Execution, transition: Transition, errors: list[str]) -> bool:
+    async def _find_out(self, execution: Execution, transition: Transition, last: str | None) -> bool:
         """Whether a claim that is gone was lost, or a hook has ended its transaction itself."""
         stale = bool(await self._store.note_stale([execution.ended(transition)]))
-        if errors and not stale:
-            await self._store.note_hook_failed(execution.task, f"it ended its transaction: {errors[-1]}")
+        if last is not None and not stale:
+            await self._store.note_hook_failed(execution.task, f"it ended its transaction: {last}")
         return stale
 
     async def _write(self, execution: Execution, transition: Transition, errors: list[str]) -> None:

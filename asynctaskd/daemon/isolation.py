@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from asynctaskd.config import DaemonConfig
     from asynctaskd.daemon.commands import Steering
     from asynctaskd.daemon.lease import Lease
+    from asynctaskd.daemon.slots import Slots
     from asynctaskd.postgres.store import Store
 
 # How long a process that was told to hurry may take, in seconds: its own last words, and a little more.
@@ -34,7 +35,15 @@ class Isolation:
     """Starts a process for each suspect that this worker may run, one at a time, and sees it to its end."""
 
     def __init__(
-        self, app_path: str, dsn: str, config: DaemonConfig, *, store: Store, lease: Lease, steering: Steering
+        self,
+        app_path: str,
+        dsn: str,
+        config: DaemonConfig,
+        *,
+        store: Store,
+        lease: Lease,
+        steering: Steering,
+        slots: Slots,
     ) -> None:
         self._command = [sys.executable, "-m", "asynctaskd", "run", f"--app={app_path}"]
         self._dsn = dsn
@@ -42,6 +51,8 @@ class Isolation:
         self._store = store
         self._lease = lease
         self._steering = steering
+        self._slots = slots
+        self._poll_interval = config.worker.poll_interval.total_seconds()
         # As it was: a handler may change the worker's.
         self._directory = Path.cwd()
         self._environ = {**os.environ, **_environment(config, dsn)}
@@ -86,11 +97,20 @@ class Isolation:
         """Run the next suspect, if there is one; returns the seconds until the next look."""
         strict = self._steering.max_strict_percentage > 0
         pause = 0.0
-        if self._lease.is_held and await self._store.has_suspect(self._lease.labels, strict=strict):
+        if not self._may_look():
+            return self._poll_interval
+        if await self._store.has_suspect(self._lease.labels, strict=strict):
             self.is_busy = True
-            pause = await self._run_one()
-            self.is_busy = False
-        return max(pause, self._config.worker.poll_interval.total_seconds())
+            try:
+                pause = await self._run_one()
+            finally:
+                self.is_busy = False
+        return max(pause, self._poll_interval)
+
+    def _may_look(self) -> bool:
+        """Not while a handler goes on whose task was lost and may be a suspect by now: it would run again."""
+        goes_on = any(one.has_lost_its_lease and one.task.losses for one in self._slots)
+        return self._lease.is_held and not goes_on
 
     async def _run_one(self) -> float:
         try:

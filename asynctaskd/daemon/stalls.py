@@ -108,7 +108,13 @@ class LoopWatch:
         for execution in self._slots:
             if current is not None and (execution.runner is current or current in execution.offspring):
                 return execution.task.id, execution.task.name
-        return None, "a callback" if current is None else current.get_name()
+        return None, "a callback" if current is None else _name_of(current)
+
+
+def _name_of(task: asyncio.Task[Any]) -> str:
+    """The name that somebody gave it, or where it comes from: one of few, and not Task-4711."""
+    name = task.get_name()
+    return getattr(task.get_coro(), "__qualname__", "a task") if name.startswith("Task-") else name
 
 
 def stack_of(thread_id: int) -> str:

@@ -46,6 +46,8 @@ if TYPE_CHECKING:
 
 # After the grace period: how long executions that were told to stop may take, and the last statements.
 _LAST_WORDS = 1.5
+_LAST_STATEMENTS = 4.0
+_GOODBYE = 1.0
 
 _GIVEN_BACK = Transition(TaskStatus.PENDING, attempt_spent=False, event=EventKind.RELEASED)
 
@@ -232,6 +234,7 @@ class Daemon:
             store=self._store,
             lease=self._lease,
             steering=self._steering,
+            slots=self._slots,
         )
 
     async def _register(self) -> bool:
@@ -351,20 +354,30 @@ class Daemon:
         await self._finalizer.close(_LAST_WORDS)
         self._pool.terminate()  # a hook that doesn't stop keeps its task's row locked
         left = [execution for execution in self._slots if not execution.stored]
-        try:
-            await self._write_last(left)
-            await self._claimer.put_back_lost_claims()
-            await self._store.stop_worker(self.worker_id)
-        except OUTAGE as error:
-            emit("database.lost", station="stop", error=str(error))
+        await self._say(self._claimer.put_back_lost_claims(), _LAST_STATEMENTS)
+        await self._say(self._write_last(left), _LAST_STATEMENTS)
+        # Short: what was put back may be running elsewhere already. Where it isn't heard, the lease ends.
+        await self._say(self._store.stop_worker(self.worker_id), _GOODBYE)
         emit("worker.stopped", worker_id=self.worker_id, left_behind=len(left))
 
     async def _write_last(self, left: list[Execution]) -> None:
         """What each came to where that is known; the others go back."""
+        ended = [one.ended(one.decided or _GIVEN_BACK) for one in left]
         try:
-            await self._store.finalize([one.ended(one.decided or _GIVEN_BACK) for one in left])
+            await self._store.finalize(ended)
         except (StatementRefusedError, InvalidPayloadError):  # one result can't be stored: find out next time
             await self._store.finalize([one.ended(_GIVEN_BACK) for one in left])
+        except OUTAGE:  # a connection broke, or somebody keeps a row locked
+            free = await self._store.unlocked([one.task_id for one in ended])
+            await self._store.finalize([one for one in ended if one.task_id in free])
+
+    @staticmethod
+    async def _say(last_words: Coroutine[Any, Any, None], limit: float) -> None:
+        try:
+            async with asyncio.timeout(limit):
+                await last_words
+        except (*OUTAGE, TimeoutError) as error:
+            emit("database.lost", station="stop", error=str(error) or f"no answer within {limit:g} s")
 
     async def _abandon(self) -> None:
         """Leave no execution behind, whatever ended this worker; its lease sees to the tasks."""

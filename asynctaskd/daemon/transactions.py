@@ -110,7 +110,7 @@ class Transactions:
             await limited(connection, transaction.commit(), LONG)
         except BaseException as error:
             # The answer to COMMIT may have got lost, or this task been cancelled while waiting for it: ask.
-            execution.stored = bool(written) and await self._store.was_committed(written[0])
+            execution.stored = bool(written) and await self._store.was_committed(written[0], execution.task)
             if not execution.stored or isinstance(error, asyncio.CancelledError):
                 raise
         execution.stored = True

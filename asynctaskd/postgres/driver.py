@@ -33,6 +33,10 @@ class StatementRefusedError(AsynctaskdError):
     """The server refused a statement for what is in it: trying again changes nothing."""
 
 
+class RowsLockedError(DatabaseUnavailableError):
+    """Somebody keeps something locked that a statement needs."""
+
+
 CALL_TIMEOUT = 10.0
 """The limit of a command's own calls, in seconds; the daemon's have shorter ones (`sessions.HOT`, `LONG`)."""
 
@@ -82,7 +86,6 @@ _UNAVAILABLE = (
     asyncpg.ReadOnlySQLTransactionError,
     asyncpg.OperatorInterventionError,
     asyncpg.InsufficientResourcesError,
-    asyncpg.LockNotAvailableError,
     asyncpg.IdleInTransactionSessionTimeoutError,
     asyncpg.TransactionTimeoutError,
     asyncpg.PostgresSystemError,  # its disk fails
@@ -97,6 +100,7 @@ _REFUSED = (
     asyncpg.InvalidCatalogNameError,
     asyncpg.InsufficientPrivilegeError,
 )
+_UNFIT = (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError, asyncpg.ProgramLimitExceededError)
 _NOT_PRIMARY = "it is a standby or read-only and takes no writes; connect to the primary"
 _NO_SCHEMA = (asyncpg.UndefinedTableError, asyncpg.InvalidSchemaNameError, asyncpg.UndefinedFunctionError)
 
@@ -146,9 +150,11 @@ def translate(error: BaseException) -> AsynctaskdError | None:
             "the database is unavailable: its queue of notices is full, since a session that listens keeps a "
             "transaction open; see pg_stat_activity"
         )
+    if isinstance(error, asyncpg.LockNotAvailableError):
+        return RowsLockedError(f"the database is unavailable: {_brief(error)}")
     if isinstance(error, _UNAVAILABLE):
         return DatabaseUnavailableError(f"the database is unavailable: {_brief(error)}")
-    if isinstance(error, asyncpg.DataError | asyncpg.IntegrityConstraintViolationError):
+    if isinstance(error, _UNFIT):
         return StatementRefusedError(f"the database refused a value: {_brief(error)}")
     return None
 

@@ -24,6 +24,7 @@ LONG = 8.0
 """The limit of a statement that may touch many rows, in seconds."""
 
 _LOOK_INTERVAL = 1.0
+_CLOSED = "the connections to the database were closed"
 
 # The answer came, but the session is over, or won't do: it is read-only by now, or somebody cleared it.
 _USELESS = (
@@ -133,7 +134,7 @@ class Sessions:
         await self._wait_for_turn()
         try:
             if self._is_closed:
-                raise DatabaseUnavailableError("the connections to the database were closed")
+                raise DatabaseUnavailableError(_CLOSED)
             connection = self._pop_idle() or await self._open_new()
         except BaseException:
             self._turns.release()
@@ -156,6 +157,9 @@ class Sessions:
 
     async def _open_new(self) -> Connection:
         connection = await self._open_another()
+        if self._is_closed:  # meanwhile
+            connection.terminate()
+            raise DatabaseUnavailableError(_CLOSED)
         self._next_look = 0.0
         return connection
 

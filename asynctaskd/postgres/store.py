@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import asyncpg
 
 from asynctaskd.postgres.connection import limited
-from asynctaskd.postgres.driver import open_pinned_sessions, query, translated
+from asynctaskd.postgres.driver import StatementRefusedError, open_pinned_sessions, query, translated
 from asynctaskd.postgres.sessions import HOT, LONG, Sessions
 from asynctaskd.task import ClaimedTask
 
@@ -219,6 +219,10 @@ class Store:
                 await self.ensure_partitions(batch)
                 return set(_written(await self._ask("finalize", *_columns(batch))))
 
+    async def unlocked(self, task_ids: Sequence[int]) -> set[int]:
+        """Those of some live tasks that nobody keeps locked."""
+        return {row[0] for row in await self._fetch("unlocked", task_ids)}
+
     async def finalize_on(self, connection: asyncpg.Connection, ended: Ended) -> str | None:
         """Write what became of one execution in the caller's transaction, and return that transaction's id.
 
@@ -235,12 +239,20 @@ class Store:
             rows = await connection.fetch(query("finalize", self._schema), *_columns([ended]))
             return _written(rows).get(ended.task_id)
 
-    async def was_committed(self, transaction_id: str) -> bool:
-        """What became of a transaction whose answer got lost; waits until the server knows."""
-        # The server ends this wait, no event of ours.
-        while (status := await self._value("xact_status", transaction_id)) == "in progress":  # noqa: ASYNC110
-            await asyncio.sleep(_NEXT_LOOK)
-        return bool(status == "committed")
+    async def was_committed(self, transaction_id: str, claimed: ClaimedTask) -> bool:
+        """Whether a transaction that ended a claim was committed, though its answer got lost.
+
+        Waits until the server knows. One that lacks it, after a failover, may have given its id to another
+        transaction, or not have come to it yet: so the row has its say too.
+        """
+        try:
+            # The server ends this wait, no event of ours.
+            while (status := await self._value("xact_status", transaction_id)) == "in progress":  # noqa: ASYNC110
+                await asyncio.sleep(_NEXT_LOOK)
+        except StatementRefusedError:
+            return False
+        is_running = await self._fetch("is_running", claimed.id, claimed.claim_token)
+        return status == "committed" and not is_running
 
     async def note_hook_failed(
         self, task: ClaimedTask, error: str, connection: asyncpg.Connection | None = None

@@ -234,7 +234,7 @@ def losses_bounded(history: History, verdict: Verdict) -> None:
             if "lease_lost" in told or (claim.left.reason in ("lease_lost", "quarantined") and not told):
                 verdict.judged += 1
                 in_a_row += 1
-                if claim.left.losses != min(in_a_row, _QUARANTINED_AFTER):
+                if claim.left.losses != in_a_row:
                     verdict.about(claim, f"loss {in_a_row} in a row is counted as {claim.left.losses}")
             elif claim.left.op == "update" and "released" not in told:
                 in_a_row = 0

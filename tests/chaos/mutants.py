@@ -277,7 +277,7 @@ _ALL = [
         "a loss isn't counted, so that poison is never quarantined",
         frozenset({"losses_bounded"}),
         ("kill",),
-        rewrite("recover", ("losses = least(t.losses + 1, 3),", "losses = t.losses,")),
+        rewrite("recover", ("losses = t.losses + 1,", "losses = t.losses,")),
     ),
     Mutant(
         "deaf_and_blind",

@@ -67,6 +67,12 @@ class Tables:
     def __init__(self, pool: asyncpg.Pool) -> None:
         self._pool = pool
 
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Any]:
+        """A connection with a transaction that goes on until the end of the block."""
+        async with self._pool.acquire() as connection, connection.transaction():
+            yield connection
+
     async def execute(self, statement: str, *arguments: Any) -> str:
         return str(await self._pool.execute(statement, *arguments))
 

@@ -8,6 +8,8 @@ from pydantic import BaseModel
 
 from asynctaskd import RetryPolicy, TaskContext
 from asynctaskd.daemon import hooks
+from asynctaskd.daemon.transactions import Transactions
+from asynctaskd.errors import DatabaseUnavailableError
 
 
 class Order(BaseModel):
@@ -459,3 +461,59 @@ async def test_a_hook_that_ends_its_transaction_is_found_out_and_the_failure_sta
     assert row["last_error"] == "ValueError: no stock"
     assert sorted(await tables.events(task_id)) == ["failed", "hook_failed"]
     assert await notes() == (["told"] if ending.startswith("COMMIT") else [])
+
+
+async def test_a_hook_whose_commit_got_lost_after_a_failed_try_is_not_said_to_have_failed(
+    app, running, client, tables, notes, monkeypatch
+):
+    commit, tries = Transactions._commit, []
+
+    async def lost(self, execution, connection, transaction, written):
+        await commit(self, execution, connection, transaction, written)
+        execution.stored = False
+        raise DatabaseUnavailableError("the answer got lost, and so did the next one")
+
+    @app.task("ship")
+    async def ship() -> None:
+        raise ValueError("no stock")
+
+    @ship.on_failed
+    async def ship_failed(params, failure, tx) -> None:
+        tries.append(1)
+        if len(tries) == 1:
+            raise ValueError("not yet")
+        await write(tx, failure, "told")
+
+    monkeypatch.setattr(Transactions, "_commit", lost)
+    async with running(app):
+        task_id = await client.enqueue("ship")
+        await tables.until_status(task_id, "failed")
+    assert (len(tries), await notes()) == (2, ["told"])
+    assert await tables.events(task_id) == ["failed"]
+
+
+async def test_a_hook_that_lost_three_workers_to_its_quarantine_is_not_called_again(
+    app, running, client, tables, recorder
+):
+    called = []
+
+    @app.task("killer")
+    async def killer() -> None:
+        called.append("handler")
+
+    @killer.on_failed
+    async def killer_failed(params, failure, tx) -> None:
+        called.append("hook")
+
+    task_id = await client.enqueue("killer", delay="1h")
+    await tables.execute(
+        "UPDATE asynctaskd.tasks SET losses = 6, reason = 'quarantined', run_at = clock_timestamp()"
+        " WHERE id = $1",
+        task_id,
+    )
+    async with running(app, poll_interval="50ms"):
+        row = await tables.until_status(task_id, "failed")
+    assert called == []
+    assert (row["reason"], row["losses"]) == ("quarantined", 3)
+    assert sorted(await tables.events(task_id)) == ["hook_failed", "quarantined"]
+    assert "worker was lost" in (await tables.detail(task_id, "hook_failed"))["error"]

@@ -46,6 +46,14 @@ SUSPECTS = """
     async def segfault() -> None:
         os.kill(os.getpid(), signal.SIGSEGV)
 
+    @app.task("cursed")
+    async def cursed() -> None:
+        os._exit(3)
+
+    @cursed.on_failed
+    async def cursed_failed(params, failure, tx) -> None:
+        os._exit(4)
+
     @app.task("exit")
     def leave() -> None:
         os._exit(3)
@@ -377,3 +385,16 @@ async def test_the_process_is_the_first_to_go_when_memory_runs_out(isolating, su
         pid = await witness("pid")
         assert of_process(pid, "oom_score_adj").strip() == "1000"
         assert "postgres" not in of_process(pid, "cmdline")
+
+
+async def test_a_failure_hook_that_kills_its_process_three_times_takes_nobody_with_it(
+    isolating, client, suspect, wait, tables
+):
+    async with isolating() as daemon:
+        identity = daemon.worker_id
+        task_id = await suspect("cursed", retry="1s")
+        row = await tables.until_status(task_id, "failed")
+        await wait(await client.enqueue("where"))
+        assert daemon.worker_id == identity
+    assert (row["reason"], row["losses"]) == ("quarantined", 3)
+    assert sorted(await tables.events(task_id)) == [*["hook_failed"], *["lease_lost"] * 4, "quarantined"]

@@ -221,3 +221,52 @@ async def test_releasing_orphans_late_spares_what_was_claimed_since(
         go_on.set()
         assert (await wait(task_id)).attempts == 1
     await store.close()
+
+
+async def test_a_claim_that_comes_to_light_long_after_anybody_asked_is_put_back_and_run(
+    app, running, client, tables, wait, monkeypatch
+):
+    from asynctaskd.daemon import claim as claiming
+
+    @app.task("late")
+    async def late() -> str:
+        return "ran"
+
+    monkeypatch.setattr(claiming, "_AUDIT_INTERVAL", 0.1)
+    async with running(app, **QUICK) as daemon:
+        async with tables.transaction() as connection:
+            task_id = await client.enqueue("late", connection=connection)
+            await connection.execute(
+                # What a backend that was frozen does with a claim that it was sent.
+                "UPDATE asynctaskd.tasks SET status = 'running', worker_id = $2, claim_token = 1,"
+                " attempts = 1, claimed_at = clock_timestamp() WHERE id = $1",
+                task_id,
+                daemon.worker_id,
+            )
+        done = await wait(task_id)
+    assert (done.result, done.attempts, done.claim_token) == ("ran", 1, 2)
+    assert await tables.events(task_id) == ["released"]
+
+
+async def test_a_row_that_somebody_keeps_locked_keeps_no_other_end_from_being_written(
+    app, running, client, tables, wait, soon
+):
+    entered, go_on = asyncio.Semaphore(0), asyncio.Event()
+
+    @app.task("hold")
+    async def hold(n: int) -> int:
+        entered.release()
+        await go_on.wait()
+        return n
+
+    async with running(app, **QUICK):
+        ids = [await client.enqueue("hold", {"n": n}) for n in range(5)]
+        for _ in ids:
+            await entered.acquire()
+        async with tables.transaction() as connection:
+            await connection.execute("SELECT FROM asynctaskd.tasks WHERE id = $1 FOR UPDATE", ids[2])
+            go_on.set()
+            for task_id in (*ids[:2], *ids[3:]):
+                await wait(task_id)
+            assert (await tables.task(ids[2]))["status"] == "running"
+        assert (await wait(ids[2])).result == 2

@@ -13,6 +13,7 @@ import asyncpg
 import pytest
 
 from asynctaskd import TaskContext
+from asynctaskd.daemon.stalls import _name_of
 
 QUICK = {"lease": "1500ms", "renew_interval": "100ms", "poll_interval": "50ms"}
 LONG_ENOUGH = 20.0
@@ -115,3 +116,12 @@ async def test_a_lease_keeper_that_crashes_ends_the_worker(app, daemon_of, monke
     with pytest.raises(BaseExceptionGroup) as raised:
         await daemon_of(app, **QUICK).run()
     assert raised.group_contains(RuntimeError, match="a bug")
+
+
+async def test_tasks_that_nobody_named_are_told_by_where_they_come_from():
+    async def nameless() -> None: ...
+
+    unnamed, named = asyncio.create_task(nameless()), asyncio.create_task(nameless(), name="poller")
+    assert _name_of(unnamed).endswith(".nameless")
+    assert _name_of(named) == "poller"
+    await asyncio.gather(unnamed, named)

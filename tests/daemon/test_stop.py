@@ -376,3 +376,60 @@ async def test_what_ended_and_could_not_be_written_before_is_written_in_the_last
     await asyncio.wait_for(life, 20)
     row = await tables.task(task_id)
     assert (row["status"], row["result"]) == ("completed", "1")
+
+
+@pytest.mark.parametrize("fault", ["reset", "locked"])
+async def test_what_is_given_back_at_the_end_goes_back_though_the_first_try_fails(
+    app, started, client, tables, hold, soon, monkeypatch, fault
+):
+    from asynctaskd.postgres.store import Store
+
+    finalize, tries = Store.finalize, []
+
+    async def reset_once(self, batch):
+        tries.append(len(batch))
+        if len(tries) == 1:
+            raise DatabaseUnavailableError("connection reset")
+        return await finalize(self, batch)
+
+    async with tables.transaction() as connection:
+        daemon, life = await started(app, grace="0s", concurrency=3)
+        ids = [await client.enqueue("hold", {"n": n}) for n in range(3)]
+        for task_id in ids:
+            await tables.until_status(task_id, "running")
+        daemon._finalizer.put = lambda *_: None  # as if there were no time to write what they come to
+        if fault == "reset":
+            monkeypatch.setattr(Store, "finalize", reset_once)
+        else:
+            await connection.execute("SELECT FROM asynctaskd.tasks WHERE id = $1 FOR UPDATE", ids[0])
+        daemon.stop()
+        await life
+        back = ids if fault == "reset" else ids[1:]
+        assert (
+            await tables.column(
+                "SELECT id FROM asynctaskd.tasks WHERE status = 'pending' AND attempts = 0 ORDER BY id"
+            )
+            == back
+        )
+    assert await tables.column("SELECT stopped_at IS NOT NULL FROM asynctaskd.workers") == [True]
+
+
+async def test_nothing_is_claimed_once_it_was_told_to_stop_even_if_it_was_about_to(
+    app, started, client, tables, hold, recorder, monkeypatch
+):
+    from asynctaskd.daemon.claim import Claimer
+
+    find_ready = Claimer._find_ready
+
+    async def stop_meanwhile(self):
+        await find_ready(self)
+        if self._ready:
+            daemon.stop()
+            await recorder.wait_for("worker.stopping")
+
+    monkeypatch.setattr(Claimer, "_find_ready", stop_meanwhile)
+    daemon, life = await started(app)
+    task_id = await client.enqueue("hold")
+    async with asyncio.timeout(20):
+        await life
+    assert (await tables.task(task_id))["claim_token"] == 0

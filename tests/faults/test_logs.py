@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import sys
+from contextlib import suppress
 from signal import SIGTERM
 
 import pytest
@@ -62,3 +65,22 @@ async def test_a_pipe_whose_reader_has_gone_costs_its_lines_and_no_task(worker, 
             await client.wait(task_id, timeout="30s")
         process.tell(SIGTERM)
         assert await process.ended() == 0
+
+
+@pytest.mark.parametrize("reader", ["gone", "asleep"])
+async def test_output_that_nobody_reads_keeps_no_process_from_ending_hard(reader):
+    ours, theirs = os.pipe()
+    os.set_blocking(theirs, False)
+    if reader == "gone":
+        os.close(ours)
+    else:
+        with suppress(BlockingIOError):
+            while True:
+                os.write(theirs, bytes(65536))
+        os.set_blocking(theirs, True)
+    script = "from asynctaskd.cli.stopping import exit_hard; print('x'); exit_hard(3)"
+    buffered = {**os.environ, "PYTHONUNBUFFERED": ""}
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", script, stdout=theirs, env=buffered)
+    async with asyncio.timeout(20):
+        assert await process.wait() == 3
+    os.close(theirs)

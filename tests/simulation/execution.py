@@ -78,7 +78,7 @@ class Execution:
         self.stored = False
         self.ended = False
         self.transition = GIVEN_BACK
-        self.tries = 0
+        self.tries = task.hooks_lost
 
     @property
     def is_deaf(self) -> bool:

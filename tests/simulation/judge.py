@@ -29,7 +29,7 @@ class InvariantError(AssertionError):
 
 
 def is_normal(row: Row) -> bool:
-    return not row.priority and row.losses != SUSPECT
+    return not row.priority and row.losses < SUSPECT
 
 
 class Story:
@@ -169,7 +169,7 @@ class Judge:
         if strict <= sum(row.priority > 0 for row in taken) or not any(is_normal(row) for row in taken):
             return
         for row in self.database.tasks.values():
-            waits = row.priority and row.status is TaskStatus.PENDING and row.losses != SUSPECT
+            waits = row.priority and row.status is TaskStatus.PENDING and row.losses < SUSPECT
             if waits and row.labels <= labels and row.id not in but:
                 raise InvariantError(f"strict task {row.id} waits, and normal ones were claimed")
 
@@ -257,7 +257,7 @@ class Judge:
         if holder not in self.over or story.holder != holder:
             raise InvariantError(f"task {row.id} was taken from identity {holder}, which is live")
         story.holder = None
-        story.losses = min(story.losses + 1, QUARANTINE)
+        story.losses += 1
         story.spent += 1
         story.taken.append(story.token)
         self.losses += 1
@@ -307,7 +307,7 @@ class Judge:
             raise InvariantError(
                 f"process {worker.process} runs {worker.running} tasks, {worker.strict} of them strict"
             )
-        if task.losses == SUSPECT:
+        if task.losses >= SUSPECT:
             self.require(worker.suspects == 1, f"suspect {task.id} isn't the only one of its worker")
         story.started.append(task.claim_token)
         story.executing.append(execution)

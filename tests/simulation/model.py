@@ -125,7 +125,7 @@ class Database:
         return {
             row.label_set
             for row in self.tasks.values()
-            if row.status is PENDING and row.losses != SUSPECT and not row.priority and row.labels <= labels
+            if row.status is PENDING and row.losses < SUSPECT and not row.priority and row.labels <= labels
         }
 
     def claim(
@@ -143,13 +143,13 @@ class Database:
             return []
         ready = [row for row in self.tasks.values() if row.status is PENDING and row.id not in but]
         urgent = sorted(
-            (row for row in ready if row.priority and row.losses != SUSPECT and row.labels <= labels),
+            (row for row in ready if row.priority and row.losses < SUSPECT and row.labels <= labels),
             key=lambda row: (-row.priority, row.id),
         )[:strict]
         taken = urgent
         if "normal first" in self.broken:
             taken = []
-        suspected = [row for row in ready if row.losses == SUSPECT and row.labels <= labels]
+        suspected = [row for row in ready if row.losses >= SUSPECT and row.labels <= labels]
         taken = taken + suspected[: min(suspects, slots - len(taken))]
         taken += self._normal(ready, shares)[: slots - len(taken)]
         if "normal first" in self.broken:
@@ -165,7 +165,7 @@ class Database:
             rows = [
                 (-row.weight, row.id, row)
                 for row in ready
-                if row.label_set == label_set and not row.priority and row.losses != SUSPECT
+                if row.label_set == label_set and not row.priority and row.losses < SUSPECT
             ]
             rows.sort()
             found.setdefault(group, []).extend(rows[:row_limit])
@@ -375,7 +375,7 @@ class Database:
         holder, row.worker = row.worker, None
         row.status = PENDING
         if "losses aren't counted" not in self.broken:
-            row.losses = min(row.losses + 1, QUARANTINE)
+            row.losses += 1
         quarantined = row.losses >= QUARANTINE and "nobody is quarantined" not in self.broken
         row.reason = "quarantined" if quarantined else "lease_lost"
         self.judge.lost(row, holder or 0)

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from asynctaskd.telemetry import emit
+from asynctaskd.telemetry import attach, emit
 from asynctaskd.telemetry.levels import LEVELS
 from asynctaskd.telemetry.metrics import _COUNTED, Metrics
+from asynctaskd.web import serve
 
 
 @pytest.fixture
@@ -49,3 +50,11 @@ def test_a_stall_grows_while_it_lasts_and_is_added_up_when_it_is_over(value):
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="only Linux tells")
 def test_the_process_is_measured_too():
     assert Metrics().registry.get_sample_value("process_resident_memory_bytes") > 0
+
+
+def test_a_port_past_the_last_one_is_told():
+    told = []
+    undo = attach(lambda _, facts: told.append(facts["port"]), "http.failed")
+    serve(Metrics().registry, "127.0.0.1", 65_537)
+    undo()
+    assert told == [65_537]

@@ -9,17 +9,17 @@
 -- several label sets, more rows are locked than taken; their locks end with this statement.
 WITH RECURSIVE strict_sets (label_set) AS (
     (SELECT label_set FROM asynctaskd.tasks
-     WHERE status = 'pending' AND losses <> 2 AND priority > 0 ORDER BY label_set LIMIT 1)
+     WHERE status = 'pending' AND losses < 2 AND priority > 0 ORDER BY label_set LIMIT 1)
     UNION ALL
     SELECT (SELECT t.label_set FROM asynctaskd.tasks AS t
-            WHERE t.status = 'pending' AND t.losses <> 2 AND t.priority > 0 AND t.label_set > strict_sets.label_set
+            WHERE t.status = 'pending' AND t.losses < 2 AND t.priority > 0 AND t.label_set > strict_sets.label_set
             ORDER BY t.label_set LIMIT 1)
     FROM strict_sets WHERE strict_sets.label_set IS NOT NULL
 ), urgent AS MATERIALIZED (
     SELECT found.id, found.place, strict_sets.label_set
     FROM strict_sets CROSS JOIN LATERAL (
         SELECT t.id, -t.priority AS place FROM asynctaskd.tasks AS t
-        WHERE t.status = 'pending' AND t.losses <> 2 AND t.priority > 0 AND t.label_set = strict_sets.label_set
+        WHERE t.status = 'pending' AND t.losses < 2 AND t.priority > 0 AND t.label_set = strict_sets.label_set
           AND t.id <> ALL ($11::bigint[])
         ORDER BY -t.priority, t.id LIMIT $3 FOR UPDATE SKIP LOCKED
     ) AS found
@@ -28,7 +28,7 @@ WITH RECURSIVE strict_sets (label_set) AS (
     SELECT id FROM urgent ORDER BY place, id LIMIT $3
 ), suspect AS MATERIALIZED (
     SELECT id FROM asynctaskd.tasks
-    WHERE status = 'pending' AND losses = 2 AND string_to_array(label_set, ',') <@ $2::text[]
+    WHERE status = 'pending' AND losses >= 2 AND string_to_array(label_set, ',') <@ $2::text[]
       AND (priority = 0 OR (SELECT count(*) FROM strict) < $3) AND id <> ALL ($11::bigint[])
     ORDER BY id LIMIT least($12, $4 - (SELECT count(*) FROM strict)) FOR UPDATE SKIP LOCKED
 ), ranked AS MATERIALIZED (
@@ -38,7 +38,7 @@ WITH RECURSIVE strict_sets (label_set) AS (
              AS wanted(label_set, lane_group, quota, row_limit, weight, standing)
          CROSS JOIN LATERAL (
              SELECT t.id, -t.weight AS place FROM asynctaskd.tasks AS t
-             WHERE t.status = 'pending' AND t.losses <> 2 AND t.priority = 0 AND t.label_set = wanted.label_set
+             WHERE t.status = 'pending' AND t.losses < 2 AND t.priority = 0 AND t.label_set = wanted.label_set
                AND t.id <> ALL ($11::bigint[])
              ORDER BY -t.weight, t.id LIMIT wanted.row_limit FOR UPDATE SKIP LOCKED
          ) AS found

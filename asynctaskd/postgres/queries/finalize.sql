@@ -27,7 +27,7 @@ WITH outcome AS (
     SELECT  id, claim_token, parent_id, root_id, serial_id, created_at, run_at, deadline, claimed_at,
             finished_at, asynctaskd.forget_day(finished_at, kept), priority, weight,
             attempts - (NOT spent)::integer, failures + failed::integer,
-            CASE WHEN new_reason = 'quarantined' THEN greatest(losses, 3) ELSE 0 END, max_attempts, worker_id,
+            CASE WHEN new_reason = 'quarantined' THEN 3 ELSE 0 END, max_attempts, worker_id,
             timeout, keep, new_status, name, label_set, tags, depends_on, unique_tag, serial_key, retry, new_reason,
             coalesce(error, last_error), payload, result, progress, metadata
     FROM ended WHERE kept > interval '0'

@@ -3,18 +3,18 @@
 -- $1 worker_id, $2 the worker's labels, $3 may it run strict tasks?
 WITH RECURSIVE normal (label_set) AS (
     (SELECT label_set FROM asynctaskd.tasks
-     WHERE status = 'pending' AND losses <> 2 AND priority = 0 ORDER BY label_set LIMIT 1)
+     WHERE status = 'pending' AND losses < 2 AND priority = 0 ORDER BY label_set LIMIT 1)
     UNION ALL
     SELECT (SELECT t.label_set FROM asynctaskd.tasks AS t
-            WHERE t.status = 'pending' AND t.losses <> 2 AND t.priority = 0 AND t.label_set > normal.label_set
+            WHERE t.status = 'pending' AND t.losses < 2 AND t.priority = 0 AND t.label_set > normal.label_set
             ORDER BY t.label_set LIMIT 1)
     FROM normal WHERE normal.label_set IS NOT NULL
 ), strict (label_set) AS (
     (SELECT label_set FROM asynctaskd.tasks
-     WHERE $3 AND status = 'pending' AND losses <> 2 AND priority > 0 ORDER BY label_set LIMIT 1)
+     WHERE $3 AND status = 'pending' AND losses < 2 AND priority > 0 ORDER BY label_set LIMIT 1)
     UNION ALL
     SELECT (SELECT t.label_set FROM asynctaskd.tasks AS t
-            WHERE t.status = 'pending' AND t.losses <> 2 AND t.priority > 0 AND t.label_set > strict.label_set
+            WHERE t.status = 'pending' AND t.losses < 2 AND t.priority > 0 AND t.label_set > strict.label_set
             ORDER BY t.label_set LIMIT 1)
     FROM strict WHERE strict.label_set IS NOT NULL
 ), lines (serial_key) AS (
@@ -30,7 +30,7 @@ SELECT EXISTS (SELECT FROM asynctaskd.tasks WHERE worker_id = $1)
     OR EXISTS (SELECT FROM normal WHERE string_to_array(label_set, ',') <@ $2::text[])
     OR EXISTS (SELECT FROM strict WHERE string_to_array(label_set, ',') <@ $2::text[])
     OR EXISTS (SELECT FROM asynctaskd.tasks
-               WHERE status = 'pending' AND losses = 2 AND ($3 OR priority = 0)
+               WHERE status = 'pending' AND losses >= 2 AND ($3 OR priority = 0)
                  AND string_to_array(label_set, ',') <@ $2::text[])
     OR EXISTS (SELECT FROM lines WHERE serial_key IS NOT NULL AND (
                    SELECT head.id FROM asynctaskd.tasks AS head

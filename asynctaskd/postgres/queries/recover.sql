@@ -2,7 +2,7 @@
 -- $1 rows at most, $2 whether to judge: to declare those lost whose lease ran out
 --
 -- A loss isn't a failure: it has an allowance of its own, and the third in a row marks the task as quarantined,
--- to be claimed once more for its failure hook alone. A worker that is lost meanwhile changes nothing more.
+-- to be claimed once more for its failure hook alone.
 WITH RECURSIVE holders (worker_id) AS (
     (SELECT worker_id FROM asynctaskd.tasks WHERE worker_id IS NOT NULL ORDER BY worker_id LIMIT 1)
     UNION ALL
@@ -28,7 +28,7 @@ WITH RECURSIVE holders (worker_id) AS (
     LIMIT $1 FOR UPDATE OF t SKIP LOCKED
 ), recovered AS (
     UPDATE asynctaskd.tasks AS t
-    SET status = 'pending', worker_id = NULL, losses = least(t.losses + 1, 3),
+    SET status = 'pending', worker_id = NULL, losses = t.losses + 1,
         reason = CASE WHEN t.losses + 1 >= 3 THEN 'quarantined' ELSE 'lease_lost' END
     FROM abandoned WHERE t.id = ANY (ARRAY(SELECT id FROM abandoned)) AND t.id = abandoned.id
     RETURNING t.id, t.name, t.claim_token, t.claimed_at, t.losses, t.label_set, abandoned.holder, abandoned.because
