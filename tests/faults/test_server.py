@@ -169,6 +169,9 @@ async def test_a_commit_that_waits_for_a_standby_ends_by_the_clients_limit_and_i
     await own.execute("SELECT pg_reload_conf()")
     waiting = await asyncpg.connect(own_server)
     try:
+        async with asyncio.timeout(20):  # a reload reaches each session by itself
+            while await waiting.fetchval("SHOW synchronous_standby_names") != "nobody":
+                await asyncio.sleep(0.005)
         await waiting.execute("SET statement_timeout = '50ms'")
         await waiting.execute("BEGIN; INSERT INTO rows VALUES (1)")
         with pytest.raises(TimeoutError):
