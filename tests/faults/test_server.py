@@ -170,7 +170,7 @@ async def test_a_commit_that_waits_for_a_standby_ends_by_the_clients_limit_and_i
     waiting = await asyncpg.connect(own_server)
     try:
         async with asyncio.timeout(20):  # a reload reaches each session by itself
-            while await waiting.fetchval("SHOW synchronous_standby_names") != "nobody":
+            while await waiting.fetchval("SHOW synchronous_standby_names") != "nobody":  # noqa: ASYNC110
                 await asyncio.sleep(0.005)
         await waiting.execute("SET statement_timeout = '50ms'")
         await waiting.execute("BEGIN; INSERT INTO rows VALUES (1)")
