@@ -121,7 +121,8 @@ class Finalizer:
                 gone = [one for one in ended if one.task_id not in written]
                 return await self._store.note_stale(gone) if gone else set(), locked
             except (StatementRefusedError, InvalidPayloadError) as error:
-                return await self._write_one_by_one(batch, error), locked
+                free_ones = [pair for pair in batch if pair[0].task.id not in locked]
+                return await self._write_one_by_one(free_ones, error), locked
             except OUTAGE as error:
                 await backoff.wait(error)
                 if isinstance(error, RowsLockedError) and (free := await self._unlocked(ended)):
