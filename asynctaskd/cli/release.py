@@ -19,7 +19,7 @@ from asynctaskd.daemon.witness import put_back
 from asynctaskd.postgres.store import Store
 
 if TYPE_CHECKING:
-    from asynctaskd.postgres.store import Namesake
+    from asynctaskd.postgres.records import Namesake
 
 
 def release(

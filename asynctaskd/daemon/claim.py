@@ -13,7 +13,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from asynctaskd.daemon.loops import OUTAGE, Backoff, wait_for
-from asynctaskd.postgres.store import Share
+from asynctaskd.postgres.records import Share
 from asynctaskd.scheduling.lanes import (
     DEFAULT_GROUP,
     LaneState,

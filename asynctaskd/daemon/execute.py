@@ -19,7 +19,7 @@ from asynctaskd.daemon.stalls import stack_of, stack_of_task
 from asynctaskd.definitions.text import describe_error
 from asynctaskd.durations import format_duration
 from asynctaskd.errors import FatalTaskError, InvalidPayloadError, RetryQuietlyError, SnoozeTask
-from asynctaskd.postgres.store import Ended
+from asynctaskd.postgres.records import Ended
 from asynctaskd.scheduling.retry import NO_RETRY, RetryPolicy
 from asynctaskd.task import Completed, Failed, Overdue, Released, Snoozed, Unroutable
 from asynctaskd.telemetry.events import emit

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from asynctaskd.daemon.execute import Execution
     from asynctaskd.daemon.hooks import FailureHooks
     from asynctaskd.daemon.slots import Slots
-    from asynctaskd.postgres.store import Ended, Store
+    from asynctaskd.postgres.records import Ended
+    from asynctaskd.postgres.store import Store
     from asynctaskd.task import Outcome
 
 Gathered = list[tuple["Execution", Transition]]

@@ -10,7 +10,7 @@ from uuid import uuid4, uuid5
 
 from asynctaskd.daemon.execute import DEFAULT_TIMEOUT
 from asynctaskd.daemon.process import this_process
-from asynctaskd.postgres.store import DefinitionRow, WorkerRow
+from asynctaskd.postgres.records import DefinitionRow, WorkerRow
 from asynctaskd.scheduling.retry import NO_RETRY
 from asynctaskd.version import __version__
 

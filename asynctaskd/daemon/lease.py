@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from uuid import UUID
 
-    from asynctaskd.postgres.store import WorkerRow
+    from asynctaskd.postgres.records import WorkerRow
 
 _SHORTEST_TIMER = 0.01
 _LONGEST_TIMER = 1.0

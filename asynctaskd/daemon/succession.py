@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from datetime import datetime
     from uuid import UUID
 
-    from asynctaskd.postgres.store import Namesake, Store, WorkerRow
+    from asynctaskd.postgres.records import Namesake, WorkerRow
+    from asynctaskd.postgres.store import Store
 
 _NEXT_LOOK = 0.5
 

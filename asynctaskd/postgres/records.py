@@ -1,14 +1,101 @@
-"""Rows to values."""
+"""What the store is given and what it gives back: values for rows."""
 
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from asynctaskd.task import Task, TaskStatus
 
 if TYPE_CHECKING:
+    from datetime import datetime, timedelta
+    from uuid import UUID
+
     import asyncpg
+
+    from asynctaskd.task import Transition
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """What a claim may take from one label set of the normal lane.
+
+    `quota` is what the whole `group` may have, `row_limit` how many rows of this set are looked at. `weight`
+    and `standing` of the group decide whose picks are left out where strict tasks take some of the slots.
+    """
+
+    label_set: str
+    group: str
+    quota: int
+    row_limit: int
+    weight: int
+    standing: float
+
+
+class Ended(NamedTuple):
+    """One transition on its way to the database: the claim it belongs to and what is to be written."""
+
+    task_id: int
+    claim_token: int
+    transition: Transition
+    keep: timedelta | None
+
+
+@dataclass(frozen=True, slots=True)
+class DefinitionRow:
+    """One row of `definitions`; None where the definition says nothing. Tags are given as a JSON array."""
+
+    name: str
+    schema_hash: str
+    priority: int | None
+    weight: int | None
+    label_set: str | None
+    tags: str | None
+    serial_key: str | None
+    unique_until: str | None
+    delay: timedelta | None
+    deadline: timedelta | None
+    timeout: timedelta | None
+    retry: str | None
+    max_attempts: int | None
+    keep: timedelta | None
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerRow:
+    """What a worker says of itself when it registers.
+
+    `process` names the process behind the identity; `place` is where it runs, None where no death can be
+    proven.
+    """
+
+    id: UUID
+    name: UUID
+    process: UUID
+    place: str | None
+    hostname: str
+    pid: int
+    version: str
+    labels: list[str]
+    names: list[str]
+    concurrency: int
+    lease: timedelta
+
+
+@dataclass(frozen=True, slots=True)
+class Namesake:
+    """A worker's row, as far as it matters whether that worker is still there."""
+
+    id: UUID
+    name: UUID
+    process: UUID | None
+    place: str | None
+    hostname: str
+    pid: int
+    renewed_at: datetime
+    is_live: bool
+
 
 _JSON_COLUMNS = ("payload", "result", "progress", "metadata")
 

@@ -29,7 +29,8 @@ from asynctaskd import (
 from asynctaskd.definitions import rules
 from asynctaskd.definitions.payload import check_payload
 from asynctaskd.postgres.driver import StatementRefusedError, translated
-from asynctaskd.postgres.store import DefinitionRow, Ended, Share, Store, WorkerRow
+from asynctaskd.postgres.records import DefinitionRow, Ended, Share, WorkerRow
+from asynctaskd.postgres.store import Store
 from asynctaskd.scheduling.retry import SPEC_PATTERN
 from asynctaskd.task import Transition
 

@@ -15,7 +15,8 @@ import pytest
 
 from asynctaskd import Client, TaskRequest
 from asynctaskd.postgres import store as postgres
-from asynctaskd.postgres.store import Ended, Store
+from asynctaskd.postgres.records import Ended
+from asynctaskd.postgres.store import Store
 from asynctaskd.task import TaskStatus, Transition
 
 if TYPE_CHECKING:

@@ -11,7 +11,8 @@ import pytest
 
 from asynctaskd import Client, TaskRequest
 from asynctaskd.postgres.driver import PINNED_PLANS
-from asynctaskd.postgres.store import Ended, Share, Store
+from asynctaskd.postgres.records import Ended, Share
+from asynctaskd.postgres.store import Store
 from asynctaskd.task import ClaimedTask, TaskStatus, Transition
 
 if TYPE_CHECKING:

@@ -21,7 +21,8 @@ import asyncpg
 import pytest
 
 from asynctaskd.postgres.driver import PINNED_PLANS, query
-from asynctaskd.postgres.store import Ended, Share, Store, _columns
+from asynctaskd.postgres.records import Ended, Share
+from asynctaskd.postgres.store import Store, _columns
 from asynctaskd.task import TaskStatus, Transition
 
 if TYPE_CHECKING:
