@@ -181,9 +181,11 @@ class Executor:
         transactions: Transactions,
         client: Client,
         *,
+        may_begin: Callable[[], bool],
         finish: Callable[[Execution, Outcome], None],
     ) -> None:
         self._app = app
+        self._may_begin = may_begin
         self._slots = slots
         self._transactions = transactions
         self._client = client
@@ -225,6 +227,8 @@ class Executor:
         self._finish(execution, outcome)
 
     async def _run(self, execution: Execution) -> None:
+        if not self._may_begin():  # and told to stop, like all others
+            return
         _end_if_forked(self._home)
         try:
             outcome = await self._attempt(execution)
@@ -296,7 +300,7 @@ def _obstacle(execution: Execution) -> Outcome | None:
         emit("task.unknown_name", task_id=task.id, task=task.name)
         return Unroutable()
     if task.reason == "quarantined":
-        lost = f"its worker was lost {task.losses} times in a row while it ran"
+        lost = f"its worker was lost {task.losses - task.hooks_lost} times in a row while it ran"
         return Failed(lost, reason="quarantined", fatal=True)
     if task.deadline is not None and task.claimed_at > task.deadline:
         return Overdue()

@@ -87,12 +87,21 @@ class Lease:
             emit("lease.lost", worker_id=self.worker_id, error=why)
             self._lost()
 
+    def look(self) -> bool:
+        """Whether claims stand by the clock; where they don't, what runs is told to stop.
+
+        Asked before each handler begins: a process that was frozen goes on in the middle of its loop.
+        """
+        if self.is_held:
+            return True
+        self.fence("it could not be renewed")
+        return False
+
     def watch(self) -> None:
-        """Fence in time, from the main loop's own timer: a process that was frozen looks here first."""
-        now, term = clock(), self._term
-        if term is not None and not term.stands(now):
-            self.fence("it could not be renewed")
-        pause = 0.0 if term is None else term.fence_at - now
+        """Fence in time, from the main loop's own timer."""
+        self.look()
+        term = self._term
+        pause = 0.0 if term is None else term.fence_at - clock()
         if pause <= 0.0:  # until it is renewed
             pause = self._worker.lease.total_seconds() / 20
         # The loop's own clock stands still while the machine sleeps.

@@ -197,6 +197,7 @@ class Daemon:
             self._slots,
             transactions,
             Client(self._pool, self._app, schema=self._config.database.schema_name),
+            may_begin=self._lease.look,
             finish=self._finalizer.put,
         )
 

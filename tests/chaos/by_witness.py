@@ -90,6 +90,16 @@ def _has_ended(execution: Execution, by: float) -> bool:
     return execution.end is not None and execution.end <= by + _INSTANT
 
 
+@invariant("no execution begins when its lease is over")
+def begins_with_lease(history: History, verdict: Verdict) -> None:
+    for claim in history.claims:
+        until = history.valid_until(claim.worker)
+        for one in claim.executions:
+            verdict.judged += 1
+            if one.start > until + _OBEYS_WITHIN:
+                verdict.about(claim, f"began {one.start - until:.3f} s after its lease", pid=one.pid)
+
+
 @invariant("executions stop with their lease")
 def stops_with_lease(history: History, verdict: Verdict) -> None:
     for claim in history.claims:

@@ -284,6 +284,13 @@ def completed_though_it_never_started(past: Past) -> None:
     past.end(99, 13.5)
 
 
+@breaks("begins_with_lease")
+def begins_after_its_lease(past: Past) -> None:
+    past.born(99, 13.0)
+    past.claim(99, "b", 13.1)
+    past.run(99, 20.0, 20.1)
+
+
 @breaks("stops_with_lease")
 def goes_on_after_its_lease(past: Past) -> None:
     past.born(99, 13.0)

@@ -106,3 +106,26 @@ async def test_the_hook_of_a_worker_that_was_cut_off_leaves_nothing_behind(
     assert await tables.written(task_id) == ["mourned"]
     assert [one.pid for one in witness.said("hook", task_id)][:2] == [first.pid, second.pid]
     assert (await tables.kinds(task_id)).count("failed") == 1
+
+
+async def test_a_process_that_wakes_after_its_lease_begins_no_handler_that_it_had_not_begun(
+    worker, tables, client, connection, witness, go_on
+):
+    """Frozen in the middle of its loop: what it had claimed would begin before any timer of it."""
+    async with worker() as frozen:
+        await tables.until_idle()
+        async with connection.transaction():  # one notice, one claim
+            blocking = await client.enqueue("block")
+            others = [await client.enqueue("quick") for _ in range(3)]
+        await witness.until("start", blocking)
+        await tables.until("SELECT count(*) = 4 FROM asynctaskd.tasks WHERE status = 'running'")
+        frozen.tell(SIGSTOP)
+        await frozen.until_stopped()
+        go_on.touch()
+        async with worker() as heir:
+            for task_id in others:
+                assert (await witness.until("ran", task_id)).pid == heir.pid
+            frozen.tell(SIGCONT)
+            await frozen.until_logged("lease.lost")
+            await tables.until_idle(workers=2)
+    assert {one.pid for task_id in others for one in witness.said("ran", task_id)} == {heir.pid}

@@ -6,8 +6,10 @@ import asyncio
 import socket
 from signal import SIGTERM
 from typing import Any
+from urllib.error import HTTPError
 from urllib.request import urlopen
 
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 ANY_PORT = {"ASYNCTASKD_HTTP_PORT": "0"}
@@ -50,6 +52,14 @@ async def test_a_result_that_came_too_late_is_counted(worker, client, witness, g
         go_on.touch()
         await process.until_logged("task.stale_result")
         assert (await metrics_of(process))["asynctaskd_stale_results_total", "work"] == 1
+
+
+@pytest.mark.parametrize("path", ["/", "/readyz", "/healthz"])
+async def test_a_probe_that_asks_for_anything_else_is_told_that_it_is_not_there(worker, path):
+    async with worker(environ=ANY_PORT) as process:
+        told = await process.until_logged("http.serving")
+        with pytest.raises(HTTPError, match="404"):
+            await asyncio.to_thread(urlopen, f"http://{told['host']}:{told['port']}{path}")
 
 
 async def test_a_port_that_is_taken_is_told_and_keeps_no_task_waiting(worker, client):
