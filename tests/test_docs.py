@@ -56,11 +56,13 @@ def codes_in_first_column(text: str) -> set[str]:
 
 
 def test_the_page_on_metrics_lists_every_metric_and_no_other() -> None:
+    metrics = Metrics()
     told = {
         f"{metric.name}_total" if metric.type == "counter" else metric.name
-        for metric in Metrics().registry.collect()
+        for metric in metrics.registry.collect()
         if metric.name.startswith("asynctaskd_")
     }
+    metrics.close()
     assert codes_in_first_column(page("reference/metrics.md")) == told
 
 

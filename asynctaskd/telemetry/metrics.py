@@ -7,7 +7,7 @@ told while it lasts.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,7 +65,7 @@ _COUNTED: Mapping[str, _Counted] = {
 
 
 class Metrics:
-    """Counts what is told from now on; `registry` has the numbers.
+    """Counts what is told, until it is closed; `registry` has the numbers.
 
     The label `task` is a task's name and `station` a loop of the daemon; never an id, so that there are few.
     """
@@ -73,19 +73,25 @@ class Metrics:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
-        self.registry.register(_Stall())
-        for event, counted in _COUNTED.items():
-            _count(event, counted, self.registry)
+        stall = _Stall()
+        self.registry.register(stall)
+        self._detach = [attach(stall.note, "loop.stalled", "loop.recovered")]
+        self._detach += [_count(event, counted, self.registry) for event, counted in _COUNTED.items()]
+
+    def close(self) -> None:
+        """Count no more."""
+        for detach in self._detach:
+            detach()
 
 
-def _count(event: str, counted: _Counted, registry: CollectorRegistry) -> None:
+def _count(event: str, counted: _Counted, registry: CollectorRegistry) -> Callable[[], None]:
     counter = Counter(f"asynctaskd_{counted.name}", counted.says, counted.labels, registry=registry)
 
     def note(_: str, facts: Mapping[str, Any]) -> None:
         which = counter.labels(*(facts[name] for name in counted.labels)) if counted.labels else counter
         which.inc(1 if counted.amount is None else facts[counted.amount])
 
-    attach(note, event)
+    return attach(note, event)
 
 
 class _Stall(Collector):
@@ -93,9 +99,9 @@ class _Stall(Collector):
 
     def __init__(self) -> None:
         self._since: tuple[str, float] | None = None  # task, monotonic time; set by the thread that watches
-        attach(self._note, "loop.stalled", "loop.recovered")
 
-    def _note(self, event: str, facts: Mapping[str, Any]) -> None:
+    def note(self, event: str, facts: Mapping[str, Any]) -> None:
+        """A stall begins, goes on, or is over."""
         if event == "loop.recovered":
             self._since = None
         elif self._since is None:

@@ -13,10 +13,16 @@ from asynctaskd.web import serve
 
 
 @pytest.fixture
-def value():
+def metrics():
+    counting = Metrics()
+    yield counting
+    counting.close()
+
+
+@pytest.fixture
+def value(metrics):
     """A metric's value, by its name after the prefix; None where there is none."""
-    registry = Metrics().registry
-    return lambda name, **labels: registry.get_sample_value(f"asynctaskd_{name}", labels)
+    return lambda name, **labels: metrics.registry.get_sample_value(f"asynctaskd_{name}", labels)
 
 
 def test_every_event_that_is_counted_is_one_that_is_told():
@@ -48,13 +54,19 @@ def test_a_stall_grows_while_it_lasts_and_is_added_up_when_it_is_over(value):
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="only Linux tells")
-def test_the_process_is_measured_too():
-    assert Metrics().registry.get_sample_value("process_resident_memory_bytes") > 0
+def test_the_process_is_measured_too(metrics):
+    assert metrics.registry.get_sample_value("process_resident_memory_bytes") > 0
 
 
-def test_a_port_past_the_last_one_is_told():
+def test_nothing_is_counted_once_it_is_closed(metrics, value):
+    metrics.close()
+    emit("workers.lost", workers=["a"], tasks=7)
+    assert value("tasks_recovered_total") == 0
+
+
+def test_a_port_past_the_last_one_is_told(metrics):
     told = []
     undo = attach(lambda _, facts: told.append(facts["port"]), "http.failed")
-    serve(Metrics().registry, "127.0.0.1", 65_537)
+    serve(metrics.registry, "127.0.0.1", 65_537)
     undo()
     assert told == [65_537]
