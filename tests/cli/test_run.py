@@ -7,6 +7,7 @@ import tempfile
 import time
 from pathlib import Path
 from signal import SIGINT, SIGTERM
+from types import SimpleNamespace
 from uuid import uuid4
 
 import pytest
@@ -16,6 +17,7 @@ from asynctaskd.cli import run
 from asynctaskd.config import load_config
 from asynctaskd.daemon.process import Process
 from asynctaskd.postgres import embedded
+from asynctaskd.telemetry import metrics
 
 RUN = ("run", "--app", "shop:app")
 
@@ -190,6 +192,7 @@ def test_debug_logs_at_the_level_debug(cli, start, args, is_logged):
 def test_of_several_workers_each_answers_at_a_port_of_its_own(monkeypatch, nth, at):
     asked = []
     monkeypatch.setattr(run, "this_process", lambda: Process(uuid4(), nth))
+    monkeypatch.setattr(metrics, "Metrics", lambda: SimpleNamespace(registry=None))  # it would count for ever
     monkeypatch.setattr(web, "serve", lambda _, host, port: asked.append((host, port)))
     run._serve(load_config(None, {}, {"http.port": 9400}))
     assert asked == [("127.0.0.1", at)]
