@@ -159,7 +159,7 @@ class Daemon:
         self._steering = Steering(self._store, own_strict_percentage=config.max_strict_percentage)
         self._lease = Lease(
             worker_row(self._app, config),
-            lost=lambda: self._interrupt(Interruption.LEASE_LOST),
+            lost=self._on_lease_lost,
         )
         self._housekeeper = self._make_housekeeper()
         self._finalizer = self._make_finalizer(transactions)
@@ -391,6 +391,10 @@ class Daemon:
     def _interrupt(self, why: Interruption) -> None:
         for execution in self._slots:
             execution.interrupt(why)
+
+    def _on_lease_lost(self) -> None:
+        self._slots.note_lease_lost()
+        self._interrupt(Interruption.LEASE_LOST)
 
     def _on_freed(self) -> None:
         self._claimer.wake()
