@@ -5,7 +5,8 @@
 -- How far the workers have come in looking for what is to be forgotten: one row for the whole fleet.
 CREATE TABLE asynctaskd.retention (
     one boolean PRIMARY KEY DEFAULT true CHECK (one),
-    -- A pass through the events of tasks begins at 0, and has looked at all events up to this one.
+    -- A pass through the events of tasks begins at 0, and has looked at all events up to this one of this task.
+    last_task bigint NOT NULL DEFAULT 0,
     last_event bigint NOT NULL DEFAULT 0,
     next_pass timestamptz NOT NULL DEFAULT clock_timestamp()
 );

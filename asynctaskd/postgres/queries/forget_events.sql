@@ -4,16 +4,18 @@
 --
 -- An event stays for a day, whatever became of its task: a worker that lost the task may come back and ask. A pass
 -- begins once a day and ends with the table, so that what was skipped or came late is found by the next one.
+-- It goes by task, since there is one index alone in that order: by id, the planner may take the wrong one.
 WITH place AS MATERIALIZED (
-    SELECT last_event FROM asynctaskd.retention
+    SELECT last_task, last_event FROM asynctaskd.retention
     -- Where the clock went back, a pass isn't put off for ever.
     WHERE next_pass NOT BETWEEN asynctaskd.clock() AND asynctaskd.clock() + interval '1 day'
     FOR UPDATE SKIP LOCKED
 ), looked AS MATERIALIZED (
-    SELECT id, task_id, at FROM asynctaskd.task_events
-    WHERE id > (SELECT last_event FROM place) ORDER BY id LIMIT $1
+    SELECT task_id, id, at, ctid AS tid FROM asynctaskd.task_events
+    WHERE (task_id, id) > ((SELECT last_task FROM place), (SELECT last_event FROM place))
+    ORDER BY task_id, id LIMIT $1
 ), old AS MATERIALIZED (
-    SELECT id, task_id FROM looked WHERE at < (SELECT asynctaskd.clock() - interval '1 day')
+    SELECT task_id, tid FROM looked WHERE at < (SELECT asynctaskd.clock() - interval '1 day')
 ), unknown AS MATERIALIZED (
     -- Subqueries with a LIMIT, not EXISTS: that would become a join, which walks whole indexes.
     SELECT task_id FROM (SELECT DISTINCT task_id FROM old) AS asked
@@ -21,13 +23,17 @@ WITH place AS MATERIALIZED (
       AND (SELECT id FROM asynctaskd.finished_tasks WHERE id = asked.task_id LIMIT 1) IS NULL
 ), deleted AS (
     DELETE FROM asynctaskd.task_events
-    WHERE id = ANY (ARRAY(SELECT id FROM old WHERE task_id IN (SELECT task_id FROM unknown)))
+    -- Where they lie, since events are never updated: for ids, the planner may walk the index of tasks.
+    WHERE ctid = ANY (ARRAY(SELECT tid FROM old WHERE task_id IN (SELECT task_id FROM unknown)))
     RETURNING id
+), seen AS (
+    SELECT (SELECT count(*) FROM looked) AS events, last.task_id, last.id
+    FROM place LEFT JOIN (SELECT task_id, id FROM looked ORDER BY task_id DESC, id DESC LIMIT 1) AS last ON true
 ), moved AS (
-    UPDATE asynctaskd.retention SET
-        last_event = CASE WHEN seen.count = $1 THEN seen.last ELSE 0 END,
-        next_pass = CASE WHEN seen.count = $1 THEN next_pass ELSE asynctaskd.clock() + interval '1 day' END
-    FROM (SELECT count(*), max(id) AS last FROM looked) AS seen
-    WHERE EXISTS (SELECT FROM place)
+    UPDATE asynctaskd.retention
+    SET last_task = CASE WHEN seen.events = $1 THEN seen.task_id ELSE 0 END,
+        last_event = CASE WHEN seen.events = $1 THEN seen.id ELSE 0 END,
+        next_pass = CASE WHEN seen.events = $1 THEN next_pass ELSE asynctaskd.clock() + interval '1 day' END
+    FROM seen
 )
-SELECT (SELECT count(*) FROM looked), (SELECT count(*) FROM deleted) FROM place
+SELECT events, (SELECT count(*) FROM deleted) FROM seen
