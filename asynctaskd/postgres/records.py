@@ -109,6 +109,14 @@ class Namesake:
     is_live: bool
 
 
+@dataclass(frozen=True, slots=True)
+class DuePartition:
+    """A table of finished tasks whose day has come, and what detaches it, unless it is detached already."""
+
+    name: str
+    detach: str | None
+
+
 _JSON_COLUMNS = ("payload", "result", "progress", "metadata")
 
 

@@ -14,7 +14,7 @@ import asyncpg
 
 from asynctaskd.postgres.connection import limited
 from asynctaskd.postgres.driver import StatementRefusedError, open_pinned_sessions, query, translated
-from asynctaskd.postgres.records import DefinitionRow, Namesake
+from asynctaskd.postgres.records import DefinitionRow, DuePartition, Namesake
 from asynctaskd.postgres.sessions import HOT, LONG, Sessions
 from asynctaskd.task import ClaimedTask, TaskStatus
 
@@ -34,8 +34,11 @@ _NEXT_LOOK = 0.05  # seconds
 # They may touch many rows, or all definitions.
 _LONG = frozenset(
     {
+        "due_partitions",
         "ensure_partitions",
         "expire",
+        "forget_events",
+        "forget_tags",
         "forget_workers",
         "promote_due",
         "promote_serial",
@@ -239,6 +242,29 @@ class Store:
         keeps = [ended.keep for ended in batch]
         ids = [ended.task_id for ended in batch]
         await self._fetch("ensure_partitions", ids, keeps)
+
+    async def due_partitions(self) -> list[DuePartition]:
+        """The tables of finished tasks whose day has come, in the order in which they can be dropped."""
+        return [DuePartition(*row) for row in await self._fetch("due_partitions")]
+
+    async def yield_detach(self, statement: str, *, is_up: bool) -> list[int]:
+        """Cancel a statement that detaches where somebody waits for it, or its time is up.
+
+        Returns the server's processes that were in its way.
+        """
+        rows = await self._fetch("yield_detach", statement, is_up)
+        return [pid for row in rows for pid in row[0]]
+
+    async def forget_tags(self, limit: int = 1000) -> int:
+        """Free unique tags of tasks whose record is forgotten; returns how many."""
+        return int(await self._value("forget_tags", limit))
+
+    async def forget_events(self, limit: int = 1000) -> int:
+        """Go on looking for events of tasks that nobody knows any more, and delete them.
+
+        Returns how many were looked at: fewer than `limit` once it is through for today.
+        """
+        return int(await self._value("forget_events", limit) or 0)
 
     async def promote_due(self, limit: int = 1000) -> tuple[int, float | None]:
         """Make due tasks claimable; returns how many, and in how many seconds the next one is due."""
