@@ -1,4 +1,4 @@
--- schema 1.3
+-- schema 1.4
 --
 -- Retention: what has outlived its keep is dropped by the workers, and nobody waits for it.
 
