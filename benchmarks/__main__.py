@@ -18,6 +18,8 @@ from benchmarks.runner import run
 from benchmarks.server import Server
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from benchmarks.options import Options
     from benchmarks.results import Taken
 
@@ -33,13 +35,15 @@ def main() -> None:
     with shown() as progress:
         dsn = embedded.resolve(options.database, progress=progress.say)
     taken = uvloop.run(measure(options, dsn))
+    files = [_record(options), *charts.draw(taken, SCRATCH if options.is_partial else IMAGES)]
     if options.as_json:
         print(json.dumps(results.as_json(taken), indent=1, ensure_ascii=False))
-    _write_down(options, taken)
+    else:
+        print("written:", *(file.relative_to(ROOT) for file in files), sep="\n  ")
 
 
 async def measure(options: Options, dsn: str) -> dict[str, Taken]:
-    """Take the measures; each one's table is shown as soon as it can be."""
+    """Take the measures; each one is shown and written down as soon as it can be."""
     console = Console(width=None if sys.stdout.isatty() else 180)
     everything: dict[str, Taken] = {}
     with shown() as progress:
@@ -50,16 +54,13 @@ async def measure(options: Options, dsn: str) -> dict[str, Taken]:
                 if not options.as_json:
                     console.print(table.table(name, taken, options.rounds))
                 everything[name] = taken
+                results.merge_into(_record(options), {name: taken})
     return everything
 
 
-def _write_down(options: Options, taken: dict[str, Taken]) -> None:
-    """The record of the repository; what is no record goes where it can't be taken for one."""
-    where, images = (SCRATCH, SCRATCH) if options.is_partial else (RECORD, IMAGES)
-    results.merge_into(where / "bench.json", taken)
-    files = [where / "bench.json", *charts.draw(taken, images)]
-    if not options.as_json:
-        print("written:", *(str(file.relative_to(ROOT)) for file in files), sep="\n  ")
+def _record(options: Options) -> Path:
+    """The repository's; what is no record goes where it can't be taken for one."""
+    return (SCRATCH if options.is_partial else RECORD) / "bench.json"
 
 
 main()

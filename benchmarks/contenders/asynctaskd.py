@@ -13,7 +13,7 @@ from asynctaskd import Client
 from asynctaskd.postgres.migrate import migrate
 from asynctaskd.version import __version__
 from benchmarks.contenders.contender import NOOP, Command
-from benchmarks.workers.asynctaskd_app import app, noop, stamp
+from benchmarks.noop import app, noop, stamp
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -32,14 +32,14 @@ class Asynctaskd:
         keep: how long finished records are kept; None is the default, a week.
         leads: whether it stands for asynctaskd.
         listen: whether notices wake it.
-        processes: how many worker processes.
+        processes: how many worker processes a parent has; with 0 there is one, and no parent.
     """
 
     concurrency: int
     keep: str | None = None
     leads: bool = False
     listen: str = "auto"
-    processes: int = 1
+    processes: int = 0
 
     peer: ClassVar[str] = "asynctaskd"
     left: ClassVar[str] = "SELECT EXISTS (SELECT FROM asynctaskd.tasks)"
@@ -78,9 +78,9 @@ class Asynctaskd:
             "asynctaskd",
             "run",
             "--app",
-            "benchmarks.workers.asynctaskd_app:app",
+            "benchmarks.noop:app",
         ]
-        if self.processes > 1:
+        if self.processes:
             command += ["--processes", str(self.processes)]
         environment = {
             "ASYNCTASKD_DATABASE_URL": dsn,

@@ -14,8 +14,8 @@ from asynctaskd.daemon.supervisor import Daemon
 from asynctaskd.postgres.store import Store
 from benchmarks.contenders.asynctaskd import Asynctaskd
 from benchmarks.measures.measure import Bench, Sample, percentiles
+from benchmarks.noop import app, noop
 from benchmarks.server import analyse, connected
-from benchmarks.workers.asynctaskd_app import app, noop
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Sequence

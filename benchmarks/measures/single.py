@@ -14,9 +14,9 @@ from benchmarks.contenders.contender import leading
 from benchmarks.measures.bulk import producing
 from benchmarks.measures.measure import Bench, Sample
 from benchmarks.measures.reference import INSERT, INSERT_AND_NOTIFY, Reference
+from benchmarks.noop import app, hold
 from benchmarks.process import worker_process
 from benchmarks.server import connected
-from benchmarks.workers.asynctaskd_app import app, hold
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import statistics
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from benchmarks.contenders.contender import leading
 from benchmarks.measures.drain import fill_and_drain
-from benchmarks.measures.load import load
+from benchmarks.measures.load import Sent, load
 from benchmarks.measures.measure import Bench, Sample, percentiles
-from benchmarks.process import WorkerError, worker_process
+from benchmarks.process import Stamp, WorkerError, worker_process
 from benchmarks.server import analyse
 
 if TYPE_CHECKING:
@@ -62,11 +63,23 @@ async def steady(bench: Bench, contender: Contender, rate: float, case: str) -> 
                 await worker.started(sent.tasks, patience=CATCHING_UP)
     waits = [started - sent_at for sent_at, started in worker.stamps]
     figures = {"offered/s": rate, "enqueued/s": sent.tasks / sent.seconds} | percentiles(waits, 50, 99)
-    return Sample(
-        contender.name, case, figures | {"backlog at the end": backlog}, note=_verdict(backlog, rate)
-    )
+    figures["backlog at the end"] = backlog
+    return Sample(contender.name, case, figures, note=_verdict(worker.stamps, backlog, sent, rate))
 
 
-def _verdict(backlog: int, rate: float) -> str:
-    # Reports come ten times a second, so a tenth of a second's worth is no backlog; neither is a hiccup.
-    return "keeps up" if backlog < rate / 2 else "a backlog builds"
+def _verdict(stamps: list[Stamp], backlog: int, sent: Sent, rate: float) -> str:
+    if sent.tasks < 0.95 * rate * sent.seconds:
+        return "the producer falls behind"
+    # Reports come ten times a second, so what has started in the last tenth of one counts as backlog too.
+    # What was a hiccup of the machine is over some time later; what builds goes on.
+    is_large = backlog > rate / 4
+    return "a backlog builds" if is_large and _grows(stamps) else "keeps up"
+
+
+def _grows(stamps: list[Stamp]) -> bool:
+    """Whether the last quarter waited much longer than the second."""
+    waits = [started - sent_at for sent_at, started in sorted(stamps)]
+    quarter = len(waits) // 4
+    if not quarter:
+        return True
+    return statistics.median(waits[-quarter:]) > 1.5 * statistics.median(waits[quarter : 2 * quarter])
