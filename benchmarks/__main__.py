@@ -63,4 +63,5 @@ def _record(options: Options) -> Path:
     return (SCRATCH if options.is_partial else RECORD) / "bench.json"
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -67,7 +67,7 @@ def _drawn(painter: Painter, taken: Taken, theme: Theme, stem: Path) -> Path:
     return file
 
 
-def _style(theme: Theme) -> dict[str, Any]:
+def _style(theme: Theme) -> Any:
     return {
         "text.color": theme.ink,
         "axes.labelcolor": theme.ink,
@@ -136,6 +136,7 @@ def _curves(taken: Taken, theme: Theme) -> None:
             range(1, len(rounds) + 1), rounds, "o-", color=colour, lw=2.5 if ours else 1.5, label=subject
         )
     axes.set_ylim(bottom=0)
+    axes.xaxis.set_major_locator(mpl.ticker.MaxNLocator(integer=True))
     axes.legend(frameon=False, labelcolor=theme.ink)
     _finish(axes, x="round, while a snapshot elsewhere stays open", y="tasks/s")
 

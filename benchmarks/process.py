@@ -72,11 +72,12 @@ class WorkerProcess:
 
     def cpu(self) -> float:
         """Seconds that it and its children have used."""
-        return sum(used.user + used.system for used in (process.cpu_times() for process in self._tree()))
+        used = [process.cpu_times() for process in self._tree()]
+        return float(sum(times.user + times.system for times in used))
 
     def memory(self) -> int:
         """Bytes that are resident, its children's too."""
-        return sum(process.memory_info().rss for process in self._tree())
+        return int(sum(process.memory_info().rss for process in self._tree()))
 
     async def stop(self) -> None:
         """End it, hard if it must be: what it holds may never end."""

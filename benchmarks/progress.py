@@ -21,9 +21,18 @@ class Progress:
         self._console = console
         self._status = status
         self._began = time.monotonic()
+        self._what = ""
 
     def say(self, what: str) -> None:
         """From now on this is being done."""
+        self._what = what
+        self._show(what)
+
+    def step(self, part: str) -> None:
+        """From now on it is this part of it."""
+        self._show(f"{self._what}: {part}")
+
+    def _show(self, what: str) -> None:
         minutes, seconds = divmod(int(time.monotonic() - self._began), 60)
         line = f"{minutes}:{seconds:02} {what}"
         if self._status is not None:

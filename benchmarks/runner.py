@@ -29,23 +29,21 @@ async def run(options: Options, server: Server, progress: Progress) -> AsyncIter
     for measure in wanted(options.measures):
         if measure.subjects(contenders):
             taken = await _blank(measure, options, server, contenders, skipped)
-            await _take(measure, taken, Bench(server, options), contenders, progress)
+            await _take(measure, taken, Bench(server, options, progress.step), contenders, progress)
             yield measure.name, taken
 
 
 def install(contenders: list[Contender], progress: Progress) -> tuple[list[Contender], dict[str, str]]:
     """Those that can take part, and why the others can't."""
-    present: list[Contender] = []
-    skipped: dict[str, str] = {}
-    for contender in contenders:
+    reasons: dict[str, str] = {}
+    for contender in {contender.peer: contender for contender in contenders}.values():
         progress.say(f"looking for {contender.peer}, installing it if need be")
         try:
             contender.install()
         except UnavailableError as reason:
-            skipped[contender.name] = str(reason)
-        else:
-            present.append(contender)
-    return present, skipped
+            reasons[contender.peer] = str(reason)
+    present = [contender for contender in contenders if contender.peer not in reasons]
+    return present, {c.name: reasons[c.peer] for c in contenders if c.peer in reasons}
 
 
 async def _blank(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING
@@ -16,6 +17,10 @@ if TYPE_CHECKING:
     from benchmarks.contenders.contender import Contender
 
 DATABASE = "asynctaskd_bench"
+
+PAUSE = 0.002
+WRITING_DOWN = 60.0
+"""Seconds that a worker has to write down what its handlers have done."""
 
 
 class Server:
@@ -34,9 +39,11 @@ class Server:
         connection = await asyncpg.connect(dsn)
         try:
             server = cls(dsn, connection, _postmaster(await connection.fetchval("SELECT pg_backend_pid()")))
-            yield server
-            for name in (DATABASE, *server._prepared):
-                await server._drop(name)
+            try:
+                yield server
+            finally:
+                for name in (DATABASE, *server._prepared):
+                    await server._drop(name)
         finally:
             await connection.close()
 
@@ -115,12 +122,14 @@ async def analyse(dsn: str) -> None:
 
 
 async def nothing_left(connection: asyncpg.Connection, contender: Contender) -> float:
-    """When the database first said that nothing is left, by the wall clock."""
-    while True:
-        # What it says is true of the moment when the query began.
-        asked_at = time.time()
-        if not await connection.fetchval(contender.left):
-            return asked_at
+    """When the database first said that nothing is left, by the wall clock. Raises TimeoutError."""
+    async with asyncio.timeout(WRITING_DOWN):
+        while True:
+            # What it says is true of the moment when the query began.
+            asked_at = time.time()
+            if not await connection.fetchval(contender.left):
+                return asked_at
+            await asyncio.sleep(PAUSE)
 
 
 @asynccontextmanager

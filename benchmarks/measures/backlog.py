@@ -89,6 +89,7 @@ def _heaps(options: Options) -> list[Heap]:
 
 async def claims_on(bench: Bench, contender: Asynctaskd, heap: Heap) -> Sample:
     """The latencies of claims where that heap lies."""
+    bench.step(heap.case)
     async with bench.server.fresh(contender) as dsn:
         await _pile_up(dsn, heap)
         with timed_claims() as times:

@@ -53,6 +53,7 @@ class Fleet:
 async def drain_together(bench: Bench, fleet: Asynctaskd) -> Sample:
     """The rate of all together, and the sessions that waited for locks."""
     tasks = bench.options.tasks
+    bench.step(f"{fleet.processes} worker processes")
     async with bench.server.fresh(fleet) as dsn:
         await fill(fleet, dsn, tasks)
         await analyse(dsn)

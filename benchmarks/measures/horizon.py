@@ -37,7 +37,8 @@ class Horizon:
         tasks = int(bench.options.horizon_tasks * subject.share)
         rates = []
         async with bench.server.fresh(subject) as dsn, pinned_horizon(dsn):
-            for _ in range(bench.options.horizon_rounds):
+            for place in range(1, bench.options.horizon_rounds + 1):
+                bench.step(f"drain {place} of {bench.options.horizon_rounds}")
                 await fill(subject, dsn, tasks)
                 rates.append((await drain(bench, subject, dsn, tasks)).rate)
         figures = {

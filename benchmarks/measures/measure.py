@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from benchmarks.contenders.contender import Contender
     from benchmarks.options import Options
@@ -19,6 +19,8 @@ class Bench:
 
     server: Server
     options: Options
+    step: Callable[[str], None]
+    """Told what the measurement is at, where it takes long."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,7 @@ class Sample:
 
     subject: str
     case: str = ""
-    figures: dict[str, float | None] = field(default_factory=dict)
+    figures: Mapping[str, float | None] = field(default_factory=dict)
     series: dict[str, list[float]] = field(default_factory=dict)
     note: str = ""
 

@@ -46,6 +46,7 @@ class Single:
         seconds = bench.options.single_seconds
         samples = []
         for connections in (1, MANY):
+            bench.step(f"{connections} connections")
             async with producing(bench.server, subject, connections) as producer:
                 rate = await enqueue_for(producer, connections, seconds)
             case = "1 connection" if connections == 1 else f"{connections} connections"

@@ -59,15 +59,18 @@ class Soak:
                 async with subject.producer(dsn) as producer:
                     await worker.warm_up(producer)
                 async with load(subject, dsn, options.soak_rate, seconds) as ending:
-                    series = await _watch(connection, worker, ending)
+                    series = await _watch(bench, connection, worker, ending)
         return [Sample(subject.name, figures=_slopes(series) | _last(series), series=series)]
 
 
-async def _watch(connection: asyncpg.Connection, worker: WorkerProcess, ending: asyncio.Task[Any]) -> Series:
+async def _watch(
+    bench: Bench, connection: asyncpg.Connection, worker: WorkerProcess, ending: asyncio.Task[Any]
+) -> Series:
     series: Series = {}
     began = time.perf_counter()
     due = EVERY
     while not ending.done():
+        bench.step(f"{due / 60:.1f} of {bench.options.minutes:g} minutes")
         await asyncio.wait([ending], timeout=max(0.0, began + due - time.perf_counter()))
         due += EVERY
         if not ending.done():

@@ -41,6 +41,7 @@ class Steady:
         return leading(contenders)
 
     async def measure(self, bench: Bench, subject: Any) -> list[Sample]:
+        bench.step("its drain rate")
         own = SHARE * (await fill_and_drain(bench, subject)).rate
         return [
             await steady(bench, subject, own, f"{SHARE:.0%} of its own drain rate"),
@@ -50,6 +51,7 @@ class Steady:
 
 async def steady(bench: Bench, contender: Contender, rate: float, case: str) -> Sample:
     """One rate, from an empty table."""
+    bench.step(case)
     async with bench.server.fresh(contender) as dsn:
         await analyse(dsn)
         async with worker_process(contender, dsn, report="often") as worker:

@@ -45,6 +45,7 @@ class Wakeup:
 
 async def measured(bench: Bench, contender: Contender, tasks: int, case: str) -> Sample:
     """The waits of so many tasks."""
+    bench.step(case)
     async with (
         bench.server.fresh(contender) as dsn,
         worker_process(contender, dsn, report="each") as worker,
