@@ -35,9 +35,13 @@ class Server:
     @classmethod
     @asynccontextmanager
     async def connected(cls, dsn: str) -> AsyncIterator[Server]:
-        """Connected, and what it made is dropped at the end."""
+        """Connected, and what it made is dropped at the end. One run at a time has a server."""
         connection = await asyncpg.connect(dsn)
         try:
+            if not await connection.fetchval("SELECT pg_try_advisory_lock(hashtext($1))", DATABASE):
+                raise SystemExit(
+                    "another benchmark is running on this server; the figures of both would suffer"
+                )
             server = cls(dsn, connection, _postmaster(await connection.fetchval("SELECT pg_backend_pid()")))
             try:
                 yield server

@@ -95,7 +95,7 @@ class _Producer:
         self._client = client
 
     def requests(self, count: int, sent_at: float | None = None) -> list[TaskRequest]:
-        return [_request(sent_at) for _ in range(count)]
+        return [_request(sent_at)] * count
 
     async def enqueue(self, sent_at: float | None = None) -> None:
         await self._client.enqueue(_request(sent_at))

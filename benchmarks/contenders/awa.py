@@ -26,7 +26,7 @@ class Awa:
     peer: ClassVar[str] = "awa"
     name: ClassVar[str] = "awa"
     left: ClassVar[str] = "SELECT EXISTS (SELECT FROM awa.jobs WHERE state <> 'completed')"
-    settings: ClassVar[str] = "queue storage, COPY, max_workers 1,000, 20 connections"
+    settings: ClassVar[str] = "queue storage, COPY, max_workers 1,000, 50 connections"
     history: ClassVar[str] = "kept in a ring, which is pruned as it turns"
     share: ClassVar[float] = 1.0
 

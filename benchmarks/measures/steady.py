@@ -66,10 +66,11 @@ async def steady(bench: Bench, contender: Contender, rate: float, case: str) -> 
     waits = [started - sent_at for sent_at, started in worker.stamps]
     figures = {"offered/s": rate, "enqueued/s": sent.tasks / sent.seconds} | percentiles(waits, 50, 99)
     figures["backlog at the end"] = backlog
-    return Sample(contender.name, case, figures, note=_verdict(worker.stamps, backlog, sent, rate))
+    return Sample(contender.name, case, figures, note=verdict(worker.stamps, backlog, sent, rate))
 
 
-def _verdict(stamps: list[Stamp], backlog: int, sent: Sent, rate: float) -> str:
+def verdict(stamps: list[Stamp], backlog: int, sent: Sent, rate: float) -> str:
+    """What became of the load, in a few words."""
     if sent.tasks < 0.95 * rate * sent.seconds:
         return "the producer falls behind"
     # Reports come ten times a second, so what has started in the last tenth of one counts as backlog too.

@@ -13,7 +13,7 @@ from benchmarks.workers.awa_jobs import Noop, Stamp
 from benchmarks.workers.tally import Tally
 
 WORKERS = 1000
-CONNECTIONS = 20
+CONNECTIONS = 50
 
 
 async def main(dsn: str) -> None:
