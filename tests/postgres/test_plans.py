@@ -38,7 +38,9 @@ HOUR = timedelta(hours=1)
 
 INDEXES = {
     "claim": {"tasks_ready_strict", "tasks_ready_normal", "tasks_pkey", "workers_pkey", "tasks_suspect"},
-    "ready_sets": {"tasks_ready_normal"},
+    "claim_normal": {"tasks_ready_strict", "tasks_ready_normal", "tasks_pkey", "workers_pkey", "tasks_suspect"},
+    "ready_sets": {"tasks_ready_normal", "tasks_ready_strict", "tasks_suspect"},
+    "complete": {"tasks_pkey"},
     "finalize": {"tasks_pkey", "unique_tags_pkey"},
     "promote_due": {"tasks_due", "tasks_pkey"},
     "promote_serial": {"tasks_serial_line", "tasks_serial_head"},
@@ -147,6 +149,11 @@ async def claim(store: Store, _: Connection) -> Awaitable[object]:
     return store.claim(WORKER, LABELS, strict=0, slots=10, shares=[Share("a", "default", 10, 10, 1, 0.0)])
 
 
+async def claim_plain(store: Store, _: Connection) -> Awaitable[object]:
+    share = Share("set007", "default", 10, 10, 1, 0.0, (-1, 500))
+    return store.claim(WORKER, LABELS, strict=0, slots=10, shares=[share], plain=True)
+
+
 async def claim_strict(store: Store, _: Connection) -> Awaitable[object]:
     return store.claim(WORKER, LABELS, strict=10, slots=10, shares=[])
 
@@ -164,6 +171,13 @@ async def running(connection: Connection) -> list[int]:
     """Ten claimed tasks, half of them with a unique tag."""
     held = "SELECT id FROM asynctaskd.tasks WHERE worker_id IS NOT NULL ORDER BY id LIMIT 10"
     return [row[0] for row in await connection.fetch(held)] or [*range(10)]
+
+
+async def complete(store: Store, connection: Connection) -> Awaitable[object]:
+    completed = Transition(TaskStatus.COMPLETED)
+    ended = [Ended(task_id, 1, completed, None, False) for task_id in await running(connection)]
+    ids, tokens, *_ = _columns(ended)
+    return connection.fetch(query("complete", "asynctaskd"), ids, tokens, [], [])
 
 
 async def batch(connection: Connection, transition: Transition) -> list[Ended]:
@@ -301,6 +315,8 @@ TEN = """
 # the tables: a claim or finalize of ten tasks writes each into up to eight indexes.
 MOST: dict[Call, int] = {
     claim: 400,
+    claim_plain: 400,
+    complete: 400,
     claim_strict: 400,
     claim_a_suspect: 400,
     claim_from_200_sets: 6000,  # locks up to 8 rows of each set: 1,600
