@@ -65,7 +65,7 @@ async def complete(store: Store, tasks: list[ClaimedTask]) -> Position:
 
 
 async def cost(session: Connection, after: Position = START, *, plain: bool) -> tuple[int, int]:
-    """How many index entries of live tasks a claim of a batch looks at, and its finalize; undone afterwards."""
+    """How many index entries of live tasks a claim of a batch looks at, and its finalize; undone again."""
     store = Store(cast("Pool", OneConnection(session)), "asynctaskd")
     undone = session.transaction()
     await undone.start()

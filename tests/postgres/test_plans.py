@@ -38,7 +38,13 @@ HOUR = timedelta(hours=1)
 
 INDEXES = {
     "claim": {"tasks_ready_strict", "tasks_ready_normal", "tasks_pkey", "workers_pkey", "tasks_suspect"},
-    "claim_normal": {"tasks_ready_strict", "tasks_ready_normal", "tasks_pkey", "workers_pkey", "tasks_suspect"},
+    "claim_normal": {
+        "tasks_ready_strict",
+        "tasks_ready_normal",
+        "tasks_pkey",
+        "workers_pkey",
+        "tasks_suspect",
+    },
     "ready_sets": {"tasks_ready_normal", "tasks_ready_strict", "tasks_suspect"},
     "complete": {"tasks_pkey"},
     "finalize": {"tasks_pkey", "unique_tags_pkey"},

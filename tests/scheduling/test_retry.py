@@ -32,18 +32,18 @@ TASK = ClaimedTask(
     payload="{}",
     label_set="",
     strict=False,
+    weight=1,
     attempts=1,
     failures=0,
     losses=0,
     max_attempts=None,
     timeout=None,
     retry=None,
-    keep=None,
     deadline=None,
     claimed_at=NOW,
-    created_at=NOW,
+    created_at=None,
     serial_key=None,
-    parent_id=None,
+    unique_tag=None,
     reason=None,
 )
 
@@ -515,7 +515,7 @@ def test_a_task_of_an_unknown_name_waits_as_long_again_within_bounds(age: int, d
 
 
 def test_a_task_that_meets_an_unknown_name_for_the_first_time_waits_the_least() -> None:
-    task = TASK._replace(created_at=NOW - timedelta(days=3))
+    task = TASK._replace(created_at=None)  # it is told only of names that were unknown before
     assert decide(Unroutable(), task, POLICY, NOW, middle).delay == timedelta(seconds=5)
 
 

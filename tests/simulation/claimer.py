@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
+from asynctaskd.postgres.records import START, Share
 from asynctaskd.scheduling.lanes import (
     group_of,
     settle,
@@ -35,9 +36,9 @@ class Claimer(Process):
         self.step()
 
     def hear(self, label_set: str) -> None:
-        """A notice."""
+        """A notice: what it names is claimed first, and then everything is looked at."""
         self.announced.add(label_set)
-        self.step()
+        self._look()
 
     def _look(self) -> None:
         self.look_everywhere = True
@@ -57,6 +58,12 @@ class Claimer(Process):
         if not self.held or self.free <= 0:
             return
         self._find_ready()
+        if not self.ready and not self.others and self.was_full:
+            self.was_full = False  # a worker that has time says that it is idle, and looks
+            self.look_everywhere = True
+            self._find_ready()
+        if not self.ready and not self.others:
+            return
         if self.world.reaches(self) and not self.world.anything_pending():
             return  # a claim that finds nothing, without its two steps
         self._claim()
@@ -83,17 +90,19 @@ class Claimer(Process):
         self._find_ready()
         if self.leaving:
             self._leave()
-        elif self.held and not self.stopping and self.free > 0:
+        elif self.held and not self.stopping and self.free > 0 and (self.ready or self.others):
             self._claim()
 
     def _find_ready(self) -> None:
-        if self.look_everywhere and self.world.reaches(self):
-            self.look_everywhere = False
-            self.ready = self.database.ready_sets(self.spec.labels)
-        for label_set in self.announced:
-            if not label_set or self.spec.labels.issuperset(label_set.split(",")):
-                self.ready.add(label_set)
+        announced = {one for one in self.announced if not one or self.spec.labels.issuperset(one.split(","))}
         self.announced.clear()
+        self.ready |= announced
+        self.went_ahead = bool(announced) and not self.went_ahead
+        if not self.went_ahead and self.look_everywhere and self.world.reaches(self):
+            self.look_everywhere = False
+            found, self.others = self.database.ready_sets(self.spec.labels)
+            self.ready = set(found)
+            self.after |= found
 
     def _claim(self) -> None:
         self.claiming = True
@@ -104,7 +113,15 @@ class Claimer(Process):
         quotas = share(self.lanes, self.weights, groups.keys(), slots)
         behind = standings(self.lanes, self.weights, groups.keys())
         shares = [
-            (label_set, group, quota, quota, self.weights[group], behind[group])
+            Share(
+                label_set,
+                group,
+                quota,
+                quota,
+                self.weights[group],
+                behind[group],
+                self.after.get(label_set, START),
+            )
             for group, quota in quotas.items()
             for label_set in groups[group]
         ]
@@ -113,6 +130,7 @@ class Claimer(Process):
         if "claims what it runs" in self.broken:
             but = []
         suspects = slots if "suspects together" in self.broken else int(not self.suspects)
+        self.asked = strict, suspects
         self.world.call(
             self,
             self.database.claim,
@@ -147,13 +165,23 @@ class Claimer(Process):
             self._start(task, worker_id)
         if self.leaving:
             self._leave()
-        elif covered and self._settle(groups, shares, slots, claimed):
+        elif covered and (self._settle(groups, shares, slots, claimed) or self._may_look()):
             self._push(0.0, self.step)
         self._leave_if_idle()
 
+    def _may_look(self) -> bool:
+        return self.look_everywhere and self.world.reaches(self)
+
     def _settle(self, groups: Any, shares: Any, slots: int, claimed: list[ClaimedTask]) -> bool:
         group_by_set = {one[0]: one[1] for one in shares}
-        found = Counter(task.label_set for task in claimed if not task.strict and not task.is_suspect)
+        normal = [task for task in claimed if not task.strict and not task.is_suspect]
+        found = Counter(task.label_set for task in normal)
+        for task in normal:
+            self.after[task.label_set] = max(self.after.get(task.label_set, START), (-task.weight, task.id))
+        strict, suspects = self.asked
+        more_strict = 0 < strict == sum(task.strict for task in claimed)
+        self.others = more_strict or 0 < suspects == sum(task.is_suspect for task in claimed)
+        self.was_full = len(claimed) == slots or self.strict >= self.cap
         taken: Counter[str] = Counter()
         for label_set, count in found.items():
             taken[group_by_set[label_set]] += count

@@ -34,6 +34,7 @@ from tests.simulation.rules import HOOK_TRIES, LEASE, QUARANTINE, SUSPECT
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable
 
+    from asynctaskd.postgres.records import Position, Share
     from tests.simulation.judge import Judge
     from tests.simulation.scenario import TaskSpec
 
@@ -121,12 +122,15 @@ class Database:
 
     # -- claim
 
-    def ready_sets(self, labels: frozenset[str]) -> set[str]:
-        return {
-            row.label_set
-            for row in self.tasks.values()
-            if row.status is PENDING and row.losses < SUSPECT and not row.priority and row.labels <= labels
-        }
+    def ready_sets(self, labels: frozenset[str]) -> tuple[dict[str, Position], bool]:
+        """Label set → after which position its tasks begin; and whether other lanes hold anything."""
+        pending = [row for row in self.tasks.values() if row.status is PENDING]
+        found: dict[str, Position] = {}
+        for row in pending:
+            if row.losses < SUSPECT and not row.priority and row.labels <= labels:
+                before = -row.weight, row.id - 1
+                found[row.label_set] = min(before, found.get(row.label_set, before))
+        return found, any(row.priority or row.losses >= SUSPECT for row in pending)
 
     def claim(
         self,
@@ -134,11 +138,10 @@ class Database:
         labels: frozenset[str],
         strict: int,
         slots: int,
-        shares: list[tuple[str, str, int, int, int, float]],
+        shares: list[Share],
         but: Collection[int],
         suspects: int,
     ) -> list[ClaimedTask]:
-        """Shares are (label set, group, quota, row limit, weight, standing)."""
         if not self.is_live(self.workers[worker_id]) and "claims without a lease" not in self.broken:
             return []
         ready = [row for row in self.tasks.values() if row.status is PENDING and row.id not in but]
@@ -158,16 +161,20 @@ class Database:
         self.judge.chosen(taken, labels, strict, but)
         return claimed
 
-    def _normal(self, ready: list[Row], shares: list[tuple[str, str, int, int, int, float]]) -> list[Row]:
+    def _normal(self, ready: list[Row], shares: list[Share]) -> list[Row]:
         found: dict[str, list[tuple[int, int, Row]]] = {}
         terms: dict[str, tuple[int, int, float]] = {}
-        for label_set, group, quota, row_limit, weight, standing in shares:
+        for label_set, group, quota, row_limit, weight, standing, after in shares:
             rows = [
                 (-row.weight, row.id, row)
                 for row in ready
                 if row.label_set == label_set and not row.priority and row.losses < SUSPECT
             ]
             rows.sort()
+            if (
+                not rows or rows[0][0] >= after[0]
+            ):  # nothing has more weight than where the last claim stopped
+                rows = [row for row in rows if row[:2] > after]
             found.setdefault(group, []).extend(rows[:row_limit])
             terms[group] = quota, weight, standing
         ranked = []
@@ -196,16 +203,16 @@ class Database:
             "{}",
             row.label_set,
             row.priority > 0,
+            row.weight,
             row.attempts,
             row.failures,
             row.losses,
             spec.max_attempts,
             None,
             None,
-            None,
             None if row.deadline is None else moment(row.deadline),
             moment(now),
-            moment(row.created_at),
+            moment(row.created_at) if row.reason == "unknown_name" else None,
             row.serial_key,
             None,
             row.reason,

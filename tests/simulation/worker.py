@@ -7,7 +7,7 @@ under way. What a loop does between two statements is one method here, so a cras
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from asynctaskd.scheduling.lanes import LaneState
 from asynctaskd.scheduling.leases import may_judge
@@ -32,6 +32,9 @@ from tests.simulation.rules import GRACE, LAST_WORDS, LEASE, POLL
 from tests.simulation.rules import LEFT_BEHIND as LEFT_BEHIND_FOR
 from tests.simulation.scenario import POLICIES
 
+if TYPE_CHECKING:
+    from asynctaskd.postgres.records import Position
+
 
 class Worker(Claimer):
     """What a process does beside keeping its lease and claiming: execute, finalize, keep house, stop."""
@@ -41,7 +44,10 @@ class Worker(Claimer):
         self.running = self.strict = self.suspects = 0
         self.claiming = self.stopping = self.leaving = False
         self.look_everywhere = True
+        self.went_ahead = self.was_full = False
         self.ready: set[str] = set()
+        self.others = True
+        self.after: dict[str, Position] = {}
         self.announced: set[str] = set()
         self.lanes = LaneState()
         # Identity → until when a claim of its may come to light, by the database's clock; None: not known
