@@ -5,6 +5,9 @@ SHELL := /bin/sh
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.asynctaskd-installed
+# The benchmarks' own: the peers they measure have dependencies that are none of ours.
+BENCH_VENV := .venv-bench
+BENCH_STAMP := $(BENCH_VENV)/.asynctaskd-installed
 
 .PHONY: help demo test check simulate chaos chaos-long chaos-mutants format bench build clean
 
@@ -41,22 +44,25 @@ format: $(STAMP) ## Format the code and mend what ruff can mend
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
-bench: $(STAMP) ## Measure how fast a queue of 50,000 tasks drains
-	@$(BIN)/python benchmarks/drain.py $(ARGS)
+bench: $(BENCH_STAMP) ## Measure asynctaskd beside its peers (over an hour); ARGS="--quick" takes a few minutes
+	@$(BENCH_VENV)/bin/python -m benchmarks $(ARGS)
 
 build: $(STAMP) ## Build the wheel and the sdist into dist/
 	@if command -v uv >/dev/null 2>&1; then uv build; \
 	else $(BIN)/python -m pip install --quiet build && $(BIN)/python -m build; fi
 
 clean: ## Remove .venv and everything else that was made here
-	@rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	@rm -rf .venv .venv-bench benchmarks/node/node_modules build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # A name may be a version manager's shim, so each Python is asked for its version. PYTHON=… is asked first.
-$(STAMP): pyproject.toml
+$(STAMP): INSTALL = --editable '.[dev]'
+$(BENCH_STAMP): INSTALL = --editable '.[embedded]' --requirement benchmarks/requirements/harness.txt
+$(BENCH_STAMP): benchmarks/requirements/harness.txt
+$(STAMP) $(BENCH_STAMP): %/.asynctaskd-installed: pyproject.toml
 	@set -e; \
 	suits() { "$$1" -c 'import sys, venv; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; }; \
-	if ! suits $(BIN)/python; then \
+	if ! suits "$*/bin/python"; then \
 		python=; \
 		for name in $(PYTHON) python3 python3.14 python3.13 python3.12 python3.11 python; do \
 			if suits "$$name"; then python=$$name; break; fi; \
@@ -65,15 +71,15 @@ $(STAMP): pyproject.toml
 			echo "asynctaskd needs Python 3.11 or newer, and none was found; name one: make PYTHON=/path/to/python3" >&2; \
 			exit 1; \
 		fi; \
-		echo "making $(VENV) with $$("$$python" -V)"; \
-		rm -rf "$(VENV)"; \
+		echo "making $* with $$("$$python" -V)"; \
+		rm -rf "$*"; \
 		if command -v uv >/dev/null 2>&1; then \
-			uv venv --quiet --python "$$("$$python" -c 'import sys; print(sys.executable)')" "$(VENV)"; \
-		elif ! "$$python" -m venv "$(VENV)"; then \
-			rm -rf "$(VENV)"; echo "no virtual environment; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; \
+			uv venv --quiet --python "$$("$$python" -c 'import sys; print(sys.executable)')" "$*"; \
+		elif ! "$$python" -m venv "$*"; then \
+			rm -rf "$*"; echo "no virtual environment; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; \
 		fi; \
 	fi; \
-	echo "installing asynctaskd and its tools into $(VENV) (once)"; \
-	if command -v uv >/dev/null 2>&1; then uv pip install --quiet --python $(BIN)/python --editable '.[dev]'; \
-	else $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'; fi; \
+	echo "installing asynctaskd and its tools into $* (once)"; \
+	if command -v uv >/dev/null 2>&1; then uv pip install --quiet --python "$*/bin/python" $(INSTALL); \
+	else "$*/bin/python" -m pip install --quiet --disable-pip-version-check $(INSTALL); fi; \
 	touch $@

@@ -81,6 +81,7 @@ class ClaimedTask(NamedTuple):
     `payload` is the JSON text as stored. `failures` counts the executions that failed before this
     one; `attempts` counts every claim, this one included. `timeout`, `retry` and `max_attempts` are
     None where the definition's own value applies. `losses` counts the workers lost in a row.
+    `created_at` is told only of a task whose name was unknown before: its delays grow with its age.
     """
 
     id: int
@@ -89,18 +90,18 @@ class ClaimedTask(NamedTuple):
     payload: str
     label_set: str
     strict: bool
+    weight: int
     attempts: int
     failures: int
     losses: int
     max_attempts: int | None
     timeout: timedelta | None
     retry: str | None
-    keep: timedelta | None
     deadline: datetime | None
     claimed_at: datetime
-    created_at: datetime
+    created_at: datetime | None
     serial_key: str | None
-    parent_id: int | None
+    unique_tag: str | None
     reason: str | None
 
     @property

@@ -1,18 +1,19 @@
 """Claim: as many tasks at once as there are free slots, chosen by the lanes.
 
-A notice only says where to look; the one-second poll looks everywhere. What is known between two looks is a
-set of label sets believed to hold something. A set leaves it when a claim found less there than it asked for,
-and comes back with a notice, a promotion or the next poll.
+A notice only says where to look; the one-second poll looks everywhere. What is known between two looks
+(`Ready`) is a set of label sets believed to hold something. A set leaves it when a claim found less there
+than it asked for, and comes back with a notice, a promotion or the next poll.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from datetime import timedelta
 from typing import TYPE_CHECKING
 
+from asynctaskd.daemon.doubts import Doubts
 from asynctaskd.daemon.loops import OUTAGE, Backoff, wait_for
+from asynctaskd.daemon.ready import Ready
 from asynctaskd.postgres.records import Share
 from asynctaskd.scheduling.lanes import (
     DEFAULT_GROUP,
@@ -27,7 +28,6 @@ from asynctaskd.telemetry.events import emit, is_watched
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from datetime import datetime
     from uuid import UUID
 
     from asynctaskd.daemon.commands import Steering
@@ -42,13 +42,6 @@ EVERYWHERE = "*"
 # How long all slots have to be taken before enqueuers are told to stop notifying: an idle flag that flips
 # with every task would cost more than the notices it saves.
 _BUSY_AFTER = 0.1
-
-# How long after a claim failed it may still be committed: as long as the server may go on with a statement
-# that nobody waits for.
-_DOUBT = timedelta(seconds=30)
-
-# How often to look for such claims without any doubt, in seconds.
-_AUDIT_INTERVAL = 30.0
 
 
 class Claimer:
@@ -76,18 +69,14 @@ class Claimer:
         self._takes_suspects = takes_suspects
         self._wake = asyncio.Event()
         self._stopping = False
-        self._look_everywhere = True
-        self._announced: set[str] = set()
-        self._ready: set[str] = set()
+        self._ready = Ready(store, lease, poll_interval)
+        self._doubts = Doubts(
+            store, lease, slots, put_back=self._ready.look_next, poll_interval=poll_interval
+        )
         self._lanes = LaneState()
         self._idle_as: UUID | None = None
         self._blocked = True
-        self._next_poll = 0.0
         self._last_hungry = 0.0
-        # Identity → until when a claim of its may come to light, by the database's clock; None: not known
-        self._doubts: dict[UUID, datetime | None] = {}
-        self._next_search = 0.0
-        self._next_audit = self._now() + _AUDIT_INTERVAL
 
     def wake(self) -> None:
         """A slot was freed. That changes nothing where the last claim had room to spare."""
@@ -97,9 +86,9 @@ class Claimer:
     def look(self, label_set: str = EVERYWHERE) -> None:
         """Something may have become ready: under this label set, or anywhere."""
         if label_set == EVERYWHERE:
-            self._look_everywhere = True
+            self._ready.hasten()
         else:
-            self._announced.add(label_set)
+            self._ready.announce(label_set)
         self._wake.set()
 
     def stop(self) -> None:
@@ -125,7 +114,7 @@ class Claimer:
         while not self._stopping:
             self._wake.clear()
             try:
-                await self._find_lost_claims()
+                await self._doubts.search()
                 claimed = claimed or await self._take([], 1, suspects_alone=True)
             except OUTAGE as error:
                 await backoff.wait(error)
@@ -135,19 +124,23 @@ class Claimer:
                     return
                 await self._rest(self._poll_interval)
 
+    async def put_back_lost_claims(self) -> None:
+        """Put back what was claimed in doubt, for the last time."""
+        await self._doubts.put_back_all()
+
     async def _step(self) -> None:
         self._wake.clear()
-        await self._find_lost_claims()
+        await self._doubts.search()
         if not self._lease.is_held or not self._slots.free:
             await self._rest(_BUSY_AFTER)
-        elif await self._claim():
+        elif await self._claim() or not self._ready.seconds_to_look:
             return
         elif self._is_idle or not self._hears():
-            await self._rest(max(self._next_poll - self._now(), 0.0))
+            await self._rest(self._ready.seconds_to_look)
         else:
             # Say so first and look once more: whoever commits from now on speaks.
             await self._say_idle(True)
-            self._look_everywhere = True
+            self._ready.look_next()
 
     async def _rest(self, longest: float) -> None:
         """Until woken, but not longer than that."""
@@ -166,11 +159,11 @@ class Claimer:
 
     async def _claim(self) -> bool:
         """Claim what the lanes plan; True if there may be more where that came from."""
-        await self._find_ready()
+        await self._ready.refresh()
         groups = self._groups()
         slots = self._slots.free
         shares = self._shares(groups, slots)
-        claimed = await self._take(shares, slots)
+        claimed = await self._take(shares, slots) if shares or self._ready.others else []
         return claimed is not None and self._settle(shares, groups, claimed, slots)
 
     async def _take(
@@ -181,118 +174,88 @@ class Claimer:
             return None
         worker_id = self._lease.worker_id
         try:
-            claimed = await self._store.claim(
-                worker_id,
-                self._lease.labels,
-                strict=min(slots, max(self._strict_cap() - self._slots.strict, 0)),
-                slots=slots,
-                shares=shares,
-                but=[execution.task.id for execution in self._slots if execution.has_lost_its_lease],
-                suspects=int(self._takes_suspects and not self._slots.suspects),
-                suspects_alone=suspects_alone,
-            )
+            claimed = await self._ask(worker_id, shares, slots, suspects_alone)
         except OUTAGE:
-            self._doubt(worker_id)
+            self._doubts.add(worker_id)
             raise
         if not self._lease.covers(worker_id):
             # Lost while this was under way: others may have these already.
-            self._doubt(worker_id)
+            self._doubts.add(worker_id)
             return None
-        for task in sorted(claimed, key=_strict_first):
+        for task in claimed:
             self._start(task)
         _tell(claimed)
         return claimed
 
-    async def _find_ready(self) -> None:
-        if self._look_everywhere or self._now() >= self._next_poll:
-            self._look_everywhere = False
-            self._announced.clear()
-            self._next_poll = self._now() + self._poll_interval
-            self._ready = set(await self._store.ready_sets(self._lease.labels))
-        self._ready |= {label_set for label_set in self._announced if self._may_run(label_set)}
-        self._announced.clear()
+    async def _ask(
+        self, worker_id: UUID, shares: list[Share], slots: int, suspects_alone: bool
+    ) -> list[ClaimedTask]:
+        strict = min(slots, max(self._strict_cap() - self._slots.strict, 0))
+        suspects = int(self._takes_suspects and not self._slots.suspects)
+        claimed = await self._store.claim(
+            worker_id,
+            self._lease.labels,
+            strict=strict,
+            slots=slots,
+            shares=shares,
+            but=[execution.task.id for execution in self._slots.lost],
+            suspects=suspects,
+            suspects_alone=suspects_alone,
+            plain=self._is_plain(shares),
+        )
+        more_strict = 0 < strict == sum(task.strict for task in claimed)
+        more_suspects = 0 < suspects == sum(task.is_suspect for task in claimed)
+        self._ready.others = more_strict or more_suspects
+        return claimed
 
-    def _doubt(self, worker_id: UUID) -> None:
-        """A claim may have been committed under this identity without an answer."""
-        self._doubts[worker_id] = None
-
-    async def put_back_lost_claims(self) -> None:
-        """Put back what was claimed in doubt, for the last time."""
-        for worker_id in self._doubts:
-            await self._release_orphans(worker_id)
-
-    async def _find_lost_claims(self) -> None:
-        """Once a poll, slots or none: put back what was claimed in doubt, until none can come any more.
-
-        A backend that was frozen takes up what it was sent whenever it wakes, so now and then this is done
-        without any doubt.
-        """
-        if self._now() >= self._next_audit:
-            self._next_audit = self._now() + _AUDIT_INTERVAL
-            await self._release_orphans(self._lease.worker_id)
-        if not self._doubts or self._now() < self._next_search:
-            return
-        self._next_search = self._now() + self._poll_interval
-        for worker_id in tuple(self._doubts):
-            as_of = await self._release_orphans(worker_id)
-            # Or as long as a COMMIT may wait for a standby: a lease, since renewals wait for it too.
-            until = self._doubts[worker_id] or as_of + max(_DOUBT, self._lease.worker.lease)
-            self._doubts[worker_id] = until
-            if as_of >= until:
-                del self._doubts[worker_id]
-
-    async def _release_orphans(self, worker_id: UUID) -> datetime:
-        """Put back what got lost on its way; returns as of when, by the database's clock."""
-        # This loop alone claims: what the database says is ours and the slots don't know got lost on its way.
-        # Should this be executed late itself, it must not put back what is claimed meanwhile.
-        as_of = await self._store.clock()
-        known = [execution.task.id for execution in self._slots]
-        released = await self._store.release_orphans(worker_id, known, as_of)
-        if released:
-            self._look_everywhere = True
-            emit("claim.lost", worker_id=worker_id, tasks=released)
-        return as_of
+    def _is_plain(self, shares: list[Share]) -> bool:
+        """Whether nothing but the normal lane is likely to hold something, and no group has to be ranked."""
+        groups = {share.group for share in shares}
+        return 0 < len(groups) == len(shares) and not self._ready.others and not self._slots.lost
 
     def _groups(self) -> dict[str, list[str]]:
         """Group → its label sets, of those believed to hold something."""
         weights = self._steering.config.weights
         groups: dict[str, list[str]] = {}
-        for label_set in sorted(self._ready):
-            groups.setdefault(
-                group_of(label_set.split(","), weights) if weights else DEFAULT_GROUP, []
-            ).append(label_set)
+        for label_set in self._ready.sets:
+            group = group_of(label_set.split(","), weights) if weights else DEFAULT_GROUP
+            groups.setdefault(group, []).append(label_set)
         return groups
 
     def _shares(self, groups: dict[str, list[str]], slots: int) -> list[Share]:
         weights = self._weights()
         quotas = share(self._lanes, weights, groups.keys(), slots)
         behind = standings(self._lanes, weights, groups.keys())
-        return [
-            Share(
-                label_set, group, quota, _row_limit(quota, len(groups[group])), weights[group], behind[group]
-            )
-            for group, quota in quotas.items()
-            for label_set in groups[group]
-        ]
+        shares: list[Share] = []
+        for group, quota in quotas.items():
+            label_sets = self._ready.first(groups[group], quota)
+            row_limit = _row_limit(quota, len(label_sets))
+            shares += [
+                Share(one, group, quota, row_limit, weights[group], behind[group], self._ready.after(one))
+                for one in label_sets
+            ]
+        return shares
 
     def _settle(
         self, shares: list[Share], groups: dict[str, list[str]], claimed: list[ClaimedTask], slots: int
     ) -> bool:
         group_by_set = {s.label_set: s.group for s in shares}
-        found = Counter(task.label_set for task in claimed if not task.strict and not task.is_suspect)
+        normal = [task for task in claimed if not task.strict and not task.is_suspect]
+        self._ready.pass_by(normal)
+        found = Counter(task.label_set for task in normal)
         taken: Counter[str] = Counter()
         for label_set, count in found.items():
             taken[group_by_set[label_set]] += count
         if len(claimed) < slots:
             self._last_hungry = self._now()
-            self._ready -= {
+            self._ready.sets -= {
                 s.label_set for s in shares if taken[s.group] < s.quota and found[s.label_set] < s.row_limit
             }
-        backlog = [group for group, sets in groups.items() if not self._ready.isdisjoint(sets)]
+        backlog = [group for group, sets in groups.items() if not self._ready.sets.isdisjoint(sets)]
         self._lanes = settle(self._lanes, self._weights(), taken, backlog)
         full = not self._slots.free or self._slots.strict >= self._strict_cap()
         self._blocked = full or self._slots.suspects > 0
-        return bool(self._ready) or len(claimed) == slots
+        return bool(self._ready.sets) or len(claimed) == slots
 
     def _weights(self) -> dict[str, int]:
         config = self._steering.config
@@ -300,9 +263,6 @@ class Claimer:
 
     def _strict_cap(self) -> int:
         return strict_cap(self._slots.concurrency, self._steering.max_strict_percentage)
-
-    def _may_run(self, label_set: str) -> bool:
-        return not label_set or set(label_set.split(",")) <= set(self._lease.labels)
 
     @staticmethod
     def _now() -> float:
@@ -313,14 +273,10 @@ def _row_limit(quota: int, sets: int) -> int:
     # A group's first tasks may all be in one of its label sets. Looking at the whole quota in each of many
     # sets would lock far more rows than are taken; four times its even part is enough unless one set has
     # most of the group's first tasks, and then the next claim takes them.
-    return quota if sets == 1 else min(quota, max(8, -(-4 * quota // sets)))
+    return quota if sets == 1 else min(quota, max(2, -(-4 * quota // sets)))
 
 
 def _tell(claimed: list[ClaimedTask]) -> None:
     if is_watched("task.claimed"):
         for task in claimed:
             emit("task.claimed", task_id=task.id, task=task.name, attempt=task.attempts)
-
-
-def _strict_first(task: ClaimedTask) -> tuple[bool, int]:
-    return not task.strict, task.id

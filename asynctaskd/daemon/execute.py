@@ -10,12 +10,14 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from enum import Enum
 from functools import lru_cache, partial
+from math import inf
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from asynctaskd.daemon.context import ExecutionContext
 from asynctaskd.daemon.offspring import adopt_tasks, current_execution, end_offspring
 from asynctaskd.daemon.stalls import stack_of, stack_of_task
+from asynctaskd.daemon.timeouts import Timeouts
 from asynctaskd.definitions.text import describe_error
 from asynctaskd.durations import format_duration
 from asynctaskd.errors import FatalTaskError, InvalidPayloadError, RetryQuietlyError, SnoozeTask
@@ -43,6 +45,19 @@ _AFTER_OUTAGE = timedelta(seconds=1)
 
 _INTERNAL_ERROR = 70
 
+_COMPLETED = Completed()
+
+# How many forks this process is away from the one that imported this: cheaper than to ask who one is.
+_forks = 0
+
+
+def _count_fork() -> None:
+    global _forks  # noqa: PLW0603  (it is about the process)
+    _forks += 1
+
+
+os.register_at_fork(after_in_child=_count_fork)
+
 
 class Interruption(Enum):
     """Why an execution was told to stop."""
@@ -53,44 +68,34 @@ class Interruption(Enum):
 
 
 class Execution:
-    """One attempt at a task. Owned by its runner, except for `interruption`, which whoever stops it sets."""
+    """One attempt at a task. Owned by its runner, except for `interruption`, which whoever stops it sets.
 
-    __slots__ = (
-        "_started",
-        "completing",
-        "context",
-        "decided",
-        "definition",
-        "has_lost_its_lease",
-        "interruption",
-        "offspring",
-        "outcome",
-        "runner",
-        "stored",
-        "task",
-        "thread_id",
-        "timeout",
-        "timer",
-        "was_cut_off",
-    )
+    What most attempts never need is a default of the class: there are tens of thousands of them a second.
+    """
+
+    interruption: Interruption | None = None
+    outcome: Outcome | None = None
+    runner: asyncio.Task[None] | None = None
+    context: ExecutionContext | None = None
+    offspring: set[asyncio.Task[Any]] | tuple[()] = ()
+    """Running tasks that its handler started."""
+    thread_id: int | None = None
+    """Where a synchronous handler runs."""
+    was_cut_off = False
+    """ctx.transaction() lost its connection."""
+    completing = False
+    """ctx.transaction() is open."""
+    decided: Transition | None = None
+    """What is being written of it, where no hook goes with that."""
+    stored = False
+    """ctx.transaction() has committed what became of it."""
 
     def __init__(self, task: ClaimedTask, definition: Definition[..., Any] | None) -> None:
         self.task = task
         self.definition = definition
         self.timeout = task.timeout or (definition and definition.options.timeout) or DEFAULT_TIMEOUT
-        self.interruption: Interruption | None = None
-        self.outcome: Outcome | None = None
-        self.runner: asyncio.Task[None] | None = None
-        self.timer: asyncio.TimerHandle | None = None
-        self.context: ExecutionContext | None = None
-        self.offspring: set[asyncio.Task[Any]] | tuple[()] = ()  # running tasks that its handler started
-        self.thread_id: int | None = None  # where a synchronous handler runs
-        self.has_lost_its_lease = False  # its task may already be somebody else's
-        self.was_cut_off = False  # ctx.transaction() lost its connection
-        self.completing = False  # ctx.transaction() is open
-        self.decided: Transition | None = None  # what is being written of it, where no hook goes with that
-        self.stored = False  # ctx.transaction() has committed what became of it
         self._started = monotonic()  # not the loop's clock: a handler in a thread asks too
+        self.ends_at = self._started + self.timeout.total_seconds()
 
     @property
     def keep(self) -> timedelta | None:
@@ -106,7 +111,8 @@ class Execution:
 
     def ended(self, transition: Transition) -> Ended:
         """A transition of this attempt, as it is written."""
-        return Ended(self.task.id, self.task.claim_token, transition, self.keep)
+        task = self.task
+        return Ended(task.id, task.claim_token, transition, self.keep, task.unique_tag is not None)
 
     @property
     def deadline(self) -> datetime:
@@ -119,7 +125,6 @@ class Execution:
 
     def interrupt(self, why: Interruption) -> None:
         """Tell the handler to stop; the first reason counts."""
-        self.has_lost_its_lease |= why is Interruption.LEASE_LOST
         if self.interruption is None and self.runner is not None:
             self.interruption = why
             self.runner.cancel()
@@ -128,7 +133,7 @@ class Execution:
     def extend(self, duration: timedelta) -> None:
         """Give the handler more time."""
         self.timeout += duration
-        self.start_timer()
+        self.ends_at += duration.total_seconds()
 
     def adopt(self, task: asyncio.Task[Any]) -> None:
         """Its handler started a task."""
@@ -136,18 +141,6 @@ class Execution:
             self.offspring = set()
         self.offspring.add(task)
         task.add_done_callback(self.offspring.discard)
-
-    def start_timer(self) -> None:
-        """(Re)start the timeout from what is left of it."""
-        if self.timer is not None:
-            self.timer.cancel()
-        left = self._started + self.timeout.total_seconds() - monotonic()
-        self.timer = asyncio.get_running_loop().call_later(left, self.interrupt, Interruption.TIMEOUT)
-
-    def stop_timer(self) -> None:
-        """It has ended, or its time is somebody else's business."""
-        if self.timer is not None:
-            self.timer.cancel()
 
     def _report_stuck(self, seconds: float) -> None:
         if self.runner is None or self.runner.done() or self.interruption is None:
@@ -190,8 +183,9 @@ class Executor:
         self._transactions = transactions
         self._client = client
         self._finish = finish
-        self._home = os.getpid()
+        self._home = _forks
         self._loop = asyncio.get_running_loop()
+        self._timeouts = Timeouts(slots, over=lambda execution: execution.interrupt(Interruption.TIMEOUT))
         self._disown_tasks = adopt_tasks(self._loop)
         self._threads = ThreadPoolExecutor(slots.concurrency, thread_name_prefix="asynctaskd-handler")
 
@@ -203,24 +197,23 @@ class Executor:
         if obstacle is not None:
             self._hand_on(execution, obstacle)
             return
-        execution.start_timer()
+        self._timeouts.watch(execution)
         # Not by the loop's task factory: one that starts tasks eagerly would run the handler here and now.
-        execution.runner = asyncio.Task(self._run(execution), loop=self._loop)
-        execution.runner.add_done_callback(lambda _: self._end(execution))
+        execution.runner = asyncio.Task(self._run(execution), loop=self._loop, name=task.name)
+        execution.runner.add_done_callback(partial(self._end, execution))
 
     def close(self) -> None:
         """Start no more threads; those that run can't be stopped."""
         self._threads.shutdown(wait=False, cancel_futures=True)
+        self._timeouts.close()
         self._disown_tasks()
 
-    def _end(self, execution: Execution) -> None:
+    def _end(self, execution: Execution, _: asyncio.Task[None]) -> None:
         # Here, not in the runner: a task cancelled before its first step runs none of its body.
-        if execution.timer is not None:
-            execution.timer.cancel()
+        execution.ends_at = inf
         # Its context holds the execution: a cycle that would wait for the collector.
         execution.runner = None
-        outcome = execution.outcome or _interrupted(execution, Released())
-        self._hand_on(execution, outcome)
+        self._hand_on(execution, execution.outcome or _interrupted(execution, Released()))
 
     def _hand_on(self, execution: Execution, outcome: Outcome) -> None:
         self._slots.end(execution)
@@ -229,15 +222,15 @@ class Executor:
     async def _run(self, execution: Execution) -> None:
         if not self._may_begin():  # and told to stop, like all others
             return
-        _end_if_forked(self._home)
+        self._end_if_forked()
         try:
             outcome = await self._attempt(execution)
         except BaseException as error:  # noqa: BLE001  (SystemExit too is the task's failure, not the daemon's)
             outcome = _outcome_of(error)
-        _end_if_forked(self._home)
+        self._end_if_forked()
         execution.outcome = _interrupted(execution, outcome)
         if execution.offspring:
-            execution.stop_timer()
+            execution.ends_at = inf
             await end_offspring(execution)
 
     async def _attempt(self, execution: Execution) -> Outcome:
@@ -255,12 +248,12 @@ class Executor:
             value = await definition.call(bound, context)
         if value is None and context is not None:
             value = context.result
-        return _completed(definition, value)
+        return _COMPLETED if value is None else _completed(definition, value)
 
     async def _in_thread(self, execution: Execution, call: Callable[..., Any], *arguments: Any) -> Any:
         """Run a synchronous handler. A thread can't be stopped, so a cancelled one is waited for."""
         context = contextvars.copy_context()
-        run = partial(context.run, _in_this_thread, execution, call, *arguments)
+        run = partial(context.run, self._in_this_thread, execution, call, *arguments)
         running = asyncio.get_running_loop().run_in_executor(self._threads, run)
         while True:
             try:
@@ -273,24 +266,21 @@ class Executor:
         execution.context = ExecutionContext(execution, self._transactions, self._client)
         return execution.context
 
+    def _in_this_thread(self, execution: Execution, call: Callable[..., Any], *arguments: Any) -> Any:
+        """Call; a future can't hold a StopIteration, and whoever waits for it would wait for ever."""
+        execution.thread_id = threading.get_ident()
+        try:
+            return call(*arguments)
+        except StopIteration as error:
+            raise RuntimeError("the handler raised StopIteration") from error
+        finally:
+            self._end_if_forked()
 
-def _in_this_thread(execution: Execution, call: Callable[..., Any], *arguments: Any) -> Any:
-    """Call; a future can't hold a StopIteration, and whoever waits for it would wait for ever."""
-    execution.thread_id = threading.get_ident()
-    home = os.getpid()
-    try:
-        return call(*arguments)
-    except StopIteration as error:
-        raise RuntimeError("the handler raised StopIteration") from error
-    finally:
-        _end_if_forked(home)
-
-
-def _end_if_forked(home: int) -> None:
-    """End a child that a handler forked and let come back: tasks and connections are its parent's."""
-    if os.getpid() != home:
-        os.write(2, b"a process that a handler forked came back from it; leave it by os._exit()\n")
-        os._exit(_INTERNAL_ERROR)
+    def _end_if_forked(self) -> None:
+        """End a child that a handler forked and let come back: tasks and connections are its parent's."""
+        if _forks != self._home:
+            os.write(2, b"a process that a handler forked came back from it; leave it by os._exit()\n")
+            os._exit(_INTERNAL_ERROR)
 
 
 def _obstacle(execution: Execution) -> Outcome | None:

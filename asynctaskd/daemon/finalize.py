@@ -94,17 +94,16 @@ class Finalizer:
         task.add_done_callback(self._forget)
 
     async def _finish(self, batch: Gathered) -> None:
-        unwritten = [(execution, transition) for execution, transition in batch if not execution.stored]
+        unwritten = [pair for pair in batch if not pair[0].stored]
         stale, locked = await self._write(unwritten) if unwritten else (set(), set())
-        for pair in batch:
-            if pair[0].task.id in locked:
-                self._go_on_apart(self._finish([pair]), "finalize behind a lock")
-        batch = [pair for pair in batch if pair[0].task.id not in locked]
-        for execution, transition in batch:
-            self._pass_on(execution, transition, stale=execution.task.id in stale)
+        if locked:
+            for pair in batch:
+                if pair[0].task.id in locked:
+                    self._go_on_apart(self._finish([pair]), "finalize behind a lock")
+            batch = [pair for pair in batch if pair[0].task.id not in locked]
+        self._pass_on(batch, stale)
         await self._promote_keys(batch)
-        for execution, _ in batch:
-            self._slots.let_go(execution)
+        self._slots.let_go([execution for execution, _ in batch])
 
     async def _write(self, batch: Gathered) -> tuple[set[int], set[int]]:
         """Write until it is known to be written; returns the ids whose claims were stale.
@@ -152,11 +151,11 @@ class Finalizer:
         return stale
 
     async def _promote_keys(self, batch: Gathered) -> None:
-        keys = {execution.task.serial_key for execution, _ in batch if execution.task.serial_key is not None}
+        keys = {execution.task.serial_key for execution, _ in batch} - {None}
         if not keys:
             return
         try:
-            promoted = await self._store.promote_serial(sorted(keys))
+            promoted = await self._store.promote_serial(sorted(filter(None, keys)))
         except OUTAGE:
             return  # the poll will find them
         if promoted:
@@ -164,9 +163,9 @@ class Finalizer:
 
     async def _write_with_hooks(self, execution: Execution, transition: Transition) -> None:
         stale = await self._hooks.finalize(execution, transition)
-        self._pass_on(execution, transition, stale=stale)
+        self._pass_on([(execution, transition)], {execution.task.id} if stale else set())
         await self._promote_keys([(execution, transition)])
-        self._slots.let_go(execution)
+        self._slots.let_go([execution])
 
     def _forget(self, writing: asyncio.Task[None]) -> None:
         self._apart.discard(writing)
@@ -174,12 +173,16 @@ class Finalizer:
             # The task stays running and keeps its slot: its lease ends with this worker, and it runs again.
             emit("loop.crashed", loop="finalize", error=repr(writing.exception()))
 
-    def _pass_on(self, execution: Execution, transition: Transition, *, stale: bool) -> None:
-        _tell(execution, transition, stale=stale)
-        if transition.delay:
-            self._expect(transition.delay)
-        elif not transition.status.is_terminal:
-            self._promoted()
+    def _pass_on(self, batch: Gathered, stale: set[int]) -> None:
+        completions_are_told = is_watched("task.completed")
+        for execution, transition in batch:
+            is_stale = execution.task.id in stale
+            if transition.status is not TaskStatus.COMPLETED or is_stale or completions_are_told:
+                _tell(execution, transition, stale=is_stale)
+            if transition.delay:
+                self._expect(transition.delay)
+            elif not transition.status.is_terminal:
+                self._promoted()
 
     @staticmethod
     def _note_after_commit(execution: Execution, outcome: Outcome) -> None:

@@ -109,7 +109,7 @@ class Isolation:
 
     def _may_look(self) -> bool:
         """Not while a handler goes on whose task was lost and may be a suspect by now: it would run again."""
-        goes_on = any(one.has_lost_its_lease and one.task.losses for one in self._slots)
+        goes_on = any(one.task.losses for one in self._slots.lost)
         return self._lease.is_held and not goes_on
 
     async def _run_one(self) -> float:

@@ -38,6 +38,7 @@ class Lease:
         self._lost = lost
         self._term: LeaseTerm | None = None
         self._fenced: LeaseTerm | None = None
+        self._stands_until = 0.0  # by `clock()`; a shortcut, asked before each handler
         self._timer: asyncio.TimerHandle | None = None
 
     @property
@@ -73,17 +74,20 @@ class Lease:
     def begin(self, worker: WorkerRow, asked_at: float) -> None:
         """A new identity was registered, asked for at that time."""
         self._term = None
+        self._stands_until = 0.0
         self._worker = worker
         self.hold(asked_at)
 
     def hold(self, asked_at: float) -> None:
         """The lease was renewed, asked for at that time."""
-        self._term = LeaseTerm(asked_at, self._worker.lease.total_seconds())
+        self._term = term = LeaseTerm(asked_at, self._worker.lease.total_seconds())
+        self._stands_until = term.fence_at
 
     def fence(self, why: str) -> None:
         """Tell what runs to stop; once for each term."""
         if self._fenced is not self._term:
             self._fenced = self._term
+            self._stands_until = 0.0
             emit("lease.lost", worker_id=self.worker_id, error=why)
             self._lost()
 
@@ -92,7 +96,7 @@ class Lease:
 
         Asked before each handler begins: a process that was frozen goes on in the middle of its loop.
         """
-        if self.is_held:
+        if clock() < self._stands_until or self.is_held:
             return True
         self.fence("it could not be renewed")
         return False

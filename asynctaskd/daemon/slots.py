@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from asynctaskd.daemon.execute import Execution
 
@@ -23,10 +23,11 @@ class Slots:
         self.running = 0
         self.strict = 0
         self.suspects = 0
+        self.lost: set[Execution] = set()
+        """Those whose lease was lost: their tasks may already be somebody else's."""
         self._freed = freed
         self._held: set[Execution] = set()
-        self._empty = asyncio.Event()
-        self._empty.set()
+        self._emptied = asyncio.Event()
 
     def __iter__(self) -> Iterator[Execution]:
         """Everything that is held, running or not yet written."""
@@ -43,7 +44,6 @@ class Slots:
     def take(self, execution: Execution) -> None:
         """An execution begins."""
         self._held.add(execution)
-        self._empty.clear()
         self.running += 1
         self.strict += execution.task.strict
         self.suspects += execution.task.is_suspect
@@ -55,13 +55,20 @@ class Slots:
         self.suspects -= execution.task.is_suspect
         self._freed()
 
-    def let_go(self, execution: Execution) -> None:
-        """What it came to is written."""
-        self._held.discard(execution)
+    def let_go(self, executions: Iterable[Execution]) -> None:
+        """What they came to is written."""
+        self._held.difference_update(executions)
+        self.lost &= self._held
         if not self._held:
-            self._empty.set()
+            self._emptied.set()
         self._freed()
+
+    def note_lease_lost(self) -> None:
+        """The lease of all that is held was lost."""
+        self.lost = set(self._held)
 
     async def wait_empty(self) -> None:
         """Until nothing is held."""
-        await self._empty.wait()
+        while self._held:
+            self._emptied.clear()
+            await self._emptied.wait()

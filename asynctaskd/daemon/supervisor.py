@@ -23,6 +23,7 @@ from asynctaskd.daemon.isolation import Isolation
 from asynctaskd.daemon.keeper import LeaseKeeper, end_process
 from asynctaskd.daemon.lease import Lease
 from asynctaskd.daemon.loops import OUTAGE, Backoff, repeat
+from asynctaskd.daemon.retention import Retention
 from asynctaskd.daemon.slots import Slots
 from asynctaskd.daemon.succession import succeed
 from asynctaskd.daemon.transactions import Transactions
@@ -30,6 +31,7 @@ from asynctaskd.errors import DatabaseUnavailableError, InvalidPayloadError
 from asynctaskd.postgres.driver import StatementRefusedError, open_pool
 from asynctaskd.postgres.listener import Listener, require_notices
 from asynctaskd.postgres.migrate import require_primary
+from asynctaskd.postgres.retention import alone
 from asynctaskd.postgres.store import Store
 from asynctaskd.task import EventKind, TaskStatus, Transition
 from asynctaskd.telemetry.events import emit
@@ -159,9 +161,10 @@ class Daemon:
         self._steering = Steering(self._store, own_strict_percentage=config.max_strict_percentage)
         self._lease = Lease(
             worker_row(self._app, config),
-            lost=lambda: self._interrupt(Interruption.LEASE_LOST),
+            lost=self._on_lease_lost,
         )
         self._housekeeper = self._make_housekeeper()
+        self._retention = self._make_retention()
         self._finalizer = self._make_finalizer(transactions)
         self._executor = self._make_executor(transactions)
         stack.callback(self._executor.close)
@@ -180,6 +183,12 @@ class Daemon:
             look=self._look,
             poll_interval=self._poll_interval,
             lease=self._config.worker.lease.total_seconds(),
+        )
+
+    def _make_retention(self) -> Retention:
+        return Retention(
+            partial(self._open_store, connections=1),
+            partial(alone, self._dsn, schema=self._config.database.schema_name),
         )
 
     def _make_finalizer(self, transactions: Transactions) -> Finalizer:
@@ -251,6 +260,8 @@ class Daemon:
         start("finalize", self._finalizer.run())
         start("lease", self._keeper.run())
         start("housekeeping", repeat("housekeeping", self._housekeeper.step, self._housekeeper.wake))
+        if not self._one_suspect:
+            start("retention", repeat("retention", self._retention.step, self._retention.wake))
         if self._config.database.listen != "off":
             start("listen", self._listener.run())
         self._claiming = group.create_task(self._claim_until_stopped(), name="claim")
@@ -391,6 +402,10 @@ class Daemon:
     def _interrupt(self, why: Interruption) -> None:
         for execution in self._slots:
             execution.interrupt(why)
+
+    def _on_lease_lost(self) -> None:
+        self._slots.note_lease_lost()
+        self._interrupt(Interruption.LEASE_LOST)
 
     def _on_freed(self) -> None:
         self._claimer.wake()

@@ -17,12 +17,19 @@ if TYPE_CHECKING:
     from asynctaskd.task import Transition
 
 
-@dataclass(frozen=True, slots=True)
-class Share:
+Position = tuple[int, int]
+"""A place in a label set's range of the ready index: (-weight, id)."""
+
+START: Position = (-(2**31), 0)
+"""Before every task: no weight has that place."""
+
+
+class Share(NamedTuple):
     """What a claim may take from one label set of the normal lane.
 
     `quota` is what the whole `group` may have, `row_limit` how many rows of this set are looked at. `weight`
     and `standing` of the group decide whose picks are left out where strict tasks take some of the slots.
+    Only tasks after `after` are looked at, save those of more weight.
     """
 
     label_set: str
@@ -31,15 +38,20 @@ class Share:
     row_limit: int
     weight: int
     standing: float
+    after: Position = START
 
 
 class Ended(NamedTuple):
-    """One transition on its way to the database: the claim it belongs to and what is to be written."""
+    """One transition on its way to the database: the claim it belongs to and what is to be written.
+
+    `keep` is the definition's. `has_tag` says that the task has a unique tag, which has to be seen to.
+    """
 
     task_id: int
     claim_token: int
     transition: Transition
     keep: timedelta | None
+    has_tag: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +107,14 @@ class Namesake:
     pid: int
     renewed_at: datetime
     is_live: bool
+
+
+@dataclass(frozen=True, slots=True)
+class DuePartition:
+    """A table of finished tasks whose day has come, and what detaches it, unless it is detached already."""
+
+    name: str
+    detach: str | None
 
 
 _JSON_COLUMNS = ("payload", "result", "progress", "metadata")

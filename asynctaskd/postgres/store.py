@@ -14,16 +14,16 @@ import asyncpg
 
 from asynctaskd.postgres.connection import limited
 from asynctaskd.postgres.driver import StatementRefusedError, open_pinned_sessions, query, translated
-from asynctaskd.postgres.records import DefinitionRow, Namesake
+from asynctaskd.postgres.records import DefinitionRow, DuePartition, Namesake
 from asynctaskd.postgres.sessions import HOT, LONG, Sessions
-from asynctaskd.task import ClaimedTask
+from asynctaskd.task import ClaimedTask, TaskStatus
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime, timedelta
     from uuid import UUID
 
-    from asynctaskd.postgres.records import Ended, Share, WorkerRow
+    from asynctaskd.postgres.records import Ended, Position, Share, WorkerRow
 
 # One for each loop that talks to the database, so that none waits for another: claim, finalize, housekeeping,
 # and those that write hooks' ends and progress.
@@ -34,8 +34,11 @@ _NEXT_LOOK = 0.05  # seconds
 # They may touch many rows, or all definitions.
 _LONG = frozenset(
     {
+        "due_partitions",
         "ensure_partitions",
         "expire",
+        "forget_events",
+        "forget_tags",
         "forget_workers",
         "promote_due",
         "promote_serial",
@@ -87,10 +90,16 @@ class Store:
         but: Sequence[int] = (),
         suspects: int = 1,
         suspects_alone: bool = False,
+        plain: bool = False,
     ) -> list[ClaimedTask]:
         """Claim at most `slots` tasks, at most `strict` of the strict lane and `suspects` that may kill their
         worker, and no id in `but`; with `suspects_alone` nothing but such.
+
+        `plain` says that nothing but the normal lane is likely to hold something, that each share is all that
+        its group gets, and that `but` is empty. It costs nothing but time where that turns out to be wrong.
         """
+        if plain and (claimed := await self._claim_normal(worker_id, shares, strict, suspects)):
+            return claimed
         rows = await self._fetch(
             "claim",
             worker_id,
@@ -103,11 +112,28 @@ class Store:
             [share.row_limit for share in shares],
             [share.weight for share in shares],
             [share.standing for share in shares],
+            [share.after[0] for share in shares],
+            [share.after[1] for share in shares],
             but,
             suspects,
             suspects_alone,
         )
-        return [ClaimedTask._make(row) for row in rows]
+        return sorted(map(ClaimedTask._make, rows), key=_strict_first)
+
+    async def _claim_normal(
+        self, worker_id: UUID, shares: Sequence[Share], strict: int, suspects: int
+    ) -> list[ClaimedTask]:
+        rows = await self._fetch(
+            "claim_normal",
+            worker_id,
+            [share.label_set for share in shares],
+            [share.quota for share in shares],
+            [share.after[0] for share in shares],
+            [share.after[1] for share in shares],
+            strict,
+            suspects,
+        )
+        return list(map(ClaimedTask._make, rows))
 
     async def clock(self) -> datetime:
         """The time by the database's clock."""
@@ -118,9 +144,13 @@ class Store:
         """Put back what a worker holds since `as_of` or longer beside the ids it knows; returns how many."""
         return int(await self._value("release_orphans", worker_id, known, as_of))
 
-    async def ready_sets(self, labels: Sequence[str]) -> list[str]:
-        """The label sets of the normal lane with something ready for a worker of these labels."""
-        return [row[0] for row in await self._fetch("ready_sets", labels)]
+    async def ready_sets(self, labels: Sequence[str]) -> tuple[dict[str, Position], bool]:
+        """The label sets of the normal lane that have something ready for a worker of these labels, and after
+        which position; and whether a strict task or a suspect is ready, for whomever.
+        """
+        rows = await self._fetch("ready_sets", labels)
+        found = {row[0]: (row[1], row[2] - 1) for row in rows if row[0] is not None}
+        return found, len(found) < len(rows)
 
     async def has_work(self, worker_id: UUID, labels: Sequence[str], *, strict: bool) -> bool:
         """Whether a worker holds anything, or anything is ready for it."""
@@ -132,12 +162,28 @@ class Store:
 
     async def finalize(self, batch: Sequence[Ended]) -> set[int]:
         """Write what became of some executions; returns the ids of those whose claim still stood."""
+        plain = [one for one in batch if not one.has_tag and one.transition.status is TaskStatus.COMPLETED]
+        written = await self._complete(plain) if plain else set()
+        rest = [one for one in batch if one.task_id not in written]
+        return written | await self._end("finalize", rest, _columns(rest)) if rest else written
+
+    async def _complete(self, batch: Sequence[Ended]) -> set[int]:
+        columns = [
+            [ended.task_id for ended in batch],
+            [ended.claim_token for ended in batch],
+            _sparse([ended.transition.result for ended in batch]),
+            _sparse([ended.keep for ended in batch]),
+        ]
+        return await self._end("complete", batch, columns)
+
+    async def _end(self, statement: str, batch: Sequence[Ended], columns: list[list[Any]]) -> set[int]:
         with translated():
             try:
-                return set(_written(await self._ask("finalize", *_columns(batch))))
+                rows = await self._ask(statement, *columns)
             except asyncpg.CheckViolationError:  # no partition for a day on which records are forgotten
                 await self.ensure_partitions(batch)
-                return set(_written(await self._ask("finalize", *_columns(batch))))
+                rows = await self._ask(statement, *columns)
+            return {row[0] for row in rows}
 
     async def unlocked(self, task_ids: Sequence[int]) -> set[int]:
         """Those of some live tasks that nobody keeps locked."""
@@ -196,6 +242,29 @@ class Store:
         keeps = [ended.keep for ended in batch]
         ids = [ended.task_id for ended in batch]
         await self._fetch("ensure_partitions", ids, keeps)
+
+    async def due_partitions(self) -> list[DuePartition]:
+        """The tables of finished tasks whose day has come, in the order in which they can be dropped."""
+        return [DuePartition(*row) for row in await self._fetch("due_partitions")]
+
+    async def yield_detach(self, statement: str, *, is_up: bool) -> list[int]:
+        """Cancel a statement that detaches where somebody waits for it, or its time is up.
+
+        Returns the server's processes that were in its way.
+        """
+        rows = await self._fetch("yield_detach", statement, is_up)
+        return [pid for row in rows for pid in row[0]]
+
+    async def forget_tags(self, limit: int = 1000) -> int:
+        """Free unique tags of tasks whose record is forgotten; returns how many."""
+        return int(await self._value("forget_tags", limit))
+
+    async def forget_events(self, limit: int = 1000) -> int:
+        """Go on looking for events of tasks that nobody knows any more, and delete them.
+
+        Returns how many were looked at: fewer than `limit` once it is through for today.
+        """
+        return int(await self._value("forget_events", limit) or 0)
 
     async def promote_due(self, limit: int = 1000) -> tuple[int, float | None]:
         """Make due tasks claimable; returns how many, and in how many seconds the next one is due."""
@@ -313,6 +382,10 @@ class Store:
         """
         columns = _columns(batch)[:3]
         return {row[0] for row in await self._fetch("note_stale", *columns)}
+
+
+def _strict_first(task: ClaimedTask) -> tuple[bool, int]:
+    return not task.strict, task.id
 
 
 def _written(rows: list[asyncpg.Record]) -> dict[int, str]:

@@ -52,7 +52,7 @@ def decide(
 
 
 def _reroute_delay(task: ClaimedTask, now: datetime) -> timedelta:
-    if task.reason != "unknown_name":
+    if task.created_at is None:  # it is known only of names that were unknown before
         return _SOONEST_REROUTE
     # Waiting as long as it has waited already doubles the delay each time, without a counter.
     return min(max(now - task.created_at, _SOONEST_REROUTE), _LATEST_REROUTE)

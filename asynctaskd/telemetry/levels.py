@@ -44,6 +44,8 @@ LEVELS: Mapping[str, str | None] = {
     "worker.gave_up": "critical",
     "thread.stack": "critical",
     "workers.lost": "warning",
+    "partition.dropped": "info",
+    "partition.in_use": "warning",
     "loop.crashed": "error",
     "handler.stuck": "error",
     "handler.leaked_tasks": "warning",

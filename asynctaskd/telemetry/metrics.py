@@ -60,6 +60,9 @@ _COUNTED: Mapping[str, _Counted] = {
         "database_outages", "Outages of the database, as each station saw them.", ("station",)
     ),
     "listener.lost": _Counted("listener_losses", "LISTEN connections that were lost or found deaf."),
+    "partition.dropped": _Counted(
+        "partitions_dropped", "Partitions of finished tasks that were dropped, their day having come."
+    ),
     "child.died": _Counted("children_died", "Processes for tasks that may kill their worker, which died."),
 }
 

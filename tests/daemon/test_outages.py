@@ -160,7 +160,7 @@ async def test_a_schema_that_is_missing_ends_the_daemon_with_its_error(app, daem
 async def test_a_claim_whose_answer_got_lost_is_put_back_though_the_slots_are_taken_meanwhile(
     app, running, client, tables, wait, monkeypatch
 ):
-    from asynctaskd.daemon import claim as claiming
+    from asynctaskd.daemon import doubts
     from asynctaskd.errors import DatabaseUnavailableError
     from asynctaskd.postgres.store import Store
 
@@ -188,7 +188,7 @@ async def test_a_claim_whose_answer_got_lost_is_put_back_though_the_slots_are_ta
 
     monkeypatch.setattr(Store, "claim", unanswered)
     monkeypatch.setattr(Store, "release_orphans", refused)
-    monkeypatch.setattr(claiming, "_DOUBT", timedelta())
+    monkeypatch.setattr(doubts, "_DOUBT", timedelta())
     async with running(app, concurrency=1, **QUICK | {"poll_interval": "1s"}):
         first_id = await client.enqueue("first")
         await tables.until(
@@ -226,13 +226,13 @@ async def test_releasing_orphans_late_spares_what_was_claimed_since(
 async def test_a_claim_that_comes_to_light_long_after_anybody_asked_is_put_back_and_run(
     app, running, client, tables, wait, monkeypatch
 ):
-    from asynctaskd.daemon import claim as claiming
+    from asynctaskd.daemon import doubts
 
     @app.task("late")
     async def late() -> str:
         return "ran"
 
-    monkeypatch.setattr(claiming, "_AUDIT_INTERVAL", 0.1)
+    monkeypatch.setattr(doubts, "_AUDIT_INTERVAL", 0.1)
     async with running(app, **QUICK) as daemon:
         async with tables.transaction() as connection:
             task_id = await client.enqueue("late", connection=connection)

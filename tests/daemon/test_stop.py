@@ -417,17 +417,17 @@ async def test_what_is_given_back_at_the_end_goes_back_though_the_first_try_fail
 async def test_nothing_is_claimed_once_it_was_told_to_stop_even_if_it_was_about_to(
     app, started, client, tables, hold, recorder, monkeypatch
 ):
-    from asynctaskd.daemon.claim import Claimer
+    from asynctaskd.daemon.ready import Ready
 
-    find_ready = Claimer._find_ready
+    refresh = Ready.refresh
 
     async def stop_meanwhile(self):
-        await find_ready(self)
-        if self._ready:
+        await refresh(self)
+        if self.sets:
             daemon.stop()
             await recorder.wait_for("worker.stopping")
 
-    monkeypatch.setattr(Claimer, "_find_ready", stop_meanwhile)
+    monkeypatch.setattr(Ready, "refresh", stop_meanwhile)
     daemon, life = await started(app)
     task_id = await client.enqueue("hold")
     async with asyncio.timeout(20):

@@ -2,14 +2,15 @@
 WITH wanted (object, rights) AS (
     VALUES ('tasks', 'SELECT INSERT UPDATE DELETE'), ('unique_tags', 'SELECT INSERT UPDATE DELETE'),
            ('workers', 'SELECT INSERT UPDATE DELETE'), ('definitions', 'SELECT INSERT UPDATE'),
-           ('finished_tasks', 'SELECT INSERT'), ('task_events', 'SELECT INSERT'), ('runtime_configs', 'SELECT')
+           ('finished_tasks', 'SELECT INSERT'), ('task_events', 'SELECT INSERT DELETE'),
+           ('retention', 'SELECT UPDATE'), ('runtime_configs', 'SELECT')
 )
 SELECT granted || ' on ' || object FROM wanted, string_to_table(rights, ' ') AS granted
 WHERE NOT has_table_privilege('asynctaskd.' || object, granted)
 UNION ALL
 SELECT 'USAGE on task_ids' WHERE NOT has_sequence_privilege('asynctaskd.task_ids', 'USAGE')
 UNION ALL
--- Only its owner may attach a partition.
+-- Only its owner may attach a partition, or detach one.
 SELECT 'membership in ' || rolname || ', the owner of finished_tasks'
 FROM pg_class JOIN pg_roles ON pg_roles.oid = relowner
 WHERE pg_class.oid = 'asynctaskd.finished_tasks'::regclass AND NOT pg_has_role(pg_roles.oid, 'USAGE')

@@ -2,8 +2,9 @@
 -- $1 worker_id, $2 the worker's labels, $3 strict tasks at most, $4 tasks at most,
 -- $5 label sets of the normal lane, $6 their groups, $7 what each group may have, $8 rows at most of each set,
 -- $9 the groups' weights, $10 how many picks each group is behind its ideal share,
--- $11 tasks that this worker lost and whose handlers have not stopped, $12 suspects at most: tasks that have lost
--- their worker twice in a row, $13 nothing but suspects?
+-- $11 and $12 after which place (-weight) and id of each set,
+-- $13 tasks that this worker lost and whose handlers have not stopped, $14 suspects at most: tasks that have lost
+-- their worker twice in a row, $15 nothing but suspects?
 --
 -- Rows are locked where they are found, so that workers beside each other find different ones. Where a group has
 -- several label sets, more rows are locked than taken; their locks end with this statement.
@@ -20,26 +21,33 @@ WITH RECURSIVE strict_sets (label_set) AS (
     FROM strict_sets CROSS JOIN LATERAL (
         SELECT t.id, -t.priority AS place FROM asynctaskd.tasks AS t
         WHERE t.status = 'pending' AND t.losses < 2 AND t.priority > 0 AND t.label_set = strict_sets.label_set
-          AND t.id <> ALL ($11::bigint[])
+          AND t.id <> ALL ($13::bigint[])
         ORDER BY -t.priority, t.id LIMIT $3 FOR UPDATE SKIP LOCKED
     ) AS found
-    WHERE $3 > 0 AND NOT $13::boolean AND string_to_array(strict_sets.label_set, ',') <@ $2::text[]
+    WHERE $3 > 0 AND NOT $15::boolean AND string_to_array(strict_sets.label_set, ',') <@ $2::text[]
 ), strict AS MATERIALIZED (
     SELECT id FROM urgent ORDER BY place, id LIMIT $3
 ), suspect AS MATERIALIZED (
     SELECT id FROM asynctaskd.tasks
     WHERE status = 'pending' AND losses >= 2 AND string_to_array(label_set, ',') <@ $2::text[]
-      AND (priority = 0 OR (SELECT count(*) FROM strict) < $3) AND id <> ALL ($11::bigint[])
-    ORDER BY id LIMIT least($12, $4 - (SELECT count(*) FROM strict)) FOR UPDATE SKIP LOCKED
+      AND (priority = 0 OR (SELECT count(*) FROM strict) < $3) AND id <> ALL ($13::bigint[])
+    ORDER BY id LIMIT least($14, $4 - (SELECT count(*) FROM strict)) FOR UPDATE SKIP LOCKED
 ), ranked AS MATERIALIZED (
     SELECT found.id, wanted.label_set, wanted.quota, wanted.weight, wanted.standing,
            row_number() OVER (PARTITION BY wanted.lane_group ORDER BY found.place, found.id) AS nth
-    FROM unnest($5::text[], $6::text[], $7::integer[], $8::integer[], $9::integer[], $10::float8[])
-             AS wanted(label_set, lane_group, quota, row_limit, weight, standing)
+    FROM unnest($5::text[], $6::text[], $7::integer[], $8::integer[], $9::integer[], $10::float8[],
+                $11::integer[], $12::bigint[])
+             AS wanted(label_set, lane_group, quota, row_limit, weight, standing, after_place, after_id)
          CROSS JOIN LATERAL (
              SELECT t.id, -t.weight AS place FROM asynctaskd.tasks AS t
              WHERE t.status = 'pending' AND t.losses < 2 AND t.priority = 0 AND t.label_set = wanted.label_set
-               AND t.id <> ALL ($11::bigint[])
+               AND t.id <> ALL ($13::bigint[])
+               AND (-t.weight, t.id) > (
+                   CASE WHEN (SELECT h.id FROM asynctaskd.tasks AS h
+                              WHERE h.status = 'pending' AND h.losses < 2 AND h.priority = 0
+                                AND h.label_set = wanted.label_set AND -h.weight < wanted.after_place
+                              LIMIT 1) IS NULL
+                        THEN wanted.after_place ELSE -2147483648 END, wanted.after_id)
              ORDER BY -t.weight, t.id LIMIT wanted.row_limit FOR UPDATE SKIP LOCKED
          ) AS found
 ), normal AS MATERIALIZED (
@@ -54,11 +62,11 @@ WITH RECURSIVE strict_sets (label_set) AS (
     WHERE id NOT IN (SELECT id FROM strict UNION ALL SELECT id FROM normal)
 )
 UPDATE asynctaskd.tasks AS t
-SET status = 'running', worker_id = $1, claim_token = t.claim_token + 1, claimed_at = asynctaskd.clock(),
+SET status = 'running', worker_id = $1, claim_token = t.claim_token + 1, claimed_at = (SELECT asynctaskd.clock()),
     attempts = t.attempts + 1
 WHERE t.id = ANY (ARRAY(SELECT id FROM strict UNION ALL SELECT id FROM normal UNION ALL SELECT id FROM suspect))
   AND (SELECT count(*) FROM left_over) = 1
   AND (SELECT asynctaskd.is_live(w) FROM asynctaskd.workers AS w WHERE w.id = $1)
-RETURNING t.id, t.claim_token, t.name, t.payload, t.label_set, t.priority > 0, t.attempts, t.failures, t.losses,
-          t.max_attempts, t.timeout, t.retry, t.keep, t.deadline, t.claimed_at, t.created_at, t.serial_key,
-          t.parent_id, t.reason
+RETURNING t.id, t.claim_token, t.name, t.payload, t.label_set, t.priority > 0, t.weight, t.attempts, t.failures,
+          t.losses, t.max_attempts, t.timeout, t.retry, t.deadline, t.claimed_at,
+          CASE WHEN t.reason = 'unknown_name' THEN t.created_at END, t.serial_key, t.unique_tag, t.reason

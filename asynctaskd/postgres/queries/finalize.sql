@@ -17,7 +17,7 @@ WITH outcome AS (
     WHERE t.id = ANY ($1) AND t.id = o.id AND t.claim_token = o.token AND t.status = 'running'
       AND o.status IN ('completed', 'failed', 'cancelled', 'expired')
     RETURNING t.*, o.status AS new_status, o.result, o.error, o.reason AS new_reason, o.failed, o.spent, o.event,
-              asynctaskd.clock() AS finished_at, coalesce(t.keep, o.keep, interval '7 days') AS kept
+              (SELECT asynctaskd.clock()) AS finished_at, coalesce(t.keep, o.keep, interval '7 days') AS kept
 ), archived AS (
     INSERT INTO asynctaskd.finished_tasks
            (id, claim_token, parent_id, root_id, serial_id, created_at, run_at, deadline, claimed_at,

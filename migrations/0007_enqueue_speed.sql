@@ -1,4 +1,4 @@
--- schema 1.3
+-- schema 1.5
 --
 -- Enqueue at the price of the rows. What requests have in common is looked at once, and what a cheap look clears
 -- isn't looked at closely: rules, their order and their messages stay those of `request_problem`.
@@ -47,10 +47,6 @@ END $$;
 
 
 -- Strict: an option that was left out costs no call.
-
-CREATE OR REPLACE FUNCTION asynctaskd.later(moment timestamptz, duration interval) RETURNS timestamptz
-LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
-RETURN moment + make_interval(secs => extract(epoch FROM duration)::float8);
 
 CREATE OR REPLACE FUNCTION asynctaskd.label_set(labels text[]) RETURNS text
 LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE AS $$

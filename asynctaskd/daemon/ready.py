@@ -1,0 +1,108 @@
+"""What the claim loop believes to be ready: a hint, like the notices that it is made of.
+
+A look from the start finds everything, and where each label set's tasks begin. From there on a claim goes
+on after the last one it claimed, so that it never walks through what is dead but can't be removed yet. What
+appears behind it (a transaction that committed late, a retry) is found by the next look: at the latest after
+the poll interval, and sooner after a notice, as long as looking takes less than a tenth of the time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from heapq import nsmallest
+from typing import TYPE_CHECKING
+
+from asynctaskd.postgres.records import START
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from asynctaskd.daemon.lease import Lease
+    from asynctaskd.postgres.records import Position
+    from asynctaskd.postgres.store import Store
+    from asynctaskd.task import ClaimedTask
+
+# So many times as long as a look took, no other follows.
+_SPACING = 9
+
+# Of a group's label sets at least so many are asked: others may have claimed where this worker believes the
+# first tasks to be.
+_FEWEST_SETS = 8
+
+
+class Ready:
+    """The label sets of the normal lane that hold something, from where on, and whether other lanes do."""
+
+    def __init__(self, store: Store, lease: Lease, poll_interval: float) -> None:
+        self._store = store
+        self._lease = lease
+        self._poll_interval = poll_interval
+        self.sets: set[str] = set()
+        self.others = True
+        """Whether a strict task or a suspect may wait."""
+        self._after: dict[str, Position] = {}
+        self._announced: set[str] = set()
+        self._went_ahead = False
+        self._due = 0.0
+        self._soonest = 0.0
+
+    def announce(self, label_set: str) -> None:
+        """Something became ready under this label set: perhaps at its end, perhaps before."""
+        self._announced.add(label_set)
+        self.hasten()
+
+    def hasten(self) -> None:
+        """Something became ready anywhere: look soon."""
+        self._due = min(self._due, self._soonest)
+
+    def look_next(self) -> None:
+        """Look before the next claim, whatever it costs."""
+        self._due = 0.0
+
+    @property
+    def seconds_to_look(self) -> float:
+        """How long the next look may wait; 0 where it is due."""
+        return max(self._due - self._now(), 0.0)
+
+    async def refresh(self) -> None:
+        """Take in what was announced; look from the start where that is due."""
+        announced = {label_set for label_set in self._announced if self._may_run(label_set)}
+        self._announced.clear()
+        self.sets |= announced
+        # What was announced is claimed first, but a look that is due waits for one claim only.
+        self._went_ahead = bool(announced) and not self._went_ahead
+        if not self._went_ahead and not self.seconds_to_look:
+            await self._look()
+
+    async def _look(self) -> None:
+        began = self._now()
+        self._due = (
+            began + self._poll_interval
+        )  # before the question: a notice during it is about what came later
+        found, self.others = await self._store.ready_sets(self._lease.labels)
+        self.sets = set(found)
+        # The others hold nothing: there the next claim goes on where the last one stopped.
+        self._after.update(found)
+        self._soonest = self._now() + _SPACING * (self._now() - began)
+
+    def after(self, label_set: str) -> Position:
+        """After which position the next claim looks for this set's tasks."""
+        return self._after.get(label_set, START)
+
+    def first(self, label_sets: Iterable[str], count: int) -> list[str]:
+        """Those of some label sets in which the first `count` tasks of all are."""
+        return nsmallest(max(count, _FEWEST_SETS), label_sets, key=lambda one: (self.after(one), one))
+
+    def pass_by(self, claimed: Iterable[ClaimedTask]) -> None:
+        """These were claimed: go on after them."""
+        for task in claimed:
+            position = -task.weight, task.id
+            if position > self.after(task.label_set):
+                self._after[task.label_set] = position
+
+    def _may_run(self, label_set: str) -> bool:
+        return not label_set or set(label_set.split(",")) <= set(self._lease.labels)
+
+    @staticmethod
+    def _now() -> float:
+        return asyncio.get_running_loop().time()

@@ -1,0 +1,1 @@
+"""The programs that run as worker processes, one for each project."""
