@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from asynctaskd.daemon.loops import OUTAGE
 from asynctaskd.scheduling.leases import may_judge
-from asynctaskd.telemetry.events import emit
+from asynctaskd.telemetry.events import emit, is_watched
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -87,6 +87,9 @@ class Housekeeper:
             while await self._store.wake_unknown(self._names, _BATCH) == _BATCH:
                 continue
             self._names = []
+        if is_watched("notices.counted"):
+            sent, saved = await self._store.count_notices()
+            emit("notices.counted", sent=sent, saved=saved)
         if self._now() >= self._next_upkeep:
             self._next_upkeep = self._now() + _UPKEEP_INTERVAL
             await self._store.ensure_partitions()

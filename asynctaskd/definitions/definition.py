@@ -65,8 +65,9 @@ class Definition(Generic[P, R]):
         self._arguments = signature.arguments
         self._whole = signature.whole
         self._parameters = Parameters(name, signature)
-        # The parameters' own method: the path of every execution is one call shorter.
+        # The parameters' own methods: the path of every execution and enqueue is one call shorter.
         self.bind: Callable[[str], Any] = self._parameters.bind
+        self.stored: Callable[[str], str] = self._parameters.stored
 
     @property
     def schema(self) -> Mapping[str, Any]:

@@ -66,11 +66,16 @@ class Parameters:
         Raises:
             InvalidPayloadError: it doesn't fit, or breaks a rule that holds for all payloads.
         """
-        text = dump_payload(payload)
+        return self.stored(dump_payload(payload))
+
+    def stored(self, text: str) -> str:
+        """Check a payload that was written already; returns the text that is stored, by alias.
+
+        Raises:
+            InvalidPayloadError: it doesn't fit.
+        """
         value = self.bind(text)
-        if not self._has_aliases:
-            return text
-        return self._by_alias(value)
+        return self._by_alias(value) if self._has_aliases else text
 
     def _by_alias(self, value: object) -> str:
         text = self._adapter.dump_json(

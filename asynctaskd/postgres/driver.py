@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, suppress
 from functools import cache, partial
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
@@ -75,6 +75,7 @@ CONNECTION_LOSS = (
 )
 """The server went away, or took the connection away."""
 
+_DRIVER_ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError)
 _UNAVAILABLE = (
     OSError,
     asyncio.TimeoutError,
@@ -119,18 +120,27 @@ def query(name: str, schema: str) -> str:
     return render(path.read_text(encoding="utf8"), schema)
 
 
-@contextmanager
-def translated(*, but: tuple[type[Exception], ...] = ()) -> Iterator[None]:
+def translated(*, but: tuple[type[Exception], ...] = ()) -> AbstractContextManager[None]:
     """Raise driver errors as ours; everything else passes, and so does what `but` names."""
-    try:
-        yield
-    except but:
-        raise
-    except (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError) as error:
+    return _Translation(but)
+
+
+class _Translation:
+    # A class: a generator would cost more than the rest of a client's call.
+    __slots__ = ("_but",)
+
+    def __init__(self, but: tuple[type[Exception], ...]) -> None:
+        self._but = but
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        if not isinstance(error, _DRIVER_ERRORS) or isinstance(error, self._but):
+            return
         ours = translate(error)
-        if ours is None:
-            raise
-        raise ours from error
+        if ours is not None:
+            raise ours from error
 
 
 def translate(error: BaseException) -> AsynctaskdError | None:

@@ -35,6 +35,7 @@ LEVELS: Mapping[str, str | None] = {
     "listener.lost": "warning",
     "listener.off": "warning",
     "notices.crowded": "warning",
+    "notices.counted": None,
     "config.applied": "info",
     "config.rejected": "warning",
     "lease.lost": "error",

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Metric, ProcessCollector
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 from typing_extensions import override
 
@@ -77,8 +77,11 @@ class Metrics:
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         stall = _Stall()
+        notices = _Notices()
         self.registry.register(stall)
+        self.registry.register(notices)
         self._detach = [attach(stall.note, "loop.stalled", "loop.recovered")]
+        self._detach += [attach(notices.note, "notices.counted")]
         self._detach += [_count(event, counted, self.registry) for event, counted in _COUNTED.items()]
 
     def close(self) -> None:
@@ -119,3 +122,27 @@ class _Stall(Collector):
             task, began = since
             family.add_metric([task], time.monotonic() - began)
         yield family
+
+
+class _Notices(Collector):
+    """What the database has counted, as it was last told: not this process's own doing."""
+
+    def __init__(self) -> None:
+        self._counted: tuple[int, int] | None = None  # sent, saved
+
+    def note(self, _: str, facts: Mapping[str, Any]) -> None:
+        """Somebody has looked."""
+        self._counted = facts["sent"], facts["saved"]
+
+    @override
+    def collect(self) -> Iterator[Metric]:
+        sent = CounterMetricFamily(
+            "asynctaskd_notices_sent", "Notices that were sent, in the whole database: an idle worker waited."
+        )
+        saved = CounterMetricFamily(
+            "asynctaskd_notices_saved", "Notices that were not sent, in the whole database: nobody waited."
+        )
+        if self._counted is not None:
+            sent.add_metric([], self._counted[0])
+            saved.add_metric([], self._counted[1])
+        yield from (sent, saved)

@@ -13,6 +13,8 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 ANY_PORT = {"ASYNCTASKD_HTTP_PORT": "0"}
+LONG_ENOUGH = 20.0
+SENT, SAVED = ("asynctaskd_notices_sent_total", ""), ("asynctaskd_notices_saved_total", "")
 
 
 async def metrics_of(process: Any) -> dict[tuple[str, str], float]:
@@ -88,3 +90,14 @@ async def test_whoever_asks_and_does_not_listen_keeps_nobody_waiting(worker, cli
             assert (await client.wait(task_id, timeout="30s")).status == "completed"
             process.tell(SIGTERM)
             assert await process.ended() == 0
+
+
+async def test_notices_that_were_sent_and_saved_are_told(worker, client, witness, tables):
+    await client.enqueue("quick")  # nobody is there to hear of it
+    async with worker(environ=ANY_PORT) as process:
+        await tables.until_idle()
+        await client.enqueue("quick")
+        async with asyncio.timeout(LONG_ENOUGH):
+            while (told := await metrics_of(process)).get(SENT, 0) < 1:  # noqa: ASYNC110  (a poll later)
+                await asyncio.sleep(0.05)
+    assert (told[SENT], told[SAVED]) == (1, 1)

@@ -166,7 +166,7 @@ async def test_another_schema_stands_without_the_first_one(bare: Bare) -> None:
 
 async def test_notices_of_another_schema_have_a_channel_of_their_own(bare: Bare) -> None:
     await migrate(bare.dsn, schema="other")
-    body = await bare.connection.fetchval("SELECT pg_get_functiondef('other.announce'::regproc)")
+    body = await bare.connection.fetchval("SELECT pg_get_functiondef('other.tell'::regproc)")
     assert "'other_ready'" in body
 
 
@@ -230,14 +230,14 @@ async def test_a_missing_schema_says_what_to_run(bare: Bare) -> None:
 async def test_a_schema_too_old_says_what_to_run(bare: Bare, ship: Callable[..., list[Migration]]) -> None:
     await migrate(bare.dsn)
     ship(later(1, 7))
-    with pytest.raises(SchemaVersionError, match="is 1.4, but 1.7 is needed: run `asynctaskd migrate`"):
+    with pytest.raises(SchemaVersionError, match="is 1.5, but 1.7 is needed: run `asynctaskd migrate`"):
         await require_version(bare.connection)
 
 
 async def test_an_older_major_says_what_to_run(bare: Bare, ship: Callable[..., list[Migration]]) -> None:
     await migrate(bare.dsn)
     ship(later(2, 0))
-    with pytest.raises(SchemaVersionError, match="is 1.4, but 2.0 is needed: run `asynctaskd migrate`"):
+    with pytest.raises(SchemaVersionError, match="is 1.5, but 2.0 is needed: run `asynctaskd migrate`"):
         await require_version(bare.connection)
 
 

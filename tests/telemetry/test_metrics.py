@@ -53,6 +53,13 @@ def test_a_stall_grows_while_it_lasts_and_is_added_up_when_it_is_over(value):
     assert value("loop_stall_seconds_total", task="slow") == 2.5
 
 
+def test_notices_are_told_as_the_database_counted_them_last(value):
+    assert value("notices_sent_total") is None
+    emit("notices.counted", sent=3, saved=70)
+    emit("notices.counted", sent=4, saved=90)
+    assert (value("notices_sent_total"), value("notices_saved_total")) == (4, 90)
+
+
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="only Linux tells")
 def test_the_process_is_measured_too(metrics):
     assert metrics.registry.get_sample_value("process_resident_memory_bytes") > 0
