@@ -174,7 +174,10 @@ _ALL = [
         "finalize doesn't look at the claim token",
         frozenset({"finish_by_latest_claim", "stale_never_accepted"}),
         ("freeze_long", "partition_long"),
-        rewrite("finalize", ("t.claim_token = o.token AND ", "")),
+        together(
+            rewrite("finalize", ("t.claim_token = o.token AND ", "")),
+            rewrite("complete", ("t.claim_token = o.token AND ", "")),
+        ),
     ),
     Mutant(
         "own_clock",
@@ -241,6 +244,13 @@ _ALL = [
                     "",
                 ),
             ),
+            rewrite(
+                "claim_normal",
+                (
+                    "WHERE (SELECT asynctaskd.is_live(w) FROM asynctaskd.workers AS w WHERE w.id = $1)",
+                    "WHERE true",
+                ),
+            ),
             replace(leases.Lease, "is_held", lambda _: property(lambda self: True)),
         ),
     ),
@@ -270,7 +280,10 @@ _ALL = [
         "a claim doesn't count the attempt",
         frozenset({"attempts_counted"}),
         (),
-        rewrite("claim", ("attempts = t.attempts + 1", "attempts = t.attempts")),
+        together(
+            rewrite("claim", ("attempts = t.attempts + 1", "attempts = t.attempts")),
+            rewrite("claim_normal", ("attempts = t.attempts + 1", "attempts = t.attempts")),
+        ),
     ),
     Mutant(
         "losses_uncounted",
