@@ -28,7 +28,7 @@ from urllib.parse import parse_qs, urlsplit
 STATEMENTS = {
     "commit": re.compile(r"\A\s*commit\b", re.IGNORECASE),
     "claim": re.compile(r"SET status = 'running', worker_id = \$1"),
-    "finalize": re.compile(r"DELETE FROM \S*tasks AS t USING outcome"),
+    "finalize": re.compile(r"DELETE FROM \S*tasks AS t\s+USING (?:outcome|unnest)"),
     "renew": re.compile(r"SET expires_at = .* renewed_at = ", re.DOTALL),
     "enqueue": re.compile(r"\benqueue(_many)?\s*\("),
 }
