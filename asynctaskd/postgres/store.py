@@ -202,7 +202,9 @@ class Store:
 
     async def _finalize_in_savepoint(self, connection: asyncpg.Connection, ended: Ended) -> str | None:
         async with connection.transaction():  # so that an error doesn't spoil the caller's transaction
+            before = await connection.fetchrow(query("pin_plans", self._schema))
             rows = await connection.fetch(query("finalize", self._schema), *_columns([ended]))
+            await connection.fetchrow(query("unpin_plans", self._schema), *(before or ())[:5])
             return _written(rows).get(ended.task_id)
 
     async def was_committed(self, transaction_id: str, claimed: ClaimedTask) -> bool:

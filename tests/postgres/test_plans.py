@@ -30,6 +30,7 @@ from asynctaskd.task import TaskStatus, Transition
 
 if TYPE_CHECKING:
     from asynctaskd.definitions.options import RequestOptions
+    from tests.conftest import Database
 
     Connection = asyncpg.Connection[asyncpg.Record]
     Node = dict[str, Any]
@@ -575,6 +576,29 @@ def test_a_call_touches_only_what_it_is_about(seen: Seen, stage: str, name: str)
     touched = seen.blocks[stage, name]
     most = MOST[CALLS[name]] if name in CALLS else MOST_OF_ENQUEUERS[ENQUEUES[name]]
     assert sum(touched.values()) <= most, (STAGES[stage], touched)
+
+
+async def test_an_end_in_a_users_transaction_keeps_to_its_indexes_and_the_users_statements_to_their_settings(
+    database: Database,
+) -> None:
+    async with session(database.dsn, {}) as users, session(database.dsn, {}) as other:
+        store = Store(cast("asyncpg.Pool[asyncpg.Record]", users), "asynctaskd")
+        await other.execute("SELECT asynctaskd.ensure_finished_partition(current_date + 8); ANALYZE")
+        nobody = Ended(1, 1, Transition(TaskStatus.COMPLETED), None)
+        for _ in range(8):  # by then the server keeps a plan for good, made while the table was empty
+            async with users.transaction():
+                assert await store.finalize_on(users, nobody) is None
+        await other.execute(
+            "INSERT INTO asynctaskd.tasks (name, status, payload) SELECT 'x', 'pending', '{}'"
+            " FROM generate_series(1, 20000)"
+        )
+        async with users.transaction():
+            before = dict(await users.fetch(BLOCKS))
+            settings = await users.fetch("SELECT name, setting FROM pg_settings ORDER BY name")
+            await store.finalize_on(users, nobody)
+            after = dict(await users.fetch(BLOCKS))
+            assert settings == await users.fetch("SELECT name, setting FROM pg_settings ORDER BY name")
+        assert sum(after.values()) - sum(before.values()) < 50
 
 
 def test_the_tables_were_full(seen: Seen) -> None:
