@@ -246,6 +246,8 @@ class Claimer:
         taken: Counter[str] = Counter()
         for label_set, count in found.items():
             taken[group_by_set[label_set]] += count
+        if shares and not claimed:
+            self._ready.hasten()  # what was announced isn't where the last claim stopped
         if len(claimed) < slots:
             self._last_hungry = self._now()
             self._ready.sets -= {

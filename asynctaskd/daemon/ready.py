@@ -25,6 +25,10 @@ if TYPE_CHECKING:
 # So many times as long as a look took, no other follows.
 _SPACING = 9
 
+# In seconds. So long after a look a notice leads to a claim alone: nearly always that finds what was announced,
+# and the next notice would have to wait for the look.
+_SETTLED = 0.05
+
 # Of a group's label sets at least so many are asked: others may have claimed where this worker believes the
 # first tasks to be.
 _FEWEST_SETS = 8
@@ -45,11 +49,12 @@ class Ready:
         self._went_ahead = False
         self._due = 0.0
         self._soonest = 0.0
+        self._looked_at = 0.0
 
     def announce(self, label_set: str) -> None:
         """Something became ready under this label set: perhaps at its end, perhaps before."""
         self._announced.add(label_set)
-        self.hasten()
+        self._due = min(self._due, max(self._looked_at + _SETTLED, self._soonest))
 
     def hasten(self) -> None:
         """Something became ready anywhere: look soon."""
@@ -83,7 +88,8 @@ class Ready:
         self.sets = set(found)
         # The others hold nothing: there the next claim goes on where the last one stopped.
         self._after.update(found)
-        self._soonest = self._now() + _SPACING * (self._now() - began)
+        self._looked_at = self._now()
+        self._soonest = self._looked_at + _SPACING * (self._looked_at - began)
 
     def after(self, label_set: str) -> Position:
         """After which position the next claim looks for this set's tasks."""
