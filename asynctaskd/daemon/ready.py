@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 # So many times as long as a look took, no other follows.
 _SPACING = 9
 
-# In seconds. So long after a look a notice leads to a claim alone: nearly always that finds what was announced,
-# and the next notice would have to wait for the look.
+# In seconds. So long after a look a notice leads to a claim alone: nearly always that finds what was
+# announced, and the next notice would have to wait for the look.
 _SETTLED = 0.05
 
 # Of a group's label sets at least so many are asked: others may have claimed where this worker believes the
