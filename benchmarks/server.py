@@ -23,6 +23,19 @@ WRITING_DOWN = 60.0
 """Seconds that a worker has to write down what its handlers have done."""
 
 
+class _Lasting(asyncpg.Connection):
+    def get_reset_query(self) -> str:
+        return ""
+
+
+def lasting_pool(dsn: str, connections: int) -> asyncpg.Pool:
+    """So many connections that go back to their pool as they are.
+
+    Cleaning them is a round trip that an application pays for each of its transactions, whatever it enqueues.
+    """
+    return asyncpg.create_pool(dsn, min_size=connections, max_size=connections, connection_class=_Lasting)
+
+
 class Server:
     """A server, by a connection that makes and drops databases."""
 

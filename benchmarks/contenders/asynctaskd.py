@@ -7,13 +7,12 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import asyncpg
-
 from asynctaskd import Client
 from asynctaskd.postgres.migrate import migrate
 from asynctaskd.version import __version__
 from benchmarks.contenders.contender import NOOP, Command
 from benchmarks.noop import app, noop, stamp
+from benchmarks.server import lasting_pool
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -68,7 +67,7 @@ class Asynctaskd:
 
     @asynccontextmanager
     async def producer(self, dsn: str, *, connections: int = 1) -> AsyncIterator[_Producer]:
-        async with asyncpg.create_pool(dsn, min_size=connections, max_size=connections) as pool:
+        async with lasting_pool(dsn, connections) as pool:
             yield _Producer(Client(pool, app))
 
     def worker(self, dsn: str) -> Command:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import asyncpg
 
 from benchmarks.contenders.contender import NOOP, ROOT, Command, UnavailableError, with_host
+from benchmarks.server import lasting_pool
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -64,7 +65,7 @@ class GraphileWorker:
 
     @asynccontextmanager
     async def producer(self, dsn: str, *, connections: int = 1) -> AsyncIterator[_Producer]:
-        async with asyncpg.create_pool(dsn, min_size=connections, max_size=connections) as pool:
+        async with lasting_pool(dsn, connections) as pool:
             yield _Producer(pool)
 
     def worker(self, dsn: str) -> Command:

@@ -9,10 +9,9 @@ from dataclasses import dataclass
 from importlib import metadata
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import asyncpg
-
 from benchmarks.contenders import python_peer
 from benchmarks.contenders.contender import NOOP, Command
+from benchmarks.server import lasting_pool
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -71,7 +70,7 @@ async def _connected(dsn: str, connections: int) -> AsyncIterator[Queries]:
     from pgqueuer.db import AsyncpgDriver, AsyncpgPoolDriver
     from pgqueuer.queries import Queries
 
-    async with asyncpg.create_pool(dsn, min_size=connections, max_size=connections) as pool:
+    async with lasting_pool(dsn, connections) as pool:
         if connections > 1:
             yield Queries(AsyncpgPoolDriver(pool))
             return

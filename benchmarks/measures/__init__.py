@@ -9,6 +9,7 @@ from benchmarks.measures.fleet import Fleet
 from benchmarks.measures.horizon import Horizon
 from benchmarks.measures.measure import Measure
 from benchmarks.measures.memory import Memory
+from benchmarks.measures.notify import Notify
 from benchmarks.measures.single import Single
 from benchmarks.measures.soak import Soak
 from benchmarks.measures.steady import Steady
@@ -17,6 +18,7 @@ from benchmarks.measures.wakeup import Wakeup
 MEASURES: list[Measure] = [
     Bulk(),
     Single(),
+    Notify(),
     Drain(),
     Wakeup(),
     Steady(),

@@ -11,6 +11,7 @@ import asyncpg
 
 from benchmarks.contenders.asynctaskd import Asynctaskd
 from benchmarks.contenders.contender import NOOP
+from benchmarks.server import lasting_pool
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -36,7 +37,7 @@ class Reference:
         """Connected to a fresh database with that table."""
         async with (
             server.fresh(Asynctaskd(10)) as dsn,
-            asyncpg.create_pool(dsn, min_size=connections, max_size=connections) as pool,
+            lasting_pool(dsn, connections) as pool,
         ):
             await pool.execute(COPY_OF_TABLE)
             yield BareProducer(pool, self.statement)
