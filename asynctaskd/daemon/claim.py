@@ -203,9 +203,11 @@ class Claimer:
             suspects_alone=suspects_alone,
             plain=self._is_plain(shares),
         )
-        more_strict = 0 < strict == sum(task.strict for task in claimed)
-        more_suspects = 0 < suspects == sum(task.is_suspect for task in claimed)
-        self._ready.others = more_strict or more_suspects
+        # Who wasn't asked for may wait all the same.
+        if (strict or not self._strict_cap()) and (suspects or not self._takes_suspects):
+            more_strict = 0 < strict == sum(task.strict for task in claimed)
+            more_suspects = 0 < suspects == sum(task.is_suspect for task in claimed)
+            self._ready.others = more_strict or more_suspects
         return claimed
 
     def _is_plain(self, shares: list[Share]) -> bool:

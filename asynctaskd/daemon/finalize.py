@@ -93,19 +93,23 @@ class Finalizer:
         self._apart.add(task)
         task.add_done_callback(self._forget)
 
-    async def _finish(self, batch: Gathered) -> None:
-        unwritten = [pair for pair in batch if not pair[0].stored]
-        stale, locked = await self._write(unwritten) if unwritten else (set(), set())
+    async def _finish(self, batch: Gathered, *, apart: bool = False) -> None:
+        stale: set[int] = set()
+        locked: set[int] = set()
+        for part in _parts([pair for pair in batch if not pair[0].stored]):
+            more_stale, more_locked = await self._write(part, waits=apart)
+            stale |= more_stale
+            locked |= more_locked
         if locked:
             for pair in batch:
                 if pair[0].task.id in locked:
-                    self._go_on_apart(self._finish([pair]), "finalize behind a lock")
+                    self._go_on_apart(self._finish([pair], apart=True), "finalize behind a lock")
             batch = [pair for pair in batch if pair[0].task.id not in locked]
         self._pass_on(batch, stale)
         await self._promote_keys(batch)
         self._slots.let_go([execution for execution, _ in batch])
 
-    async def _write(self, batch: Gathered) -> tuple[set[int], set[int]]:
+    async def _write(self, batch: Gathered, *, waits: bool = True) -> tuple[set[int], set[int]]:
         """Write until it is known to be written; returns the ids whose claims were stale.
 
         The second set are ids that were not written: somebody keeps their rows locked, and not the others'.
@@ -125,9 +129,13 @@ class Finalizer:
                 return await self._write_one_by_one(free_ones, error), locked
             except OUTAGE as error:
                 await backoff.wait(error)
-                if isinstance(error, RowsLockedError) and (free := await self._unlocked(ended)):
-                    locked |= {one.task_id for one in ended} - free
-                    ended = [one for one in ended if one.task_id in free]
+                if isinstance(error, RowsLockedError) and not (len(ended) == 1 and waits):
+                    free = await self._unlocked(ended)
+                    if not free and not waits:
+                        return set(), locked | {one.task_id for one in ended}
+                    if free:
+                        locked |= {one.task_id for one in ended} - free
+                        ended = [one for one in ended if one.task_id in free]
 
     async def _unlocked(self, ended: list[Ended]) -> set[int]:
         try:
@@ -188,6 +196,19 @@ class Finalizer:
     def _note_after_commit(execution: Execution, outcome: Outcome) -> None:
         if not isinstance(outcome, Completed):
             emit("task.after_commit", task_id=execution.task.id, task=execution.task.name, outcome=outcome)
+
+
+def _parts(batch: Gathered) -> list[Gathered]:
+    """What the store writes in one statement each, so that an error of one says nothing about the other."""
+    plain = [
+        (execution, transition)
+        for execution, transition in batch
+        if transition.status is TaskStatus.COMPLETED and execution.task.unique_tag is None
+    ]
+    if len(plain) in (0, len(batch)):
+        return [batch] if batch else []
+    others = [pair for pair in batch if pair[1].status is not TaskStatus.COMPLETED or pair[0].task.unique_tag]
+    return [plain, others]
 
 
 def _decide(execution: Execution, outcome: Outcome) -> Transition:

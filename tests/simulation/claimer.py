@@ -179,8 +179,9 @@ class Claimer(Process):
         for task in normal:
             self.after[task.label_set] = max(self.after.get(task.label_set, START), (-task.weight, task.id))
         strict, suspects = self.asked
-        more_strict = 0 < strict == sum(task.strict for task in claimed)
-        self.others = more_strict or 0 < suspects == sum(task.is_suspect for task in claimed)
+        if (strict or not self.cap) and suspects:  # who wasn't asked for may wait all the same
+            more_strict = 0 < strict == sum(task.strict for task in claimed)
+            self.others = more_strict or 0 < suspects == sum(task.is_suspect for task in claimed)
         self.was_full = len(claimed) == slots or self.strict >= self.cap
         taken: Counter[str] = Counter()
         for label_set, count in found.items():
