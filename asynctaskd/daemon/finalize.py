@@ -1,4 +1,7 @@
-"""Finalize: write all outcomes that have gathered since the last round trip, in one statement."""
+"""Finalize: write all outcomes that have gathered since the last round trip.
+
+The completions have a statement of their own, and so have all other ends.
+"""
 
 from __future__ import annotations
 
@@ -159,11 +162,11 @@ class Finalizer:
         return stale
 
     async def _promote_keys(self, batch: Gathered) -> None:
-        keys = {execution.task.serial_key for execution, _ in batch} - {None}
+        keys = {execution.task.serial_key for execution, _ in batch if execution.task.serial_key is not None}
         if not keys:
             return
         try:
-            promoted = await self._store.promote_serial(sorted(filter(None, keys)))
+            promoted = await self._store.promote_serial(sorted(keys))
         except OUTAGE:
             return  # the poll will find them
         if promoted:
@@ -200,15 +203,13 @@ class Finalizer:
 
 def _parts(batch: Gathered) -> list[Gathered]:
     """What the store writes in one statement each, so that an error of one says nothing about the other."""
-    plain = [
-        (execution, transition)
-        for execution, transition in batch
-        if transition.status is TaskStatus.COMPLETED and execution.task.unique_tag is None
-    ]
-    if len(plain) in (0, len(batch)):
-        return [batch] if batch else []
-    others = [pair for pair in batch if pair[1].status is not TaskStatus.COMPLETED or pair[0].task.unique_tag]
-    return [plain, others]
+    plain = [pair for pair in batch if _is_plain(*pair)]
+    others = [pair for pair in batch if not _is_plain(*pair)]
+    return [part for part in (plain, others) if part]
+
+
+def _is_plain(execution: Execution, transition: Transition) -> bool:
+    return transition.status is TaskStatus.COMPLETED and execution.task.unique_tag is None
 
 
 def _decide(execution: Execution, outcome: Outcome) -> Transition:

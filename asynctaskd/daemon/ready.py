@@ -81,9 +81,8 @@ class Ready:
 
     async def _look(self) -> None:
         began = self._now()
-        self._due = (
-            began + self._poll_interval
-        )  # before the question: a notice during it is about what came later
+        # Before the question: a notice during it is about what came later.
+        self._due = began + self._poll_interval
         found, self.others = await self._store.ready_sets(self._lease.labels)
         self.sets = set(found)
         # The others hold nothing: there the next claim goes on where the last one stopped.

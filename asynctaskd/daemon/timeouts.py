@@ -32,7 +32,7 @@ class Timeouts:
         self._rings_at = inf
 
     def watch(self, execution: Execution) -> None:
-        """An execution began, or its time was changed."""
+        """An execution began. Where it gets more time later, the ring finds that out."""
         if execution.ends_at < self._rings_at:
             self._ring_at(execution.ends_at)
 

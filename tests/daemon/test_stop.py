@@ -198,6 +198,7 @@ async def test_a_stop_before_it_is_ready_ends_it(app, daemon_of):
     daemon = daemon_of(app)
     daemon.stop()
     await asyncio.wait_for(daemon.run(), 20)
+    assert not daemon.ready.is_set()
 
 
 @pytest.mark.parametrize("cause", ["cancelled", "crashed"])
