@@ -397,3 +397,16 @@ async def test_a_suspect_of_the_strict_lane_keeps_to_its_share(app, running, cli
         assert (await tables.task(suspect))["status"] == "pending"
     async with running(app):
         await wait(suspect)
+
+
+async def test_a_strict_slot_that_comes_free_is_taken_at_once_though_nothing_else_is_there(
+    app, running, client, wait
+):
+    @app.task("urgent")
+    async def urgent() -> None:
+        await asyncio.sleep(0.05)  # so that the worker has said that it is idle, and looked
+
+    ids = await client.enqueue_many([TaskRequest("urgent", {}, priority=1)] * 6)
+    async with running(app, concurrency=2, max_strict_percentage=50, poll_interval="60s"):
+        for task_id in ids:
+            await wait(task_id)
