@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any, Self, Unpack
 import asyncpg
 
 from asynctaskd.definitions import rules
+from asynctaskd.definitions.batch import dump_many
 from asynctaskd.definitions.definition import Definition
 from asynctaskd.definitions.options import NO_OPTIONS
-from asynctaskd.definitions.payload import MAX_BYTES, dump_payload, dump_plain
+from asynctaskd.definitions.payload import dump_payload
 from asynctaskd.definitions.request import TaskRequest
 from asynctaskd.errors import (
     InvalidInputError,
@@ -38,10 +39,6 @@ if TYPE_CHECKING:
 
 _SHORTEST_LOOK = 0.02
 _LONGEST_LOOK = 0.5
-
-# Of many payloads: up to so many characters they are one document, beyond that each document holds a few.
-_LARGE_DOCUMENT = 8 * MAX_BYTES
-_FEW_PAYLOADS = 8
 
 
 class Client:
@@ -106,8 +103,12 @@ class Client:
                 the task may have been enqueued all the same.
         """
         definition, request = self._request(task, payload, options)
-        arguments = _arguments(request, _dumped(definition, request))
-        task_id: int = await self._value("enqueue", *arguments, connection=connection)
+        dumped = _dumped(definition, request)
+        if request.options is NO_OPTIONS:
+            # Nineteen parameters that say nothing cost as much as the row.
+            task_id: int = await self._value("enqueue_plain", request.name, dumped, connection=connection)
+        else:
+            task_id = await self._value("enqueue", *_arguments(request, dumped), connection=connection)
         return task_id
 
     async def enqueue_many(
@@ -118,7 +119,7 @@ class Client:
         Raises: like `enqueue`.
         """
         chosen = list(requests)
-        columns = _columns(chosen, self._all_dumped(chosen))
+        columns = _columns(chosen, dump_many(chosen, self._app))
         ids: list[int] = await self._value("enqueue_many", *columns, connection=connection)
         return ids
 
@@ -195,25 +196,6 @@ class Client:
         if isinstance(task, Definition):
             return task, request
         return self._definition(request.name), request
-
-    def _all_dumped(self, requests: Sequence[TaskRequest]) -> list[str]:
-        """The payloads as texts; an error names the first request that breaks a rule."""
-        dumped: list[str] = []
-        try:
-            for text in self._each_dumped(requests):
-                dumped.append(text)  # noqa: PERF402  (how many there are tells which one is wrong)
-        except InvalidInputError as error:
-            raise type(error)(f"request {len(dumped) + 1}: {error}") from None
-        return dumped
-
-    def _each_dumped(self, requests: Sequence[TaskRequest]) -> Iterable[str]:
-        plain = dump_plain([request.payload for request in requests])
-        if plain is None:
-            return (_dumped(self._definition(request.name), request) for request in requests)
-        if self._app is None:
-            return plain
-        app = self._app
-        return (app[request.name].stored(text) for request, text in zip(requests, plain, strict=True))
 
     def _definition(self, name: str) -> Definition[..., Any] | None:
         return None if self._app is None else self._app[name]
@@ -346,23 +328,17 @@ def _arguments(request: TaskRequest, payload: str) -> list[Any]:
     ]  # fmt: skip  (in the order of the statement's parameters)
 
 
-def _columns(requests: Sequence[TaskRequest], payloads: list[str]) -> list[Any]:
+def _columns(requests: Sequence[TaskRequest], documents: list[str]) -> list[Any]:
     """The parameters of `enqueue_many.sql`, in order; a column that nobody gives is None."""
     given = [request.options for request in requests]
     return [
         ",".join([request.name for request in requests]),
-        _documents(payloads),
+        documents,
         _column([options.priority for options in given]),
         _column([options.weight for options in given]),
         _column([None if options.labels is None else ",".join(options.labels) for options in given]),
         _column([_other_options(options) for options in given]),
     ]
-
-
-def _documents(payloads: list[str]) -> list[str]:
-    """The payloads as JSON arrays: one, or several where one would be more than a jsonb value can hold."""
-    size = len(payloads) if sum(map(len, payloads)) <= _LARGE_DOCUMENT else _FEW_PAYLOADS
-    return [f"[{','.join(payloads[at : at + size])}]" for at in range(0, len(payloads), size or 1)]
 
 
 def _column(values: list[Any]) -> list[Any] | None:

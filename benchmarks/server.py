@@ -36,6 +36,17 @@ def lasting_pool(dsn: str, connections: int) -> asyncpg.Pool:
     return asyncpg.create_pool(dsn, min_size=connections, max_size=connections, connection_class=_Lasting)
 
 
+@asynccontextmanager
+async def lasting(dsn: str, connections: int) -> AsyncIterator[asyncpg.Pool | asyncpg.Connection]:
+    """Such a pool, or where one connection is asked for that connection itself: a pool has its price too."""
+    async with lasting_pool(dsn, connections) as pool:
+        if connections > 1:
+            yield pool
+            return
+        async with pool.acquire() as connection:
+            yield connection
+
+
 class Server:
     """A server, by a connection that makes and drops databases."""
 

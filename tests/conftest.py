@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     Pool = asyncpg.Pool[asyncpg.Record]
 
 PREFIX = "asynctaskd_test_"
+INVARIANTS = Path(__file__).parent / "support" / "invariants.sql"
 
 LEFT_OVER = 6 * 3600
 """Seconds after which a database belongs to a run that was killed. No run takes so long."""
@@ -152,6 +153,7 @@ async def _make_template(dsn: str, name: str) -> None:
 
     await _execute(dsn, f'CREATE DATABASE "{name}"')
     await migrate(_with_database(dsn, name))
+    await _execute(_with_database(dsn, name), INVARIANTS.read_text())
 
 
 async def _forget_durability(dsn: str) -> None:

@@ -12,6 +12,7 @@ import pytest
 from asynctaskd import (
     Client,
     InvalidInputError,
+    InvalidPayloadError,
     TaskCancelledError,
     TaskExpiredError,
     TaskFailedError,
@@ -126,6 +127,17 @@ async def test_a_connection_with_a_json_codec_of_its_own_changes_nothing(
     assert (await client.get_task(task_id)).payload == {"n": 1}
     assert (await client.get_task(task_id)).metadata == {"m": 2}
     assert (await client.get_task(many)).payload == {"n": 3}
+
+
+async def test_of_many_payloads_one_that_is_nested_too_deep_is_refused_by_its_place(
+    connection: asyncpg.Connection,
+) -> None:
+    deep: list[Any] = []
+    for _ in range(64):
+        deep = [deep]
+    with pytest.raises(InvalidPayloadError, match=r"^request 2: payload is nested more than 64 levels deep"):
+        await Client(connection).enqueue_many([TaskRequest("a"), TaskRequest("a", deep), TaskRequest("a")])
+    assert not await connection.fetchval("SELECT EXISTS (SELECT FROM asynctaskd.tasks)")
 
 
 async def test_what_looks_like_sql_is_text_wherever_it_is_given(connection: asyncpg.Connection) -> None:

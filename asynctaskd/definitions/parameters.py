@@ -6,7 +6,9 @@ import hashlib
 import inspect
 import json
 from collections.abc import Callable, Mapping
+from functools import cached_property
 from inspect import Parameter
+from types import GenericAlias
 from typing import Any, NotRequired
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
@@ -38,7 +40,10 @@ class Parameters:
             InvalidDefinitionError: a parameter's type can't be read from JSON; it is named.
         """
         self._task = task
-        self._adapter: TypeAdapter[Any] = _adapter(task, signature)
+        self._type = (
+            _object_of(signature.arguments) if signature.whole is None else signature.whole.annotation
+        )
+        self._adapter: TypeAdapter[Any] = _adapter(task, self._type, signature)
         self._read: Callable[..., Any] = self._adapter.validator.validate_json
         self.schema: Mapping[str, Any] = _schema(self._adapter)
         self.schema_hash = _hash(self.schema)
@@ -66,16 +71,24 @@ class Parameters:
         Raises:
             InvalidPayloadError: it doesn't fit, or breaks a rule that holds for all payloads.
         """
-        return self.stored(dump_payload(payload))
-
-    def stored(self, text: str) -> str:
-        """Check a payload that was written already; returns the text that is stored, by alias.
-
-        Raises:
-            InvalidPayloadError: it doesn't fit.
-        """
+        text = dump_payload(payload)
         value = self.bind(text)
         return self._by_alias(value) if self._has_aliases else text
+
+    def stores_as_given(self, document: str) -> bool:
+        """Whether all payloads of a JSON array fit, and are stored as they are written there."""
+        if self._has_aliases:
+            return False
+        try:
+            self._read_all(document, by_alias=True, by_name=True)
+        except Exception:  # noqa: BLE001  (a validator of the user's own may raise anything)
+            return False
+        return True
+
+    @cached_property
+    def _read_all(self) -> Callable[..., Any]:
+        # Built when it is first needed: a worker never enqueues by the thousand.
+        return _readable(GenericAlias(list, self._type)).validator.validate_json
 
     def _by_alias(self, value: object) -> str:
         text = self._adapter.dump_json(
@@ -88,8 +101,7 @@ class Parameters:
         return InvalidPayloadError(f"payload doesn't fit task {self._task!r}: {why}")
 
 
-def _adapter(task: str, signature: HandlerSignature) -> TypeAdapter[Any]:
-    wanted = _object_of(signature.arguments) if signature.whole is None else signature.whole.annotation
+def _adapter(task: str, wanted: Any, signature: HandlerSignature) -> TypeAdapter[Any]:
     try:
         return _readable(wanted)
     except Exception as error:  # pydantic's own, or what a user's schema hook raises

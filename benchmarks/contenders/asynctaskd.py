@@ -12,7 +12,7 @@ from asynctaskd.postgres.migrate import migrate
 from asynctaskd.version import __version__
 from benchmarks.contenders.contender import NOOP, Command
 from benchmarks.noop import app, noop, stamp
-from benchmarks.server import lasting_pool
+from benchmarks.server import lasting
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -67,8 +67,8 @@ class Asynctaskd:
 
     @asynccontextmanager
     async def producer(self, dsn: str, *, connections: int = 1) -> AsyncIterator[_Producer]:
-        async with lasting_pool(dsn, connections) as pool:
-            yield _Producer(Client(pool, app))
+        async with lasting(dsn, connections) as database:
+            yield _Producer(Client(database, app))
 
     def worker(self, dsn: str) -> Command:
         command = [

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import asyncpg
 
 from benchmarks.contenders.contender import NOOP, ROOT, Command, UnavailableError, with_host
-from benchmarks.server import lasting_pool
+from benchmarks.server import lasting
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -65,16 +65,16 @@ class GraphileWorker:
 
     @asynccontextmanager
     async def producer(self, dsn: str, *, connections: int = 1) -> AsyncIterator[_Producer]:
-        async with lasting_pool(dsn, connections) as pool:
-            yield _Producer(pool)
+        async with lasting(dsn, connections) as database:
+            yield _Producer(database)
 
     def worker(self, dsn: str) -> Command:
         return Command(["node", str(NODE / "worker.mjs"), with_host(dsn)])
 
 
 class _Producer:
-    def __init__(self, pool: asyncpg.Pool) -> None:
-        self._pool = pool
+    def __init__(self, database: asyncpg.Pool | asyncpg.Connection) -> None:
+        self._database = database
 
     def requests(self, count: int, sent_at: float | None = None) -> list[Any]:
         name, payload = _task(sent_at)
@@ -82,10 +82,10 @@ class _Producer:
 
     async def enqueue(self, sent_at: float | None = None) -> None:
         name, payload = _task(sent_at)
-        await self._pool.execute(ADD_JOB, name, json.dumps(payload))
+        await self._database.execute(ADD_JOB, name, json.dumps(payload))
 
     async def enqueue_many(self, requests: list[Any]) -> None:
-        await self._pool.execute(ADD_JOBS, json.dumps(requests))
+        await self._database.execute(ADD_JOBS, json.dumps(requests))
 
 
 def _task(sent_at: float | None) -> tuple[str, dict[str, Any]]:

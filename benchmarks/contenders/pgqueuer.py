@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from benchmarks.contenders import python_peer
 from benchmarks.contenders.contender import NOOP, Command
-from benchmarks.server import lasting_pool
+from benchmarks.server import lasting
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -70,12 +70,8 @@ async def _connected(dsn: str, connections: int) -> AsyncIterator[Queries]:
     from pgqueuer.db import AsyncpgDriver, AsyncpgPoolDriver
     from pgqueuer.queries import Queries
 
-    async with lasting_pool(dsn, connections) as pool:
-        if connections > 1:
-            yield Queries(AsyncpgPoolDriver(pool))
-            return
-        async with pool.acquire() as connection:
-            yield Queries(AsyncpgDriver(connection))
+    async with lasting(dsn, connections) as database:
+        yield Queries((AsyncpgPoolDriver if connections > 1 else AsyncpgDriver)(database))
 
 
 class _Producer:

@@ -11,7 +11,7 @@ import asyncpg
 
 from benchmarks.contenders.asynctaskd import Asynctaskd
 from benchmarks.contenders.contender import NOOP
-from benchmarks.server import lasting_pool
+from benchmarks.server import lasting
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -37,17 +37,17 @@ class Reference:
         """Connected to a fresh database with that table."""
         async with (
             server.fresh(Asynctaskd(10)) as dsn,
-            lasting_pool(dsn, connections) as pool,
+            lasting(dsn, connections) as database,
         ):
-            await pool.execute(COPY_OF_TABLE)
-            yield BareProducer(pool, self.statement)
+            await database.execute(COPY_OF_TABLE)
+            yield BareProducer(database, self.statement)
 
 
 class BareProducer:
     """Enqueues without a task queue."""
 
-    def __init__(self, pool: asyncpg.Pool, statement: str) -> None:
-        self._pool = pool
+    def __init__(self, database: asyncpg.Pool | asyncpg.Connection, statement: str) -> None:
+        self._database = database
         self._statement = statement
 
     def requests(self, count: int, sent_at: float | None = None) -> list[Any]:
@@ -56,8 +56,8 @@ class BareProducer:
 
     async def enqueue(self, sent_at: float | None = None) -> None:
         """One row, committed."""
-        await self._pool.execute(self._statement, json.dumps(NOOP))
+        await self._database.execute(self._statement, json.dumps(NOOP))
 
     async def enqueue_many(self, requests: list[Any]) -> None:
         """COPY them."""
-        await self._pool.copy_records_to_table("bare_tasks", records=requests, columns=COLUMNS)
+        await self._database.copy_records_to_table("bare_tasks", records=requests, columns=COLUMNS)

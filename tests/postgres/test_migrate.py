@@ -230,14 +230,14 @@ async def test_a_missing_schema_says_what_to_run(bare: Bare) -> None:
 async def test_a_schema_too_old_says_what_to_run(bare: Bare, ship: Callable[..., list[Migration]]) -> None:
     await migrate(bare.dsn)
     ship(later(1, 7))
-    with pytest.raises(SchemaVersionError, match="is 1.5, but 1.7 is needed: run `asynctaskd migrate`"):
+    with pytest.raises(SchemaVersionError, match="is 1.6, but 1.7 is needed: run `asynctaskd migrate`"):
         await require_version(bare.connection)
 
 
 async def test_an_older_major_says_what_to_run(bare: Bare, ship: Callable[..., list[Migration]]) -> None:
     await migrate(bare.dsn)
     ship(later(2, 0))
-    with pytest.raises(SchemaVersionError, match="is 1.5, but 2.0 is needed: run `asynctaskd migrate`"):
+    with pytest.raises(SchemaVersionError, match="is 1.6, but 2.0 is needed: run `asynctaskd migrate`"):
         await require_version(bare.connection)
 
 

@@ -1,0 +1,3 @@
+-- Enqueue one task without options; returns its id.
+-- $1 name, $2 payload
+SELECT asynctaskd.enqueue($1, $2::text::jsonb)
