@@ -203,11 +203,10 @@ class Claimer:
             suspects_alone=suspects_alone,
             plain=self._is_plain(shares),
         )
-        # Who wasn't asked for may wait all the same.
-        if (strict or not self._strict_cap()) and (suspects or not self._takes_suspects):
-            more_strict = 0 < strict == sum(task.strict for task in claimed)
-            more_suspects = 0 < suspects == sum(task.is_suspect for task in claimed)
-            self._ready.others = more_strict or more_suspects
+        # As many as were asked for: more may wait, until a look says otherwise.
+        more_strict = 0 < strict == sum(task.strict for task in claimed)
+        more_suspects = 0 < suspects == sum(task.is_suspect for task in claimed)
+        self._ready.others = self._ready.others or more_strict or more_suspects
         return claimed
 
     def _is_plain(self, shares: list[Share]) -> bool:

@@ -43,7 +43,7 @@ class Ready:
         self._poll_interval = poll_interval
         self.sets: set[str] = set()
         self.others = True
-        """Whether a strict task or a suspect may wait."""
+        """Whether a strict task or a suspect may wait, if only for another worker."""
         self._after: dict[str, Position] = {}
         self._announced: set[str] = set()
         self._went_ahead = False
@@ -53,8 +53,9 @@ class Ready:
 
     def announce(self, label_set: str) -> None:
         """Something became ready under this label set: perhaps at its end, perhaps before."""
-        self._announced.add(label_set)
-        self._due = min(self._due, max(self._looked_at + _SETTLED, self._soonest))
+        if self._may_run(label_set):
+            self._announced.add(label_set)
+            self._due = min(self._due, max(self._looked_at + _SETTLED, self._soonest))
 
     def hasten(self) -> None:
         """Something became ready anywhere: look soon."""
@@ -71,11 +72,10 @@ class Ready:
 
     async def refresh(self) -> None:
         """Take in what was announced; look from the start where that is due."""
-        announced = {label_set for label_set in self._announced if self._may_run(label_set)}
-        self._announced.clear()
-        self.sets |= announced
         # What was announced is claimed first, but a look that is due waits for one claim only.
-        self._went_ahead = bool(announced) and not self._went_ahead
+        self._went_ahead = bool(self._announced) and not self._went_ahead
+        self.sets |= self._announced
+        self._announced.clear()
         if not self._went_ahead and not self.seconds_to_look:
             await self._look()
 
@@ -89,6 +89,8 @@ class Ready:
         self._after.update(found)
         self._looked_at = self._now()
         self._soonest = self._looked_at + _SPACING * (self._looked_at - began)
+        # A notice during the look brought the next one near, but not as near as that.
+        self._due = max(self._due, self._soonest)
 
     def after(self, label_set: str) -> Position:
         """After which position the next claim looks for this set's tasks."""

@@ -52,6 +52,8 @@ class Retention:
             await _in_batches(store.forget_tags)
             if await store.due_partitions():
                 await self._drop_partitions(store)
+            else:
+                self._in_use.clear()  # another worker came to it
             await _in_batches(store.forget_events)
         finally:
             await store.close()

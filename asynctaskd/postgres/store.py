@@ -31,6 +31,9 @@ CONNECTIONS = 4
 
 _NEXT_LOOK = 0.05  # seconds
 
+# So many settings, what they were, is what `pin_plans` answers first and `unpin_plans` takes.
+_PINNED = 5
+
 # They may touch many rows, or all definitions.
 _LONG = frozenset(
     {
@@ -202,9 +205,9 @@ class Store:
 
     async def _finalize_in_savepoint(self, connection: asyncpg.Connection, ended: Ended) -> str | None:
         async with connection.transaction():  # so that an error doesn't spoil the caller's transaction
-            before = await connection.fetchrow(query("pin_plans", self._schema))
+            [before] = await connection.fetch(query("pin_plans", self._schema))
             rows = await connection.fetch(query("finalize", self._schema), *_columns([ended]))
-            await connection.fetchrow(query("unpin_plans", self._schema), *(before or ())[:5])
+            await connection.fetchrow(query("unpin_plans", self._schema), *before[:_PINNED])
             return _written(rows).get(ended.task_id)
 
     async def was_committed(self, transaction_id: str, claimed: ClaimedTask) -> bool:

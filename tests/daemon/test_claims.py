@@ -11,6 +11,7 @@ import pytest
 
 from asynctaskd import TaskRequest
 from asynctaskd.postgres.driver import PINNED_PLANS, query
+from asynctaskd.postgres.store import Store
 
 
 class Stage:
@@ -410,3 +411,27 @@ async def test_a_strict_slot_that_comes_free_is_taken_at_once_though_nothing_els
     async with running(app, concurrency=2, max_strict_percentage=50, poll_interval="60s"):
         for task_id in ids:
             await wait(task_id)
+
+
+async def test_a_strict_task_for_another_worker_costs_no_claim_a_second_trip(
+    app, running, client, wait, monkeypatch
+):
+    asked = []
+    ask = Store._ask
+
+    async def noted(store, name, *arguments):
+        asked.append(name)
+        return await ask(store, name, *arguments)
+
+    monkeypatch.setattr(Store, "_ask", noted)
+
+    @app.task("normal")
+    async def normal() -> None: ...
+
+    ids = await client.enqueue_many([TaskRequest("normal")] * 50)
+    await client.enqueue("normal", labels=["elsewhere"], priority=1)
+    async with running(app, concurrency=5):
+        for task_id in ids:
+            await wait(task_id)
+    assert "claim" in asked
+    assert "claim_normal" not in asked

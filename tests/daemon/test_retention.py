@@ -127,6 +127,7 @@ async def test_a_partition_in_use_is_no_news_until_it_goes_on_for_long(
         assert told["blockers"] == [reader.get_server_pid()]
     assert await patient.step() == 600.0
     assert len(recorder.all("partition.dropped")) == 1
+    assert await hasty.step() == 600.0  # the other one came to it
 
 
 async def test_a_worker_that_stops_waits_for_no_detach(app, running, tables, recorder):

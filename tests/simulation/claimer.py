@@ -37,7 +37,8 @@ class Claimer(Process):
 
     def hear(self, label_set: str) -> None:
         """A notice: what it names is claimed first, and then everything is looked at."""
-        self.announced.add(label_set)
+        if not label_set or self.spec.labels.issuperset(label_set.split(",")):
+            self.announced.add(label_set)
         self._look()
 
     def _look(self) -> None:
@@ -94,10 +95,9 @@ class Claimer(Process):
             self._claim()
 
     def _find_ready(self) -> None:
-        announced = {one for one in self.announced if not one or self.spec.labels.issuperset(one.split(","))}
+        self.went_ahead = bool(self.announced) and not self.went_ahead
+        self.ready |= self.announced
         self.announced.clear()
-        self.ready |= announced
-        self.went_ahead = bool(announced) and not self.went_ahead
         if not self.went_ahead and self.look_everywhere and self.world.reaches(self):
             self.look_everywhere = False
             found, self.others = self.database.ready_sets(self.spec.labels)
@@ -179,10 +179,9 @@ class Claimer(Process):
         for task in normal:
             self.after[task.label_set] = max(self.after.get(task.label_set, START), (-task.weight, task.id))
         strict, suspects = self.asked
-        if (strict or not self.cap) and suspects:  # who wasn't asked for may wait all the same
-            more_strict = 0 < strict == sum(task.strict for task in claimed)
-            self.others = more_strict or 0 < suspects == sum(task.is_suspect for task in claimed)
-        self.was_full = len(claimed) == slots or self.strict >= self.cap
+        more_strict = 0 < strict == sum(task.strict for task in claimed)
+        self.others |= more_strict or 0 < suspects == sum(task.is_suspect for task in claimed)
+        self.was_full = len(claimed) == slots
         taken: Counter[str] = Counter()
         for label_set, count in found.items():
             taken[group_by_set[label_set]] += count
