@@ -26,6 +26,7 @@ import pytest
 from hypothesis import settings
 
 from asynctaskd.postgres import embedded
+from tests.support.invariants import uphold
 from tests.support.proxy import Proxy, proxy_to
 
 if TYPE_CHECKING:
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
     Pool = asyncpg.Pool[asyncpg.Record]
 
 PREFIX = "asynctaskd_test_"
-INVARIANTS = Path(__file__).parent / "support" / "invariants.sql"
 
 LEFT_OVER = 6 * 3600
 """Seconds after which a database belongs to a run that was killed. No run takes so long."""
@@ -153,7 +153,7 @@ async def _make_template(dsn: str, name: str) -> None:
 
     await _execute(dsn, f'CREATE DATABASE "{name}"')
     await migrate(_with_database(dsn, name))
-    await _execute(_with_database(dsn, name), INVARIANTS.read_text())
+    await uphold(_with_database(dsn, name))
 
 
 async def _forget_durability(dsn: str) -> None:
