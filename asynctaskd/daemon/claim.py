@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from functools import partial
 from typing import TYPE_CHECKING
 
 from asynctaskd.daemon.doubts import Doubts
@@ -163,7 +164,7 @@ class Claimer:
         groups = self._groups()
         slots = self._slots.free
         shares = self._shares(groups, slots)
-        claimed = await self._take(shares, slots) if shares or self._ready.others else []
+        claimed = await self._take(shares, slots) if shares or self._others_wait else []
         return claimed is not None and self._settle(shares, groups, claimed, slots)
 
     async def _take(
@@ -192,7 +193,8 @@ class Claimer:
     ) -> list[ClaimedTask]:
         strict = min(slots, max(self._strict_cap() - self._slots.strict, 0))
         suspects = int(self._takes_suspects and not self._slots.suspects)
-        claimed = await self._store.claim(
+        ask = partial(
+            self._store.claim,
             worker_id,
             self._lease.labels,
             strict=strict,
@@ -201,18 +203,28 @@ class Claimer:
             but=[execution.task.id for execution in self._slots.lost],
             suspects=suspects,
             suspects_alone=suspects_alone,
-            plain=self._is_plain(shares),
         )
+        plain = self._is_plain(shares)
+        if plain and (claimed := await ask(plain=True)):
+            return claimed
+        claimed = await ask()
         # As many as were asked for: more may wait, until a look says otherwise.
-        more_strict = 0 < strict == sum(task.strict for task in claimed)
-        more_suspects = 0 < suspects == sum(task.is_suspect for task in claimed)
-        self._ready.others = self._ready.others or more_strict or more_suspects
+        self._ready.strict |= 0 < strict == sum(task.strict for task in claimed)
+        self._ready.suspects |= 0 < suspects == sum(task.is_suspect for task in claimed)
+        self._ready.is_blocked |= plain and any(_is_normal(task) for task in claimed)
         return claimed
 
     def _is_plain(self, shares: list[Share]) -> bool:
         """Whether nothing but the normal lane is likely to hold something, and no group has to be ranked."""
         groups = {share.group for share in shares}
-        return 0 < len(groups) == len(shares) and not self._ready.others and not self._slots.lost
+        others = self._others_wait or self._ready.is_blocked
+        return 0 < len(groups) == len(shares) and not others and not self._slots.lost
+
+    @property
+    def _others_wait(self) -> bool:
+        """Whether a lane that this worker asks beside the normal one may hold something."""
+        strict = self._ready.strict and self._strict_cap() > 0
+        return strict or (self._ready.suspects and self._takes_suspects)
 
     def _groups(self) -> dict[str, list[str]]:
         """Group → its label sets, of those believed to hold something."""
@@ -241,7 +253,7 @@ class Claimer:
         self, shares: list[Share], groups: dict[str, list[str]], claimed: list[ClaimedTask], slots: int
     ) -> bool:
         group_by_set = {s.label_set: s.group for s in shares}
-        normal = [task for task in claimed if not task.strict and not task.is_suspect]
+        normal = [task for task in claimed if _is_normal(task)]
         self._ready.pass_by(normal)
         found = Counter(task.label_set for task in normal)
         taken: Counter[str] = Counter()
@@ -256,7 +268,7 @@ class Claimer:
             }
         backlog = [group for group, sets in groups.items() if not self._ready.sets.isdisjoint(sets)]
         self._lanes = settle(self._lanes, self._weights(), taken, backlog)
-        full = not self._slots.free or self._slots.strict >= self._strict_cap()
+        full = not self._slots.free or 0 < self._strict_cap() <= self._slots.strict
         self._blocked = full or self._slots.suspects > 0
         return bool(self._ready.sets) or len(claimed) == slots
 
@@ -277,6 +289,10 @@ def _row_limit(quota: int, sets: int) -> int:
     # sets would lock far more rows than are taken; four times its even part is enough unless one set has
     # most of the group's first tasks, and then the next claim takes them.
     return quota if sets == 1 else min(quota, max(2, -(-4 * quota // sets)))
+
+
+def _is_normal(task: ClaimedTask) -> bool:
+    return not task.strict and not task.is_suspect
 
 
 def _tell(claimed: list[ClaimedTask]) -> None:

@@ -35,15 +35,23 @@ _FEWEST_SETS = 8
 
 
 class Ready:
-    """The label sets of the normal lane that hold something, from where on, and whether other lanes do."""
+    """The label sets of the normal lane that hold something, from where on, and whether other lanes do.
+
+    Attributes:
+        sets: those label sets.
+        strict: whether a strict task may wait, if only for another worker.
+        suspects: whether a suspect may wait, likewise.
+        is_blocked: whether one of these waits that isn't for this worker, as a claim has shown since the last
+            look: the statement for the normal lane alone claims nothing beside it.
+    """
 
     def __init__(self, store: Store, lease: Lease, poll_interval: float) -> None:
         self._store = store
         self._lease = lease
         self._poll_interval = poll_interval
         self.sets: set[str] = set()
-        self.others = True
-        """Whether a strict task or a suspect may wait, if only for another worker."""
+        self.strict = self.suspects = True
+        self.is_blocked = False
         self._after: dict[str, Position] = {}
         self._announced: set[str] = set()
         self._went_ahead = False
@@ -82,15 +90,16 @@ class Ready:
     async def _look(self) -> None:
         began = self._now()
         # Before the question: a notice during it is about what came later.
-        self._due = began + self._poll_interval
-        found, self.others = await self._store.ready_sets(self._lease.labels)
+        self._due = poll = began + self._poll_interval
+        found, self.strict, self.suspects = await self._store.ready_sets(self._lease.labels)
         self.sets = set(found)
+        self.is_blocked = False
         # The others hold nothing: there the next claim goes on where the last one stopped.
         self._after.update(found)
         self._looked_at = self._now()
         self._soonest = self._looked_at + _SPACING * (self._looked_at - began)
         # A notice during the look brought the next one near, but not as near as that.
-        self._due = max(self._due, self._soonest)
+        self._due = max(self._due, min(self._soonest, poll))
 
     def after(self, label_set: str) -> Position:
         """After which position the next claim looks for this set's tasks."""

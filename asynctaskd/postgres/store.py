@@ -31,7 +31,7 @@ CONNECTIONS = 4
 
 _NEXT_LOOK = 0.05  # seconds
 
-# So many settings, what they were, is what `pin_plans` answers first and `unpin_plans` takes.
+# `pin_plans` answers first with so many old values, and `unpin_plans` takes them.
 _PINNED = 5
 
 # They may touch many rows, or all definitions.
@@ -98,11 +98,11 @@ class Store:
         """Claim at most `slots` tasks, at most `strict` of the strict lane and `suspects` that may kill their
         worker, and no id in `but`; with `suspects_alone` nothing but such.
 
-        `plain` says that nothing but the normal lane is likely to hold something, that each share is all that
-        its group gets, and that `but` is empty. It costs nothing but time where that turns out to be wrong.
+        `plain` is for less than half the price: from the normal lane, and nothing at all while another lane
+        that may be asked holds something. Each share has to be all that its group gets, and `but` empty.
         """
-        if plain and (claimed := await self._claim_normal(worker_id, shares, strict, suspects)):
-            return claimed
+        if plain:
+            return await self._claim_normal(worker_id, shares, strict, suspects)
         rows = await self._fetch(
             "claim",
             worker_id,
@@ -147,13 +147,14 @@ class Store:
         """Put back what a worker holds since `as_of` or longer beside the ids it knows; returns how many."""
         return int(await self._value("release_orphans", worker_id, known, as_of))
 
-    async def ready_sets(self, labels: Sequence[str]) -> tuple[dict[str, Position], bool]:
+    async def ready_sets(self, labels: Sequence[str]) -> tuple[dict[str, Position], bool, bool]:
         """The label sets of the normal lane that have something ready for a worker of these labels, and after
-        which position; and whether a strict task or a suspect is ready, for whomever.
+        which position; whether a strict task is ready, for whomever; and whether a suspect is.
         """
         rows = await self._fetch("ready_sets", labels)
         found = {row[0]: (row[1], row[2] - 1) for row in rows if row[0] is not None}
-        return found, len(found) < len(rows)
+        other_lanes = {row[1] for row in rows if row[0] is None}
+        return found, 0 in other_lanes, 1 in other_lanes
 
     async def has_work(self, worker_id: UUID, labels: Sequence[str], *, strict: bool) -> bool:
         """Whether a worker holds anything, or anything is ready for it."""

@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections import Counter
 from datetime import timedelta
+from itertools import pairwise
 from uuid import uuid4
 
 import asyncpg
@@ -413,25 +414,52 @@ async def test_a_strict_slot_that_comes_free_is_taken_at_once_though_nothing_els
             await wait(task_id)
 
 
+@pytest.fixture
+def trips(monkeypatch):
+    """What each claim was: for the normal lane alone (True) or for all, and how many tasks it brought."""
+    made, claim = [], Store.claim
+
+    async def noted(*arguments, plain=False, **options):
+        claimed = await claim(*arguments, plain=plain, **options)
+        made.append((plain, len(claimed)))
+        return claimed
+
+    monkeypatch.setattr(Store, "claim", noted)
+    return made
+
+
+@pytest.mark.parametrize("when", ["before", "meanwhile"])
 async def test_a_strict_task_for_another_worker_costs_no_claim_a_second_trip(
-    app, running, client, wait, monkeypatch
+    app, running, client, wait, trips, when
 ):
-    asked = []
-    ask = Store._ask
-
-    async def noted(store, name, *arguments):
-        asked.append(name)
-        return await ask(store, name, *arguments)
-
-    monkeypatch.setattr(Store, "_ask", noted)
-
     @app.task("normal")
     async def normal() -> None: ...
 
+    async def strict_elsewhere():
+        await client.enqueue("normal", labels=["elsewhere"], priority=1)
+
+    if when == "before":
+        await strict_elsewhere()
+    async with running(app, concurrency=5, poll_interval="60s"):
+        await wait(await client.enqueue("normal"))
+        await wait(await client.enqueue("normal"))
+        if when == "meanwhile":
+            await strict_elsewhere()
+        for task_id in await client.enqueue_many([TaskRequest("normal")] * 50):
+            await wait(task_id)
+    in_vain = [first for first, second in pairwise(trips) if first == (True, 0) and second[1]]
+    assert len(in_vain) <= 2, trips
+
+
+async def test_a_worker_without_a_strict_lane_claims_normal_tasks_beside_a_strict_one_for_less(
+    app, running, client, wait, trips
+):
+    @app.task("normal")
+    async def normal() -> None: ...
+
+    await client.enqueue("normal", priority=1)
     ids = await client.enqueue_many([TaskRequest("normal")] * 50)
-    await client.enqueue("normal", labels=["elsewhere"], priority=1)
-    async with running(app, concurrency=5):
+    async with running(app, concurrency=5, max_strict_percentage=0):
         for task_id in ids:
             await wait(task_id)
-    assert "claim" in asked
-    assert "claim_normal" not in asked
+    assert sum(brought for plain, brought in trips if plain) == 50

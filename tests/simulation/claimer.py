@@ -39,7 +39,7 @@ class Claimer(Process):
         """A notice: what it names is claimed first, and then everything is looked at."""
         if not label_set or self.spec.labels.issuperset(label_set.split(",")):
             self.announced.add(label_set)
-        self._look()
+            self._look()
 
     def _look(self) -> None:
         self.look_everywhere = True
@@ -48,6 +48,11 @@ class Claimer(Process):
     @property
     def free(self) -> int:
         return min(self.spec.concurrency - self.running, 2 * self.spec.concurrency - len(self.slots))
+
+    @property
+    def others(self) -> bool:
+        """Whether a lane beside the normal one may hold something."""
+        return (self.strict_wait and self.cap > 0) or self.suspects_wait
 
     def step(self, _: Any = None) -> None:
         """Claim, if there is a reason to and nothing is in the way."""
@@ -100,7 +105,7 @@ class Claimer(Process):
         self.announced.clear()
         if not self.went_ahead and self.look_everywhere and self.world.reaches(self):
             self.look_everywhere = False
-            found, self.others = self.database.ready_sets(self.spec.labels)
+            found, self.strict_wait, self.suspects_wait = self.database.ready_sets(self.spec.labels)
             self.ready = set(found)
             self.after |= found
 
@@ -179,8 +184,8 @@ class Claimer(Process):
         for task in normal:
             self.after[task.label_set] = max(self.after.get(task.label_set, START), (-task.weight, task.id))
         strict, suspects = self.asked
-        more_strict = 0 < strict == sum(task.strict for task in claimed)
-        self.others |= more_strict or 0 < suspects == sum(task.is_suspect for task in claimed)
+        self.strict_wait |= 0 < strict == sum(task.strict for task in claimed)
+        self.suspects_wait |= 0 < suspects == sum(task.is_suspect for task in claimed)
         self.was_full = len(claimed) == slots
         taken: Counter[str] = Counter()
         for label_set, count in found.items():

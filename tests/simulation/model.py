@@ -122,15 +122,16 @@ class Database:
 
     # -- claim
 
-    def ready_sets(self, labels: frozenset[str]) -> tuple[dict[str, Position], bool]:
-        """Label set → after which position its tasks begin; and whether other lanes hold anything."""
+    def ready_sets(self, labels: frozenset[str]) -> tuple[dict[str, Position], bool, bool]:
+        """Label set → after which position its tasks begin; and whether the other lanes hold anything."""
         pending = [row for row in self.tasks.values() if row.status is PENDING]
         found: dict[str, Position] = {}
         for row in pending:
             if row.losses < SUSPECT and not row.priority and row.labels <= labels:
                 before = -row.weight, row.id - 1
                 found[row.label_set] = min(before, found.get(row.label_set, before))
-        return found, any(row.priority or row.losses >= SUSPECT for row in pending)
+        suspects = [row for row in pending if row.losses >= SUSPECT]
+        return found, any(row.priority for row in pending if row not in suspects), bool(suspects)
 
     def claim(
         self,

@@ -46,7 +46,7 @@ class Worker(Claimer):
         self.look_everywhere = True
         self.went_ahead = self.was_full = False
         self.ready: set[str] = set()
-        self.others = True
+        self.strict_wait = self.suspects_wait = True
         self.after: dict[str, Position] = {}
         self.announced: set[str] = set()
         self.lanes = LaneState()
