@@ -129,15 +129,18 @@ async def test_a_connection_with_a_json_codec_of_its_own_changes_nothing(
     assert (await client.get_task(many)).payload == {"n": 3}
 
 
-async def test_of_many_payloads_one_that_is_nested_too_deep_is_refused_by_its_place(
+async def test_a_payload_that_is_refused_among_many_leaves_the_callers_transaction_as_it_was(
     connection: asyncpg.Connection,
 ) -> None:
+    client = Client(connection)
     deep: list[Any] = []
     for _ in range(64):
         deep = [deep]
-    with pytest.raises(InvalidPayloadError, match=r"^request 2: payload is nested more than 64 levels deep"):
-        await Client(connection).enqueue_many([TaskRequest("a"), TaskRequest("a", deep), TaskRequest("a")])
-    assert not await connection.fetchval("SELECT EXISTS (SELECT FROM asynctaskd.tasks)")
+    async with connection.transaction():
+        with pytest.raises(InvalidPayloadError, match=r"^request 2: payload is nested 65 levels deep"):
+            await client.enqueue_many([TaskRequest("a"), TaskRequest("a", deep)], connection=connection)
+        task_id = await client.enqueue("a", connection=connection)
+    assert await connection.fetch("SELECT id FROM asynctaskd.tasks") == [(task_id,)]
 
 
 async def test_what_looks_like_sql_is_text_wherever_it_is_given(connection: asyncpg.Connection) -> None:

@@ -67,6 +67,7 @@ class Definition(Generic[P, R]):
         self._parameters = Parameters(name, signature)
         # The parameters' own methods: the path of every execution and enqueue is one call shorter.
         self.bind: Callable[[str], Any] = self._parameters.bind
+        self.stored: Callable[[str], str] = self._parameters.stored
         self.stores_as_given: Callable[[str], bool] = self._parameters.stores_as_given
 
     @property

@@ -71,7 +71,14 @@ class Parameters:
         Raises:
             InvalidPayloadError: it doesn't fit, or breaks a rule that holds for all payloads.
         """
-        text = dump_payload(payload)
+        return self.stored(dump_payload(payload))
+
+    def stored(self, text: str) -> str:
+        """Check a payload that was written already; returns the text that is stored, by alias.
+
+        Raises:
+            InvalidPayloadError: it doesn't fit.
+        """
         value = self.bind(text)
         return self._by_alias(value) if self._has_aliases else text
 
@@ -88,7 +95,10 @@ class Parameters:
     @cached_property
     def _read_all(self) -> Callable[..., Any]:
         # Built when it is first needed: a worker never enqueues by the thousand.
-        return _readable(GenericAlias(list, self._type)).validator.validate_json
+        many: Any = GenericAlias(list, self._type)
+        adapter: TypeAdapter[Any] = TypeAdapter(many)
+        adapter.rebuild()
+        return adapter.validator.validate_json
 
     def _by_alias(self, value: object) -> str:
         text = self._adapter.dump_json(

@@ -59,7 +59,16 @@ def dump_payload(value: object, what: str = "payload") -> str:
     Raises:
         InvalidPayloadError: it can't be written, or breaks a rule.
     """
-    data = _attempt(_json, value, what)
+    return checked(write_payload(value, what), value, what)
+
+
+def write_payload(value: object, what: str = "payload") -> bytes:
+    """Write a value as JSON, by whatever rules. Raises InvalidPayloadError where it can't be written."""
+    return _attempt(_json, value, what)
+
+
+def checked(data: bytes, value: object, what: str = "payload") -> str:
+    """The text of a value that was written, where it keeps the rules; raises InvalidPayloadError."""
     _check_limits(data, what)
     if b"null" in data and _lost_infinity(value, what):
         raise InvalidPayloadError(f"{what} holds NaN or Infinity, which JSON doesn't have")
@@ -70,19 +79,20 @@ def dump_payload(value: object, what: str = "payload") -> str:
     return data.decode()
 
 
-def dump_together(values: Sequence[object]) -> str | None:
-    """Write many payloads as one JSON array; None where one of them may need `dump_payload`.
+def are_unsuspicious(written: Sequence[bytes]) -> bool:
+    """Whether many payloads keep the rules beyond doubt.
 
-    All are looked at together, which costs a fraction of a look at each. Only how deep each is nested is
-    left to the database.
+    All are looked at together, which costs a fraction of a look at each.
     """
-    try:
-        data = _json(values)
-    except Exception:  # noqa: BLE001  (`dump_payload` finds the words, and which one it was)
-        return None
-    if len(data) > MAX_BYTES or _has_suspicious_content(data) or b"null" in data or _SECRET in data:
-        return None
-    return data.decode()
+    together = b"\n".join(written)
+    longest = max(map(len, written), default=0)
+    return not (
+        longest > MAX_BYTES
+        or _has_suspicious_content(together)
+        or b"null" in together
+        or _SECRET in together
+        or (longest >= _SHORTEST_TOO_DEEP and any(map(_may_be_too_deep, written)))
+    )
 
 
 def check_payload(text: str, what: str = "payload") -> None:

@@ -27,6 +27,10 @@ class Order(BaseModel):
 async def add(a: int, b: int = 2) -> None: ...
 
 
+@app.task("sum")
+async def total(numbers: list[int] | None) -> None: ...
+
+
 @app.task("ship")
 async def ship(order: Order) -> None: ...
 
@@ -79,6 +83,20 @@ def test_of_thousands_the_bad_one_is_named(place: int, odd: TaskRequest, error: 
     requests[place] = odd
     with pytest.raises(error, match=rf"^request {place + 1}: "):
         dump_many(requests, app)
+
+
+@pytest.mark.parametrize(
+    "others",
+    [
+        [TaskRequest("add", {"a": 2})],
+        [TaskRequest("add", {"a": 2}), TaskRequest("ship", {"order_id": 1})],
+        [TaskRequest("sum", {"numbers": None})],
+    ],
+    ids=["one name", "two names", "null"],
+)
+def test_what_can_be_read_once_only_is_read_once(others: list[TaskRequest]):
+    [first, *_] = payloads(dump_many([TaskRequest("sum", {"numbers": iter([1, 2])}), *others], app))
+    assert first == {"numbers": [1, 2]}
 
 
 def test_without_an_app_whatever_can_be_written_is_taken():

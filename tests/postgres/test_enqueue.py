@@ -973,3 +973,18 @@ class _Session:
 
     async def __aexit__(self, *_: object) -> None:
         await self._opened.close()
+
+
+@pytest.mark.parametrize(
+    "default",
+    [
+        "priority = -1", "weight = 0", "max_attempts = -2", "delay = '-1s'", "deadline = '0s'",
+        "timeout = '0s'", "keep = '-1s'",
+    ],
+)  # fmt: skip
+async def test_no_definition_has_a_default_that_no_task_may_have(
+    connection: Connection, default: str
+) -> None:
+    await connection.execute("INSERT INTO asynctaskd.definitions (name, schema_hash) VALUES ('a', '')")
+    with pytest.raises(asyncpg.CheckViolationError):
+        await connection.execute(f"UPDATE asynctaskd.definitions SET {default}")

@@ -37,6 +37,14 @@ print(len(asyncio.run(migrate(sys.argv[1]))), flush=True)
 """A process that migrates as soon as it is told to, and says how many migrations it applied."""
 
 
+# To alter it takes a lock that readers hold up, and the ownership of partitions that workers have made.
+DEFINITION_OF_HISTORY = """
+    SELECT attname::text, atttypid::regtype::text, attnotnull, conname::text
+    FROM pg_attribute LEFT JOIN pg_constraint ON conrelid = attrelid AND attnum = ANY (conkey)
+    WHERE attrelid = 'asynctaskd.finished_tasks'::regclass AND attnum > 0 ORDER BY attnum, conname
+"""
+
+
 @dataclass(frozen=True)
 class Bare:
     """A database that was never migrated."""
@@ -263,3 +271,17 @@ async def test_a_migration_without_its_version_is_refused(
     monkeypatch.setattr(module, "_folder", lambda: folder)
     with pytest.raises(SchemaVersionError, match="0001_first.sql doesn't begin with"):
         shipped_migrations()
+
+
+async def test_history_that_is_being_read_and_belongs_to_the_workers_is_left_alone_from_1_5_on(
+    bare: Bare, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    everything = shipped_migrations()
+    monkeypatch.setattr(module, "shipped_migrations", lambda: everything[:7])
+    await migrate(bare.dsn)
+    monkeypatch.undo()
+    before = await bare.connection.fetch(DEFINITION_OF_HISTORY)
+    async with bare.connection.transaction():
+        await bare.connection.fetch("SELECT FROM asynctaskd.finished_tasks")
+        assert await migrate(bare.dsn) == everything[7:]
+    assert await bare.connection.fetch(DEFINITION_OF_HISTORY) == before

@@ -1,4 +1,4 @@
-"""What holds for every row, checked by the database itself in tests and chaos runs."""
+"""What holds for every live task, checked by the database itself in tests and chaos runs."""
 
 from __future__ import annotations
 
