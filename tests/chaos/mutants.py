@@ -333,7 +333,7 @@ _ALL = [
         "serial_ignored",
         "tasks of a serial key run beside each other",
         frozenset({"serial_keys"}),
-        (),
+        ("burst",),  # so that one comes while another runs
         statement="DROP INDEX asynctaskd.tasks_serial_head;"
         " CREATE OR REPLACE FUNCTION asynctaskd.goes_first(key text, newcomer_id bigint)"
         " RETURNS boolean LANGUAGE sql AS 'SELECT true'",

@@ -49,10 +49,10 @@ def _lasting(name: str, shortest: float, longest: float) -> Kind:
 
 
 def _serial(rng: random.Random, number: int) -> Order:
-    options: dict[str, Any] = {"serial_key": f"key:{rng.randrange(20)}"}
+    options: dict[str, Any] = {"serial_key": f"key:{rng.randrange(5)}"}
     if rng.random() < 0.5:
         options["serial_id"] = number
-    return Order("serial", {"seconds": round(rng.uniform(0.0, 0.1), 3)}, options)
+    return Order("serial", {"seconds": round(rng.uniform(0.0, 0.4), 3)}, options)
 
 
 def _flaky(rng: random.Random, number: int) -> Order:
