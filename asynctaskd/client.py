@@ -40,6 +40,9 @@ if TYPE_CHECKING:
 _SHORTEST_LOOK = 0.02
 _LONGEST_LOOK = 0.5
 
+# For so many characters of payloads a call may take another second: a tenth of what was seen.
+_SLOWEST = 1_000_000
+
 
 class Client:
     """The thin side of asynctaskd: it enqueues and asks, and runs nothing.
@@ -119,8 +122,10 @@ class Client:
         Raises: like `enqueue`.
         """
         chosen = list(requests)
-        columns = _columns(chosen, dump_many(chosen, self._app))
-        ids: list[int] = await self._value("enqueue_many", *columns, connection=connection)
+        documents = dump_many(chosen, self._app)
+        limit = LONG + sum(map(len, documents)) / _SLOWEST
+        columns = _columns(chosen, documents)
+        ids: list[int] = await self._value("enqueue_many", *columns, connection=connection, limit=limit)
         return ids
 
     async def get_task(self, task_id: int, *, connection: asyncpg.Connection | None = None) -> Task:
@@ -200,12 +205,18 @@ class Client:
     def _definition(self, name: str) -> Definition[..., Any] | None:
         return None if self._app is None else self._app[name]
 
-    async def _value(self, name: str, *arguments: Any, connection: asyncpg.Connection | None) -> Any:
-        rows = await self._fetch(name, *arguments, connection=connection)
+    async def _value(
+        self, name: str, *arguments: Any, connection: asyncpg.Connection | None, limit: float = LONG
+    ) -> Any:
+        rows = await self._fetch(name, *arguments, connection=connection, limit=limit)
         return rows[0][0]
 
     async def _fetch(
-        self, name: str, *arguments: Any, connection: asyncpg.Connection | None = None
+        self,
+        name: str,
+        *arguments: Any,
+        connection: asyncpg.Connection | None = None,
+        limit: float = LONG,
     ) -> list[asyncpg.Record]:
         statement = query(name, self._schema)
         if connection is None and isinstance(self._database, asyncpg.Connection):
@@ -219,7 +230,7 @@ class Client:
                 return await connection.fetch(statement, *arguments)
         with translated():
             executor = await self._executor()
-            return await executor.fetch(statement, *arguments, timeout=LONG)
+            return await executor.fetch(statement, *arguments, timeout=limit)
 
     async def _executor(self) -> asyncpg.Pool | asyncpg.Connection | Sessions:
         if not isinstance(self._database, str):

@@ -151,13 +151,16 @@ async def analyse(dsn: str) -> None:
 
 async def nothing_left(connection: asyncpg.Connection, contender: Contender) -> float:
     """When the database first said that nothing is left, by the wall clock. Raises TimeoutError."""
-    async with asyncio.timeout(WRITING_DOWN):
-        while True:
-            # What it says is true of the moment when the query began.
-            asked_at = time.time()
-            if not await connection.fetchval(contender.left):
-                return asked_at
-            await asyncio.sleep(PAUSE)
+    try:
+        async with asyncio.timeout(WRITING_DOWN):
+            while True:
+                # What it says is true of the moment when the query began.
+                asked_at = time.time()
+                if not await connection.fetchval(contender.left):
+                    return asked_at
+                await asyncio.sleep(PAUSE)
+    except TimeoutError:
+        raise TimeoutError(f"all have run, and {WRITING_DOWN:.0f} s later not all is written") from None
 
 
 @asynccontextmanager

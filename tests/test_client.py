@@ -143,6 +143,26 @@ async def test_a_payload_that_is_refused_among_many_leaves_the_callers_transacti
     assert await connection.fetch("SELECT id FROM asynctaskd.tasks") == [(task_id,)]
 
 
+class Patient(asyncpg.Pool):
+    """A pool that notes how long a call may take, and answers at once."""
+
+    def __init__(self) -> None:
+        self.limits: list[float] = []
+
+    async def fetch(self, *_: object, timeout: float) -> list[Any]:  # type: ignore[override]
+        self.limits.append(timeout)
+        return [[[1]]]
+
+
+async def test_many_large_payloads_have_the_time_that_they_take() -> None:
+    pool = Patient()
+    large = TaskRequest("a", {"text": "x" * 1_000_000})
+    await Client(pool).enqueue("a")
+    await Client(pool).enqueue_many([TaskRequest("a")])
+    await Client(pool).enqueue_many([large] * 100)
+    assert pool.limits == [8, pytest.approx(8, abs=0.01), pytest.approx(108, abs=0.1)]
+
+
 async def test_what_looks_like_sql_is_text_wherever_it_is_given(connection: asyncpg.Connection) -> None:
     client = Client(connection)
     evil = "'; DROP TABLE asynctaskd.tasks; --\" $1 \\"

@@ -75,9 +75,9 @@ def run(
         faulthandler.enable()  # the parent ends a process that is stuck with SIGABRT, to see where
         signals.follow(this_process().orders())
     daemon = _build(app, settings)
-    _calm_collector()
-    _serve(settings)
-    return _work(daemon, signals, once=once)
+    with _calm_collector():
+        _serve(settings)
+        return _work(daemon, signals, once=once)
 
 
 def _talkative(config: DaemonConfig) -> DaemonConfig:
@@ -100,13 +100,18 @@ def _build(app: str, config: DaemonConfig) -> Daemon:
     return Daemon(application, _prepared_database(config), config, one_suspect=True)
 
 
-def _calm_collector() -> None:
+@contextmanager
+def _calm_collector() -> Iterator[None]:
     """Let the cycle collector look less often, and not at what is there for good.
 
     With its defaults it takes a quarter of a busy worker's time.
     """
     gc.freeze()
     gc.set_threshold(50_000, 20, 100)
+    try:
+        yield
+    finally:
+        gc.unfreeze()  # or what is there would never be finalized: a file's last lines not written
 
 
 def _serve(config: DaemonConfig) -> None:

@@ -85,7 +85,8 @@ async def limited(connection: asyncpg.Connection, call: Awaitable[Answer], secon
     except (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError) as error:
         if limit.was_passed:
             raise DatabaseUnavailableError(
-                f"the database is unavailable: no answer within {seconds:g} s"
+                f"the database is unavailable: no answer within {seconds:.3g} s; "
+                "what was asked may have been done all the same"
             ) from error
         raise
     finally:

@@ -185,7 +185,7 @@ def _domain_error(error: asyncpg.PostgresError) -> AsynctaskdError:
 
 
 def _brief(error: BaseException) -> str:
-    return str(error) or type(error).__name__
+    return str(error) or ("no answer in time" if isinstance(error, TimeoutError) else type(error).__name__)
 
 
 @asynccontextmanager

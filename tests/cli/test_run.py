@@ -301,3 +301,9 @@ def test_signals_that_a_handler_took_are_taken_back(cli, hostile):
     process.tell(SIGTERM)
     assert process.exit_code() == 0
     assert "worker.stopped" in events_of(process)
+
+
+def test_what_handlers_left_in_a_buffer_is_written_at_the_end(cli, start, tmp_path):
+    cli.json("enqueue", "note")
+    assert start(*RUN, "--once").exit_code() == 0
+    assert (tmp_path / "notes").read_text() == "noted"
