@@ -122,6 +122,11 @@ class Client:
         Raises: like `enqueue`.
         """
         chosen = list(requests)
+        for place, request in enumerate(chosen, 1):
+            if not isinstance(request, TaskRequest):
+                raise InvalidInputError(
+                    f"request {place}: a TaskRequest is needed, got {type(request).__name__}"
+                )
         documents = dump_many(chosen, self._app)
         limit = LONG + sum(map(len, documents)) / _SLOWEST
         columns = _columns(chosen, documents)

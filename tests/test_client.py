@@ -143,6 +143,14 @@ async def test_a_payload_that_is_refused_among_many_leaves_the_callers_transacti
     assert await connection.fetch("SELECT id FROM asynctaskd.tasks") == [(task_id,)]
 
 
+@pytest.mark.parametrize("stranger", ["a", None, {"name": "a"}])
+async def test_what_is_no_request_is_refused_by_its_place(
+    connection: asyncpg.Connection, stranger: Any
+) -> None:
+    with pytest.raises(InvalidInputError, match=r"^request 2: a TaskRequest is needed, got "):
+        await Client(connection).enqueue_many([TaskRequest("a"), stranger])
+
+
 class Patient(asyncpg.Pool):
     """A pool that notes how long a call may take, and answers at once."""
 
