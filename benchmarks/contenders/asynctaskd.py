@@ -41,7 +41,7 @@ class Asynctaskd:
     processes: int = 0
 
     peer: ClassVar[str] = "asynctaskd"
-    left: ClassVar[str] = "SELECT EXISTS (SELECT FROM asynctaskd.tasks)"
+    left: ClassVar[str] = "SELECT (SELECT id FROM asynctaskd.tasks ORDER BY id DESC LIMIT 1) IS NOT NULL"
     share: ClassVar[float] = 1.0
 
     @property

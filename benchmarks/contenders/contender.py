@@ -53,7 +53,9 @@ class Contender(Protocol):
     """The project; one project may contend in several configurations."""
 
     left: ClassVar[str]
-    """SQL: whether anything is still to be run or to be written down."""
+    """SQL: whether anything is still to be run or to be written down. The newest first: that is what is left
+    last, and whoever has to walk past all that is dead to find it says so late.
+    """
 
     @property
     def name(self) -> str:

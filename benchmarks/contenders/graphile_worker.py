@@ -35,7 +35,9 @@ class GraphileWorker:
 
     peer: ClassVar[str] = "graphile-worker"
     name: ClassVar[str] = "graphile-worker"
-    left: ClassVar[str] = "SELECT EXISTS (SELECT FROM graphile_worker._private_jobs)"
+    left: ClassVar[str] = (
+        "SELECT (SELECT id FROM graphile_worker._private_jobs ORDER BY id DESC LIMIT 1) IS NOT NULL"
+    )
     settings: ClassVar[str] = "node, concurrentJobs 24, localQueue 500, completeJobBatchDelay 0"
     history: ClassVar[str] = "not kept"
     share: ClassVar[float] = 1.0

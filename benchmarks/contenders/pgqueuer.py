@@ -31,7 +31,7 @@ class Pgqueuer:
     leads: bool = False
 
     peer: ClassVar[str] = "pgqueuer"
-    left: ClassVar[str] = "SELECT EXISTS (SELECT FROM pgqueuer)"
+    left: ClassVar[str] = "SELECT (SELECT id FROM pgqueuer ORDER BY id DESC LIMIT 1) IS NOT NULL"
     history: ClassVar[str] = "kept (pgqueuer_log)"
     share: ClassVar[float] = 1.0
 

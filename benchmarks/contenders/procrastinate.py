@@ -23,7 +23,10 @@ class Procrastinate:
 
     peer: ClassVar[str] = "procrastinate"
     name: ClassVar[str] = "procrastinate"
-    left: ClassVar[str] = "SELECT EXISTS (SELECT FROM procrastinate_jobs WHERE status IN ('todo', 'doing'))"
+    left: ClassVar[str] = (
+        "SELECT (SELECT id FROM procrastinate_jobs WHERE status IN ('todo', 'doing')"
+        " ORDER BY id DESC LIMIT 1) IS NOT NULL"
+    )
     settings: ClassVar[str] = "psycopg, uvloop, concurrency 30"
     history: ClassVar[str] = "kept (jobs and events)"
     share: ClassVar[float] = 0.1
