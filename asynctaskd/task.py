@@ -110,6 +110,11 @@ class ClaimedTask(NamedTuple):
         return self.losses >= 2
 
     @property
+    def is_normal(self) -> bool:
+        """Whether it came by the normal lane."""
+        return not self.strict and not self.is_suspect
+
+    @property
     def hooks_lost(self) -> int:
         """How many workers were lost while they told of its quarantine."""
         return max(self.losses - 3, 0)

@@ -28,18 +28,16 @@ class _Lasting(asyncpg.Connection):
         return ""
 
 
-def lasting_pool(dsn: str, connections: int) -> asyncpg.Pool:
-    """So many connections that go back to their pool as they are.
-
-    Cleaning them is a round trip that an application pays for each of its transactions, whatever it enqueues.
-    """
-    return asyncpg.create_pool(dsn, min_size=connections, max_size=connections, connection_class=_Lasting)
-
-
 @asynccontextmanager
 async def lasting(dsn: str, connections: int) -> AsyncIterator[asyncpg.Pool | asyncpg.Connection]:
-    """Such a pool, or where one connection is asked for that connection itself: a pool has its price too."""
-    async with lasting_pool(dsn, connections) as pool:
+    """A pool of so many connections, which go back to it as they are; or where one is asked for, that one.
+
+    Cleaning them is a round trip that an application pays for each of its transactions, whatever it enqueues;
+    and for one connection a pool has its price too.
+    """
+    async with asyncpg.create_pool(
+        dsn, min_size=connections, max_size=connections, connection_class=_Lasting
+    ) as pool:
         if connections > 1:
             yield pool
             return

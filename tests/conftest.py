@@ -26,8 +26,8 @@ import pytest
 from hypothesis import settings
 
 from asynctaskd.postgres import embedded
-from tests.support.invariants import uphold
 from tests.support.proxy import Proxy, proxy_to
+from tests.support.scripts import INVARIANTS, run_script
 
 if TYPE_CHECKING:
     Connection = asyncpg.Connection[asyncpg.Record]
@@ -153,7 +153,7 @@ async def _make_template(dsn: str, name: str) -> None:
 
     await _execute(dsn, f'CREATE DATABASE "{name}"')
     await migrate(_with_database(dsn, name))
-    await uphold(_with_database(dsn, name))
+    await run_script(_with_database(dsn, name), INVARIANTS)
 
 
 async def _forget_durability(dsn: str) -> None:

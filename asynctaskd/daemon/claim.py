@@ -211,7 +211,7 @@ class Claimer:
         # As many as were asked for: more may wait, until a look says otherwise.
         self._ready.strict |= 0 < strict == sum(task.strict for task in claimed)
         self._ready.suspects |= 0 < suspects == sum(task.is_suspect for task in claimed)
-        self._ready.is_blocked |= plain and any(_is_normal(task) for task in claimed)
+        self._ready.is_blocked |= plain and any(task.is_normal for task in claimed)
         return claimed
 
     def _is_plain(self, shares: list[Share]) -> bool:
@@ -253,7 +253,7 @@ class Claimer:
         self, shares: list[Share], groups: dict[str, list[str]], claimed: list[ClaimedTask], slots: int
     ) -> bool:
         group_by_set = {s.label_set: s.group for s in shares}
-        normal = [task for task in claimed if _is_normal(task)]
+        normal = [task for task in claimed if task.is_normal]
         self._ready.pass_by(normal)
         found = Counter(task.label_set for task in normal)
         taken: Counter[str] = Counter()
@@ -289,10 +289,6 @@ def _row_limit(quota: int, sets: int) -> int:
     # sets would lock far more rows than are taken; four times its even part is enough unless one set has
     # most of the group's first tasks, and then the next claim takes them.
     return quota if sets == 1 else min(quota, max(2, -(-4 * quota // sets)))
-
-
-def _is_normal(task: ClaimedTask) -> bool:
-    return not task.strict and not task.is_suspect
 
 
 def _tell(claimed: list[ClaimedTask]) -> None:

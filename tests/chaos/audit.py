@@ -4,15 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import asyncpg
+from tests.support.scripts import run_script
 
-_SQL = Path(__file__).with_name("audit.sql")
+_SQL = Path(__file__).with_name("audit.sql").read_text(encoding="utf8")
 
 
 async def install(dsn: str) -> None:
     """Put the triggers and the schema `chaos` into a migrated database."""
-    connection = await asyncpg.connect(dsn)
-    try:
-        await connection.execute(_SQL.read_text(encoding="utf8"))
-    finally:
-        await connection.close()
+    await run_script(dsn, _SQL)

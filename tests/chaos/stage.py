@@ -26,8 +26,8 @@ from tests.chaos.mutants import MUTANTS
 from tests.chaos.plan import GRACE, LEASE, Event, make_plan
 from tests.chaos.report import Findings
 from tests.chaos.servers import Servers
-from tests.support.invariants import uphold
 from tests.support.proxy import Proxy
+from tests.support.scripts import INVARIANTS, run_script
 
 START_LIMIT = 60.0
 _TELL_INTERVAL = 15.0
@@ -95,7 +95,7 @@ class Run:
     async def _prepare(self) -> None:
         await self.servers.start()
         await migrate(self.servers.dsn)
-        await uphold(self.servers.dsn)
+        await run_script(self.servers.dsn, INVARIANTS)
         await audit.install(self.servers.dsn)
         if self.options.mutant:
             await MUTANTS[self.options.mutant].prepare(self.servers.dsn)

@@ -265,6 +265,7 @@ async def test_different_serial_keys_run_beside_each_other(app, running, client,
         await client.enqueue("act", {"who": f"k{n}"}, serial_key=f"key{n}")
     async with running(app):
         await stage.full(3)
+        assert sorted(stage.here) == ["k0", "k1", "k2"]
         await stage.play(3)
 
 
@@ -410,8 +411,8 @@ async def test_a_strict_slot_that_comes_free_is_taken_at_once_though_nothing_els
 
     ids = await client.enqueue_many([TaskRequest("urgent", {}, priority=1)] * 6)
     async with running(app, concurrency=2, max_strict_percentage=50, poll_interval="60s"):
-        for task_id in ids:
-            await wait(task_id)
+        # Long before the poll: `wait` has less patience than that.
+        assert [(await wait(task_id)).status for task_id in ids] == ["completed"] * 6
 
 
 @pytest.fixture

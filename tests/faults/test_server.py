@@ -175,8 +175,9 @@ async def test_a_commit_that_waits_for_a_standby_ends_by_the_clients_limit_and_i
             while await commits_in_time(waiting):
                 sent += 1
         async with asyncio.timeout(20):  # until the server has obeyed
-            while await own.fetchval("SELECT count(*) < $1 FROM rows", sent):  # noqa: ASYNC110  (rows tell nobody)
+            while await own.fetchval("SELECT count(*) FROM rows") < sent:  # noqa: ASYNC110  (rows tell nobody)
                 await asyncio.sleep(0.005)
+        assert await own.fetchval("SELECT count(*) FROM rows") == sent
     finally:
         waiting.terminate()
         await own.execute("ALTER SYSTEM RESET synchronous_standby_names")

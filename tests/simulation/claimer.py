@@ -179,7 +179,7 @@ class Claimer(Process):
 
     def _settle(self, groups: Any, shares: Any, slots: int, claimed: list[ClaimedTask]) -> bool:
         group_by_set = {one[0]: one[1] for one in shares}
-        normal = [task for task in claimed if not task.strict and not task.is_suspect]
+        normal = [task for task in claimed if task.is_normal]
         found = Counter(task.label_set for task in normal)
         for task in normal:
             self.after[task.label_set] = max(self.after.get(task.label_set, START), (-task.weight, task.id))
