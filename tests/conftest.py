@@ -26,10 +26,13 @@ import pytest
 from hypothesis import settings
 
 from asynctaskd.postgres import embedded
+from tests.support.freezer import freezer
 from tests.support.proxy import Proxy, proxy_to
 from tests.support.scripts import INVARIANTS, run_script
 
 if TYPE_CHECKING:
+    from tests.support.freezer import Freeze
+
     Connection = asyncpg.Connection[asyncpg.Record]
     Pool = asyncpg.Pool[asyncpg.Record]
 
@@ -129,6 +132,13 @@ async def pool(database: Database) -> AsyncIterator[Pool]:
     """A small pool of connections to the test's database."""
     async with asyncpg.create_pool(database.dsn, min_size=1, max_size=8) as opened:
         yield opened
+
+
+@pytest.fixture
+async def freeze(database: Database) -> AsyncIterator[Freeze]:
+    """A way to stop a backend until the end of the test."""
+    async with freezer(database.dsn) as stop:
+        yield stop
 
 
 @pytest.fixture

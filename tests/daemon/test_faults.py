@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
 import tempfile
 from contextlib import asynccontextmanager
 from functools import partial
@@ -84,34 +83,16 @@ async def test_connections_that_are_reset_in_the_middle_of_work(
 
 
 @LOCAL
-async def test_backends_that_are_frozen(shop, running, client, wait, tables, recorder):
+async def test_backends_that_are_frozen(shop, running, client, wait, tables, recorder, freeze):
     async with running(shop, **QUICK):
         await recorder.wait_for("listener.up")
         pids = await tables.column(f"SELECT pid {OURS}")
         assert len(pids) >= 3
         for pid in pids:
-            os.kill(pid, signal.SIGSTOP)
-        try:
-            await wait(await client.enqueue("one"))
-            await recorder.wait_for("listener.lost")
-            await recorder.wait_for("listener.up", times=2)
-        finally:
-            for pid in pids:
-                os.kill(pid, signal.SIGCONT)
-
-
-@pytest.fixture
-def freeze():
-    """Freeze a backend until the end of the test: `freeze(await connection.fetchval(BACKEND))`."""
-    pids: list[int] = []
-
-    def stop(pid: int) -> None:
-        pids.append(pid)
-        os.kill(pid, signal.SIGSTOP)
-
-    yield stop
-    for pid in pids:
-        os.kill(pid, signal.SIGCONT)
+            await freeze(pid)
+        await wait(await client.enqueue("one"))
+        await recorder.wait_for("listener.lost")
+        await recorder.wait_for("listener.up", times=2)
 
 
 @LOCAL
@@ -125,7 +106,7 @@ async def test_a_transaction_whose_backend_is_frozen_at_its_end_is_given_up_and_
         ran.append(ctx.attempt)
         async with ctx.transaction() as connection:
             if len(ran) == 1:
-                freeze(await connection.fetchval(BACKEND))
+                await freeze(await connection.fetchval(BACKEND))
 
     async with running(app):
         await wait(await client.enqueue("book"))
@@ -140,7 +121,7 @@ async def test_an_enqueue_of_a_handler_whose_backend_is_frozen_is_given_up(
 
     @app.task("parent")
     async def parent(ctx: TaskContext) -> None:
-        freeze(await daemon._pool.fetchval(BACKEND))
+        await freeze(await daemon._pool.fetchval(BACKEND))
         with pytest.raises(DatabaseUnavailableError):
             await ctx.enqueue("child")
 

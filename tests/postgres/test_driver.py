@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
 import socket
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -48,16 +45,6 @@ async def sessions(database):
     opened.terminate()
 
 
-@contextmanager
-def frozen(pid: int) -> Iterator[None]:
-    """A backend that doesn't run, while its connection looks alive."""
-    os.kill(pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        os.kill(pid, signal.SIGCONT)
-
-
 async def begun(sessions: Sessions) -> None:
     """Until a call has its connection."""
     while not sessions._busy:  # noqa: ASYNC110  (nobody tells)
@@ -77,11 +64,11 @@ async def test_a_call_without_an_answer_ends_its_connection_and_the_next_has_ano
 
 
 @LOCAL
-async def test_a_frozen_backend_costs_one_call_its_limit(sessions):
-    with frozen(await pid_of(sessions)):
-        with pytest.raises(DatabaseUnavailableError):
-            await sessions.fetch("SELECT 1", timeout=0.1)
-        assert await sessions.fetch("SELECT 1")
+async def test_a_frozen_backend_costs_one_call_its_limit(sessions, freeze):
+    await freeze(await pid_of(sessions))
+    with pytest.raises(DatabaseUnavailableError):
+        await sessions.fetch("SELECT 1", timeout=0.1)
+    assert await sessions.fetch("SELECT 1")
 
 
 async def test_a_cancelled_call_ends_its_connection_and_gives_back_its_turn(sessions):
@@ -208,7 +195,7 @@ async def test_where_no_connection_is_to_be_had_the_open_ones_stay(database, con
 
 
 @LOCAL
-async def test_a_cancelled_call_of_a_user_s_does_not_block_the_pool(database, monkeypatch):
+async def test_a_cancelled_call_of_a_user_s_does_not_block_the_pool(database, monkeypatch, freeze):
     monkeypatch.setattr(connection, "CANCEL_TIMEOUT", 0.1)
     pool = await open_pool(database.dsn, size=1)
 
@@ -217,15 +204,15 @@ async def test_a_cancelled_call_of_a_user_s_does_not_block_the_pool(database, mo
             asked.set()
             await own.fetchval("SELECT 1")
 
-    with frozen(await pool.fetchval(PID)):
-        asked = asyncio.Event()
-        call = asyncio.create_task(ask(asked))
-        await asked.wait()
-        await asyncio.sleep(0)
-        call.cancel()
-        await asyncio.wait([call], timeout=10)
-        assert call.cancelled()
-        assert await asyncio.wait_for(pool.fetchval("SELECT 1"), 10) == 1
+    await freeze(await pool.fetchval(PID))
+    asked = asyncio.Event()
+    call = asyncio.create_task(ask(asked))
+    await asked.wait()
+    await asyncio.sleep(0)
+    call.cancel()
+    await asyncio.wait([call], timeout=10)
+    assert call.cancelled()
+    assert await asyncio.wait_for(pool.fetchval("SELECT 1"), 10) == 1
     pool.terminate()
 
 
