@@ -89,7 +89,7 @@ class ClaimedTask(NamedTuple):
     name: str
     payload: str
     label_set: str
-    strict: bool
+    priority: int
     weight: int
     attempts: int
     failures: int
@@ -103,6 +103,11 @@ class ClaimedTask(NamedTuple):
     serial_key: str | None
     unique_tag: str | None
     reason: str | None
+
+    @property
+    def strict(self) -> bool:
+        """Whether it belongs to the strict lane."""
+        return self.priority > 0
 
     @property
     def is_suspect(self) -> bool:

@@ -198,11 +198,13 @@ class Claimer:
             worker_id,
             self._lease.labels,
             strict=strict,
+            strict_after=self._ready.cursors.strict,
             slots=slots,
             shares=shares,
             but=[execution.task.id for execution in self._slots.lost],
             suspects=suspects,
             suspects_alone=suspects_alone,
+            new_above=self._ready.cursors.new_above,
         )
         plain = self._is_plain(shares)
         if plain and (claimed := await ask(plain=True)):
@@ -239,12 +241,13 @@ class Claimer:
         weights = self._weights()
         quotas = share(self._lanes, weights, groups.keys(), slots)
         behind = standings(self._lanes, weights, groups.keys())
+        after = self._ready.cursors.after
         shares: list[Share] = []
         for group, quota in quotas.items():
             label_sets = self._ready.first(groups[group], quota)
             row_limit = _row_limit(quota, len(label_sets))
             shares += [
-                Share(one, group, quota, row_limit, weights[group], behind[group], self._ready.after(one))
+                Share(one, group, quota, row_limit, weights[group], behind[group], after(one))
                 for one in label_sets
             ]
         return shares
@@ -254,7 +257,7 @@ class Claimer:
     ) -> bool:
         group_by_set = {s.label_set: s.group for s in shares}
         normal = [task for task in claimed if task.is_normal]
-        self._ready.pass_by(normal)
+        self._ready.cursors.pass_by(claimed)
         found = Counter(task.label_set for task in normal)
         taken: Counter[str] = Counter()
         for label_set, count in found.items():

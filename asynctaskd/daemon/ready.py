@@ -1,9 +1,9 @@
 """What the claim loop believes to be ready: a hint, like the notices that it is made of.
 
-A look from the start finds everything, and where each label set's tasks begin. From there on a claim goes
-on after the last one it claimed, so that it never walks through what is dead but can't be removed yet. What
-appears behind it (a transaction that committed late, a retry) is found by the next look: at the latest after
-the poll interval, and sooner after a notice, as long as looking takes less than a tenth of the time.
+A look from the start finds everything, and where each label set's tasks begin; from there on claims go by
+their cursors. What appears behind those (a transaction that committed late, a retry) is found by the next
+look: at the latest after the poll interval, and sooner after a notice, as long as looking takes less than a
+tenth of the time.
 """
 
 from __future__ import annotations
@@ -12,15 +12,13 @@ import asyncio
 from heapq import nsmallest
 from typing import TYPE_CHECKING
 
-from asynctaskd.postgres.records import START
+from asynctaskd.daemon.cursors import Cursors, may_run
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from asynctaskd.daemon.lease import Lease
-    from asynctaskd.postgres.records import Position
     from asynctaskd.postgres.store import Store
-    from asynctaskd.task import ClaimedTask
 
 # So many times as long as a look took, no other follows.
 _SPACING = 9
@@ -39,6 +37,7 @@ class Ready:
 
     Attributes:
         sets: those label sets.
+        cursors: from where on claims look.
         strict: whether a strict task may wait, if only for another worker.
         suspects: whether a suspect may wait, likewise.
         is_blocked: whether one of these waits that isn't for this worker, as a claim has shown since the last
@@ -52,7 +51,7 @@ class Ready:
         self.sets: set[str] = set()
         self.strict = self.suspects = True
         self.is_blocked = False
-        self._after: dict[str, Position] = {}
+        self.cursors = Cursors()
         self._announced: set[str] = set()
         self._went_ahead = False
         self._due = 0.0
@@ -61,7 +60,7 @@ class Ready:
 
     def announce(self, label_set: str) -> None:
         """Something became ready under this label set: perhaps at its end, perhaps before."""
-        if self._may_run(label_set):
+        if may_run(label_set, self._lease.labels):
             self._announced.add(label_set)
             self._due = min(self._due, max(self._looked_at + _SETTLED, self._soonest))
 
@@ -91,33 +90,18 @@ class Ready:
         began = self._now()
         # Before the question: a notice during it is about what came later.
         self._due = poll = began + self._poll_interval
-        found, self.strict, self.suspects = await self._store.ready_sets(self._lease.labels)
-        self.sets = set(found)
-        self.is_blocked = False
-        # The others hold nothing: there the next claim goes on where the last one stopped.
-        self._after.update(found)
+        look = await self._store.ready_sets(self._lease.labels)
+        self.sets = set(look.normal)
+        self.strict, self.suspects, self.is_blocked = bool(look.strict), look.suspects, False
+        self.cursors.put_back(look, self._lease.labels)
         self._looked_at = self._now()
         self._soonest = self._looked_at + _SPACING * (self._looked_at - began)
         # A notice during the look brought the next one near, but not as near as that.
         self._due = max(self._due, min(self._soonest, poll))
 
-    def after(self, label_set: str) -> Position:
-        """After which position the next claim looks for this set's tasks."""
-        return self._after.get(label_set, START)
-
     def first(self, label_sets: Iterable[str], count: int) -> list[str]:
         """Those of some label sets in which the first `count` tasks of all are."""
-        return nsmallest(max(count, _FEWEST_SETS), label_sets, key=lambda one: (self.after(one), one))
-
-    def pass_by(self, claimed: Iterable[ClaimedTask]) -> None:
-        """These were claimed: go on after them."""
-        for task in claimed:
-            position = -task.weight, task.id
-            if position > self.after(task.label_set):
-                self._after[task.label_set] = position
-
-    def _may_run(self, label_set: str) -> bool:
-        return not label_set or set(label_set.split(",")) <= set(self._lease.labels)
+        return nsmallest(max(count, _FEWEST_SETS), label_sets, key=lambda one: (self.cursors.after(one), one))
 
     @staticmethod
     def _now() -> float:

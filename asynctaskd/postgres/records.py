@@ -18,10 +18,24 @@ if TYPE_CHECKING:
 
 
 Position = tuple[int, int]
-"""A place in a label set's range of the ready index: (-weight, id)."""
+"""A place in a label set's range of a ready index: (-weight, id), or (-priority, id) in the strict lane."""
 
 START: Position = (-(2**31), 0)
-"""Before every task: no weight has that place."""
+"""Before every task: no weight or priority has that place."""
+
+
+class Look(NamedTuple):
+    """What a look from the start found: label sets, each with the position after which its tasks begin.
+
+    Those of the `normal` lane are the worker's own, those of the `strict` lane anybody's. `suspects` says
+    whether one waits, `newest` is the last id that was given to a task, `seconds` how long the server looked.
+    """
+
+    normal: dict[str, Position]
+    strict: dict[str, Position]
+    suspects: bool
+    newest: int
+    seconds: float
 
 
 class Share(NamedTuple):
@@ -29,7 +43,7 @@ class Share(NamedTuple):
 
     `quota` is what the whole `group` may have, `row_limit` how many rows of this set are looked at. `weight`
     and `standing` of the group decide whose picks are left out where strict tasks take some of the slots.
-    Only tasks after `after` are looked at, save those of more weight.
+    Only tasks after `after` are looked at, save new ones of more weight.
     """
 
     label_set: str

@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import asyncio
 import json
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
 
 from asynctaskd.postgres.connection import limited
 from asynctaskd.postgres.driver import StatementRefusedError, open_pinned_sessions, query, translated
-from asynctaskd.postgres.records import DefinitionRow, DuePartition, Namesake
+from asynctaskd.postgres.records import DefinitionRow, DuePartition, Look, Namesake
 from asynctaskd.postgres.sessions import HOT, LONG, Sessions
 from asynctaskd.task import ClaimedTask, TaskStatus
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from datetime import datetime, timedelta
     from uuid import UUID
 
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 # One for each loop that talks to the database, so that none waits for another: claim, finalize, housekeeping,
 # and those that write hooks' ends and progress.
 CONNECTIONS = 4
+
+_NOWHERE: Mapping[str, Position] = MappingProxyType({})
 
 _NEXT_LOOK = 0.05  # seconds
 
@@ -93,16 +96,21 @@ class Store:
         but: Sequence[int] = (),
         suspects: int = 1,
         suspects_alone: bool = False,
+        strict_after: Mapping[str, Position] = _NOWHERE,
+        new_above: int = 0,
         plain: bool = False,
     ) -> list[ClaimedTask]:
         """Claim at most `slots` tasks, at most `strict` of the strict lane and `suspects` that may kill their
         worker, and no id in `but`; with `suspects_alone` nothing but such.
 
+        Tasks of the strict lane are looked for in some label sets, `strict_after` a position of each, and in
+        all above the id `new_above`. There a task of more weight than its share's position is found, too.
+
         `plain` is for less than half the price: from the normal lane, and nothing at all while another lane
         that may be asked holds something. Each share has to be all that its group gets, and `but` empty.
         """
         if plain:
-            return await self._claim_normal(worker_id, shares, strict, suspects)
+            return await self._claim_normal(worker_id, shares, strict, suspects, new_above)
         rows = await self._fetch(
             "claim",
             worker_id,
@@ -120,11 +128,15 @@ class Store:
             but,
             suspects,
             suspects_alone,
+            list(strict_after),
+            [place for place, _ in strict_after.values()],
+            [task_id for _, task_id in strict_after.values()],
+            new_above,
         )
         return sorted(map(ClaimedTask._make, rows), key=_strict_first)
 
     async def _claim_normal(
-        self, worker_id: UUID, shares: Sequence[Share], strict: int, suspects: int
+        self, worker_id: UUID, shares: Sequence[Share], strict: int, suspects: int, new_above: int
     ) -> list[ClaimedTask]:
         rows = await self._fetch(
             "claim_normal",
@@ -135,6 +147,7 @@ class Store:
             [share.after[1] for share in shares],
             strict,
             suspects,
+            new_above,
         )
         return list(map(ClaimedTask._make, rows))
 
@@ -147,14 +160,14 @@ class Store:
         """Put back what a worker holds since `as_of` or longer beside the ids it knows; returns how many."""
         return int(await self._value("release_orphans", worker_id, known, as_of))
 
-    async def ready_sets(self, labels: Sequence[str]) -> tuple[dict[str, Position], bool, bool]:
-        """The label sets of the normal lane that have something ready for a worker of these labels, and after
-        which position; whether a strict task is ready, for whomever; and whether a suspect is.
-        """
-        rows = await self._fetch("ready_sets", labels)
-        found = {row[0]: (row[1], row[2] - 1) for row in rows if row[0] is not None}
-        other_lanes = {row[1] for row in rows if row[0] is None}
-        return found, 0 in other_lanes, 1 in other_lanes
+    async def ready_sets(self, labels: Sequence[str]) -> Look:
+        """Look from the start for what is ready for a worker of these labels."""
+        found: list[dict[str, Position]] = [{}, {}, {}]
+        *rows, (_, _, microseconds, newest) = await self._fetch("ready_sets", labels)
+        for lane, label_set, place, task_id in rows:
+            found[lane][label_set] = (place, task_id - 1)
+        normal, strict, suspects = found
+        return Look(normal, strict, bool(suspects), newest, microseconds / 1_000_000)
 
     async def has_work(self, worker_id: UUID, labels: Sequence[str], *, strict: bool) -> bool:
         """Whether a worker holds anything, or anything is ready for it."""

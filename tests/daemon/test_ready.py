@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 
 from asynctaskd.daemon.ready import Ready
+from asynctaskd.postgres.records import Look
 
 POLL = 1.0
 
@@ -21,11 +21,11 @@ class Store:
         self.looks = 0
         self.meanwhile: Callable[[], None] = lambda: None
 
-    async def ready_sets(self, _: object) -> tuple[dict[str, Any], bool, bool]:
+    async def ready_sets(self, _: object) -> Look:
         self.looks += 1
         self.meanwhile()
         self.now += self.seconds
-        return {}, False, False
+        return Look({}, {}, False, 0, 0.0)
 
 
 class Lease:

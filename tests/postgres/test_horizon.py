@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 from uuid import uuid4
 
 import asyncpg
@@ -78,6 +78,19 @@ async def cost(session: Connection, after: Position = START, *, plain: bool) -> 
     return costs
 
 
+async def looked_at(session: Connection, **asked: Any) -> int:
+    """How many index entries a claim of a batch looks at; undone again."""
+    store = Store(cast("Pool", OneConnection(session)), "asynctaskd")
+    undone = session.transaction()
+    await undone.start()
+    before = await session.fetchval(LOOKS)
+    claimed = await store.claim(WORKER, [], slots=BATCH, **asked)
+    after = await session.fetchval(LOOKS)
+    await undone.rollback()
+    assert len(claimed) == BATCH
+    return int(after - before)
+
+
 class OneConnection:
     """A pool of one connection that is in a transaction."""
 
@@ -110,3 +123,56 @@ async def test_while_an_old_transaction_goes_on_a_claim_from_where_the_last_stop
     assert claim_last <= 1.5 * claim_first
     assert from_the_start > claim_first + DEAD / 2  # so the old transaction did keep the dead
     assert await pool.fetchval("SELECT count(*) FROM asynctaskd.finished_tasks") == DEAD
+
+
+async def test_while_an_old_transaction_goes_on_so_does_a_claim_of_strict_tasks_and_it_finds_what_is_new(
+    pool: Pool, session: Connection, pinned: None
+) -> None:
+    client = Client(pool)
+    *_, newest = await client.enqueue_many([TaskRequest("x", priority=2) for _ in range(DEAD + BATCH)])
+    store = Store(pool, "asynctaskd")
+    first = await looked_at(session, strict=BATCH, shares=[], strict_after={"": START}, new_above=newest)
+    for _ in range(DEAD // BATCH):
+        claimed = await store.claim(WORKER, [], strict=BATCH, slots=BATCH, shares=[])
+        last = await complete(store, claimed)
+    after = {"": (-2, last[1])}
+    assert (
+        await looked_at(session, strict=BATCH, shares=[], strict_after=after, new_above=newest) <= 1.5 * first
+    )
+    assert await looked_at(session, strict=BATCH, shares=[], strict_after={"": START}) > first + DEAD / 2
+    urgent = await client.enqueue("x", priority=3)
+    other = await client.enqueue("x", priority=4, labels=["new"])
+    claimed = await store.claim(
+        WORKER, ["new"], strict=2, slots=2, shares=[], strict_after=after, new_above=newest
+    )
+    assert {task.id for task in claimed} == {urgent, other}
+
+
+async def test_while_an_old_transaction_goes_on_an_ordinary_claim_finds_new_tasks_of_more_weight_or_strict(
+    pool: Pool, session: Connection, pinned: None
+) -> None:
+    client = Client(pool)
+    first, *_ = await client.enqueue_many([TaskRequest("x") for _ in range(2 * BATCH)])
+    await client.enqueue_many([TaskRequest("x", weight=5) for _ in range(DEAD)])
+    *_, newest = await client.enqueue_many([TaskRequest("x", priority=1) for _ in range(DEAD)])
+    store = Store(pool, "asynctaskd")
+    for _ in range(2 * DEAD // BATCH):
+        await complete(
+            store,
+            await store.claim(
+                WORKER, [], strict=BATCH, slots=BATCH, shares=[Share("", "default", BATCH, BATCH, 1, 0.0)]
+            ),
+        )
+    plain = {
+        "strict": BATCH,
+        "plain": True,
+        "shares": [Share("", "default", BATCH, BATCH, 1, 0.0, (-1, first - 1))],
+    }
+    near = await looked_at(session, **plain, new_above=newest)
+    assert near <= 4 * BATCH
+    assert await looked_at(session, **plain) > near + 1.5 * DEAD
+    await client.enqueue("x", weight=5)
+    claimed = await store.claim(WORKER, [], slots=BATCH, **plain, new_above=newest)
+    assert max(task.weight for task in claimed) == 5
+    await client.enqueue("x", priority=1)
+    assert await store.claim(WORKER, [], slots=BATCH, **plain, new_above=newest) == []

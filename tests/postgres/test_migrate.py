@@ -237,15 +237,15 @@ async def test_a_missing_schema_says_what_to_run(bare: Bare) -> None:
 
 async def test_a_schema_too_old_says_what_to_run(bare: Bare, ship: Callable[..., list[Migration]]) -> None:
     await migrate(bare.dsn)
-    ship(later(1, 7))
-    with pytest.raises(SchemaVersionError, match="is 1.6, but 1.7 is needed: run `asynctaskd migrate`"):
+    ship(later(1, 8))
+    with pytest.raises(SchemaVersionError, match="is 1.7, but 1.8 is needed: run `asynctaskd migrate`"):
         await require_version(bare.connection)
 
 
 async def test_an_older_major_says_what_to_run(bare: Bare, ship: Callable[..., list[Migration]]) -> None:
     await migrate(bare.dsn)
     ship(later(2, 0))
-    with pytest.raises(SchemaVersionError, match="is 1.6, but 2.0 is needed: run `asynctaskd migrate`"):
+    with pytest.raises(SchemaVersionError, match="is 1.7, but 2.0 is needed: run `asynctaskd migrate`"):
         await require_version(bare.connection)
 
 

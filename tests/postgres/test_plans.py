@@ -24,7 +24,7 @@ import pytest
 
 from asynctaskd import Client, TaskRequest
 from asynctaskd.postgres.driver import PINNED_PLANS, query
-from asynctaskd.postgres.records import Ended, Share
+from asynctaskd.postgres.records import START, Ended, Share
 from asynctaskd.postgres.store import Store, _columns
 from asynctaskd.task import TaskStatus, Transition
 
@@ -43,9 +43,16 @@ LABELS = ["a", *SETS]
 HOUR = timedelta(hours=1)
 
 INDEXES = {
-    "claim": {"tasks_ready_strict", "tasks_ready_normal", "tasks_pkey", "workers_pkey", "tasks_suspect"},
-    "claim_normal": {
+    "claim": {
         "tasks_ready_strict",
+        "tasks_strict",
+        "tasks_ready_normal",
+        "tasks_pkey",
+        "workers_pkey",
+        "tasks_suspect",
+    },
+    "claim_normal": {
+        "tasks_strict",
         "tasks_ready_normal",
         "tasks_pkey",
         "workers_pkey",
@@ -170,7 +177,7 @@ async def claim_plain(store: Store, _: Connection) -> Awaitable[object]:
 
 
 async def claim_strict(store: Store, _: Connection) -> Awaitable[object]:
-    return store.claim(WORKER, LABELS, strict=10, slots=10, shares=[])
+    return store.claim(WORKER, LABELS, strict=10, slots=10, shares=[], strict_after={"a": START})
 
 
 async def claim_from_200_sets(store: Store, _: Connection) -> Awaitable[object]:

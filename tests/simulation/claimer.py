@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from asynctaskd.postgres.records import START, Share
+from asynctaskd.postgres.records import Share
 from asynctaskd.scheduling.lanes import (
     group_of,
     settle,
@@ -105,9 +105,10 @@ class Claimer(Process):
         self.announced.clear()
         if not self.went_ahead and self.look_everywhere and self.world.reaches(self):
             self.look_everywhere = False
-            found, self.strict_wait, self.suspects_wait = self.database.ready_sets(self.spec.labels)
-            self.ready = set(found)
-            self.after |= found
+            look = self.database.ready_sets(self.spec.labels)
+            self.ready = set(look.normal)
+            self.strict_wait, self.suspects_wait = bool(look.strict), look.suspects
+            self.cursors.put_back(look, self.spec.labels)
 
     def _claim(self) -> None:
         self.claiming = True
@@ -125,7 +126,7 @@ class Claimer(Process):
                 quota,
                 self.weights[group],
                 behind[group],
-                self.after.get(label_set, START),
+                self.cursors.after(label_set),
             )
             for group, quota in quotas.items()
             for label_set in groups[group]
@@ -139,7 +140,16 @@ class Claimer(Process):
         self.world.call(
             self,
             self.database.claim,
-            (self.worker_id, self.spec.labels, strict, slots, shares, but, suspects),
+            (
+                self.worker_id,
+                self.spec.labels,
+                strict,
+                slots,
+                shares,
+                but,
+                suspects,
+                (dict(self.cursors.strict), self.cursors.new_above),
+            ),
             self._claimed,
             (self.worker_id, groups, shares, slots),
         )
@@ -181,8 +191,7 @@ class Claimer(Process):
         group_by_set = {one[0]: one[1] for one in shares}
         normal = [task for task in claimed if task.is_normal]
         found = Counter(task.label_set for task in normal)
-        for task in normal:
-            self.after[task.label_set] = max(self.after.get(task.label_set, START), (-task.weight, task.id))
+        self.cursors.pass_by(claimed)
         strict, suspects = self.asked
         self.strict_wait |= 0 < strict == sum(task.strict for task in claimed)
         self.suspects_wait |= 0 < suspects == sum(task.is_suspect for task in claimed)

@@ -164,13 +164,18 @@ class Judge:
         if self.trace is not None:
             self.note(f"task {row.id} claimed by identity {worker_id}, token {row.token}")
 
-    def chosen(self, taken: list[Row], labels: frozenset[str], strict: int, but: Collection[int]) -> None:
-        """What one claim chose: no normal task while an urgent one had a slot."""
+    def chosen(
+        self, taken: list[Row], labels: frozenset[str], strict: int, but: Collection[int], new_above: int
+    ) -> None:
+        """What one claim chose: no normal task while an urgent one had a slot.
+
+        Above the id `new_above`, that is: before it, one may have become ready behind the cursors.
+        """
         if strict <= sum(row.priority > 0 for row in taken) or not any(is_normal(row) for row in taken):
             return
         for row in self.database.tasks.values():
             waits = row.priority and row.status is TaskStatus.PENDING and row.losses < SUSPECT
-            if waits and row.labels <= labels and row.id not in but:
+            if waits and row.labels <= labels and row.id not in but and row.id > new_above:
                 raise InvariantError(f"strict task {row.id} waits, and normal ones were claimed")
 
     def _check_line(self, row: Row) -> None:

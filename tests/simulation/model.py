@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from asynctaskd.postgres.records import Look
 from asynctaskd.task import ClaimedTask, TaskStatus, Transition
 from tests.simulation.rows import (
     COMPLETED,
@@ -43,12 +44,18 @@ class Database:
     """The tables and the statements."""
 
     def __init__(
-        self, clock: Clock, judge: Judge, announce: Callable[[Row], None], broken: frozenset[str]
+        self,
+        clock: Clock,
+        judge: Judge,
+        announce: Callable[[Row], None],
+        broken: frozenset[str],
+        look_seconds: float,
     ) -> None:
         self.clock = clock
         self.judge = judge
         self.announce = announce
         self.broken = broken
+        self.look_seconds = look_seconds
         self.tasks: dict[int, Row] = {}
         self.workers: dict[int, WorkerRow] = {}
         self.tags: dict[str, int] = {}
@@ -122,16 +129,18 @@ class Database:
 
     # -- claim
 
-    def ready_sets(self, labels: frozenset[str]) -> tuple[dict[str, Position], bool, bool]:
-        """Label set → after which position its tasks begin; and whether the other lanes hold anything."""
+    def ready_sets(self, labels: frozenset[str]) -> Look:
+        """A look from the start; what it costs is the scenario's."""
         pending = [row for row in self.tasks.values() if row.status is PENDING]
-        found: dict[str, Position] = {}
+        normal: dict[str, Position] = {}
+        strict: dict[str, Position] = {}
         for row in pending:
-            if row.losses < SUSPECT and not row.priority and row.labels <= labels:
-                before = -row.weight, row.id - 1
+            if row.losses < SUSPECT and (row.priority or row.labels <= labels):
+                before = -(row.priority or row.weight), row.id - 1
+                found = strict if row.priority else normal
                 found[row.label_set] = min(before, found.get(row.label_set, before))
-        suspects = [row for row in pending if row.losses >= SUSPECT]
-        return found, any(row.priority for row in pending if row not in suspects), bool(suspects)
+        suspects = any(row.losses >= SUSPECT for row in pending)
+        return Look(normal, strict, suspects, self.inserted, self.look_seconds)
 
     def claim(
         self,
@@ -142,27 +151,35 @@ class Database:
         shares: list[Share],
         but: Collection[int],
         suspects: int,
+        cursors: tuple[dict[str, Position], int],
     ) -> list[ClaimedTask]:
         if not self.is_live(self.workers[worker_id]) and "claims without a lease" not in self.broken:
             return []
+        strict_after, new_above = cursors
         ready = [row for row in self.tasks.values() if row.status is PENDING and row.id not in but]
         urgent = sorted(
             (row for row in ready if row.priority and row.losses < SUSPECT and row.labels <= labels),
             key=lambda row: (-row.priority, row.id),
-        )[:strict]
+        )
+        urgent = [
+            row
+            for row in urgent
+            if row.id > new_above
+            or (row.label_set in strict_after and (-row.priority, row.id) > strict_after[row.label_set])
+        ][:strict]
         taken = urgent
         if "normal first" in self.broken:
             taken = []
         suspected = [row for row in ready if row.losses >= SUSPECT and row.labels <= labels]
         taken = taken + suspected[: min(suspects, slots - len(taken))]
-        taken += self._normal(ready, shares)[: slots - len(taken)]
+        taken += self._normal(ready, shares, new_above)[: slots - len(taken)]
         if "normal first" in self.broken:
             taken += urgent[: slots - len(taken)]
         claimed = [self._claimed(row, worker_id) for row in taken]
-        self.judge.chosen(taken, labels, strict, but)
+        self.judge.chosen(taken, labels, strict, but, new_above)
         return claimed
 
-    def _normal(self, ready: list[Row], shares: list[Share]) -> list[Row]:
+    def _normal(self, ready: list[Row], shares: list[Share], new_above: int) -> list[Row]:
         found: dict[str, list[tuple[int, int, Row]]] = {}
         terms: dict[str, tuple[int, int, float]] = {}
         for label_set, group, quota, row_limit, weight, standing, after in shares:
@@ -172,9 +189,8 @@ class Database:
                 if row.label_set == label_set and not row.priority and row.losses < SUSPECT
             ]
             rows.sort()
-            if (
-                not rows or rows[0][0] >= after[0]
-            ):  # nothing has more weight than where the last claim stopped
+            if not any(place < after[0] and task_id > new_above for place, task_id, _ in rows):
+                # Nothing new has more weight than where the last claim stopped.
                 rows = [row for row in rows if row[:2] > after]
             found.setdefault(group, []).extend(rows[:row_limit])
             terms[group] = quota, weight, standing
@@ -203,7 +219,7 @@ class Database:
             row.name,
             "{}",
             row.label_set,
-            row.priority > 0,
+            row.priority,
             row.weight,
             row.attempts,
             row.failures,

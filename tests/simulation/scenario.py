@@ -99,6 +99,7 @@ class Scenario:
     tasks: tuple[TaskSpec, ...]
     faults: tuple[Fault, ...] = ()
     weights: dict[str, int] = field(default_factory=lambda: WEIGHTS)
+    look_seconds: float = 0.0
 
     @property
     def quiet_from(self) -> float:
@@ -127,7 +128,9 @@ def plan(seed: int) -> Scenario:
     rng = Random(seed)
     workers = tuple(_worker(rng, n) for n in range(1 + int(rng.random() * 3)))
     tasks = tuple(_task(rng) for _ in range(1 + int(rng.random() * 6)))
-    return Scenario(seed, workers, tasks, _faults(rng, len(workers)))
+    faults = _faults(rng, len(workers))
+    # An old snapshot is held: looks walk through what is dead, and claims go on from their cursors.
+    return Scenario(seed, workers, tasks, faults, look_seconds=0.1 if rng.random() < 0.3 else 0.0)
 
 
 def _worker(rng: Random, n: int) -> WorkerSpec:

@@ -7,8 +7,9 @@ under way. What a loop does between two statements is one method here, so a cras
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from asynctaskd.daemon.cursors import Cursors
 from asynctaskd.scheduling.lanes import LaneState
 from asynctaskd.scheduling.leases import may_judge
 from asynctaskd.scheduling.transitions import decide
@@ -32,9 +33,6 @@ from tests.simulation.rules import GRACE, LAST_WORDS, LEASE, POLL
 from tests.simulation.rules import LEFT_BEHIND as LEFT_BEHIND_FOR
 from tests.simulation.scenario import POLICIES
 
-if TYPE_CHECKING:
-    from asynctaskd.postgres.records import Position
-
 
 class Worker(Claimer):
     """What a process does beside keeping its lease and claiming: execute, finalize, keep house, stop."""
@@ -47,7 +45,7 @@ class Worker(Claimer):
         self.went_ahead = self.was_full = False
         self.ready: set[str] = set()
         self.strict_wait = self.suspects_wait = True
-        self.after: dict[str, Position] = {}
+        self.cursors = Cursors()
         self.announced: set[str] = set()
         self.lanes = LaneState()
         # Identity → until when a claim of its may come to light, by the database's clock; None: not known

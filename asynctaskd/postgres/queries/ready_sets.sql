@@ -1,20 +1,32 @@
--- The label sets of the normal lane that have something ready and that a worker may run, each with the place
--- (-weight) and id of its first task, by a loose index scan; and without a label set one row if a strict task is
--- ready for whomever (0), and one if a suspect is (1).
+-- A look from the start, in rows of a kind each, by loose index scans:
+-- 0: a label set of the normal lane that has something ready and that a worker may run, with the place (-weight) and
+--    id of its first task; 1: one of the strict lane, whoever may run it, with the place (-priority) and id; 2: a
+--    suspect is ready; 3: the newest id that was given to a task, and how many microseconds the look took.
 -- $1 the worker's labels
-WITH RECURSIVE ready AS (
+WITH RECURSIVE normal AS (
     (SELECT label_set, -weight AS place, id FROM asynctaskd.tasks
      WHERE status = 'pending' AND losses < 2 AND priority = 0 ORDER BY label_set, -weight, id LIMIT 1)
     UNION ALL
-    SELECT next.* FROM ready CROSS JOIN LATERAL (
+    SELECT next.* FROM normal CROSS JOIN LATERAL (
         SELECT t.label_set, -t.weight, t.id FROM asynctaskd.tasks AS t
-        WHERE t.status = 'pending' AND t.losses < 2 AND t.priority = 0 AND t.label_set > ready.label_set
+        WHERE t.status = 'pending' AND t.losses < 2 AND t.priority = 0 AND t.label_set > normal.label_set
         ORDER BY t.label_set, -t.weight, t.id LIMIT 1) AS next
+), strict AS (
+    (SELECT label_set, -priority AS place, id FROM asynctaskd.tasks
+     WHERE status = 'pending' AND losses < 2 AND priority > 0 ORDER BY label_set, -priority, id LIMIT 1)
+    UNION ALL
+    SELECT next.* FROM strict CROSS JOIN LATERAL (
+        SELECT t.label_set, -t.priority, t.id FROM asynctaskd.tasks AS t
+        WHERE t.status = 'pending' AND t.losses < 2 AND t.priority > 0 AND t.label_set > strict.label_set
+        ORDER BY t.label_set, -t.priority, t.id LIMIT 1) AS next
 )
-SELECT label_set, place, id FROM ready WHERE string_to_array(label_set, ',') <@ $1::text[]
+SELECT 0, label_set, place, id FROM normal WHERE string_to_array(label_set, ',') <@ $1::text[]
 UNION ALL
-SELECT NULL, 0, NULL
-WHERE (SELECT id FROM asynctaskd.tasks WHERE status = 'pending' AND losses < 2 AND priority > 0 LIMIT 1) IS NOT NULL
+SELECT 1, label_set, place, id FROM strict
 UNION ALL
-SELECT NULL, 1, NULL
+SELECT 2, '', 0, 0
 WHERE (SELECT id FROM asynctaskd.tasks WHERE status = 'pending' AND losses >= 2 LIMIT 1) IS NOT NULL
+UNION ALL
+-- Last: what comes before has been looked for by now.
+SELECT 3, '', (extract(epoch FROM clock_timestamp() - statement_timestamp()) * 1000000)::integer,
+       coalesce(pg_sequence_last_value('asynctaskd.task_ids'), 0)
