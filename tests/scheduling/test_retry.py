@@ -1,5 +1,5 @@
 import re
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -11,7 +11,6 @@ from asynctaskd.errors import InvalidInputError
 from asynctaskd.scheduling.retry import NO_RETRY, SPEC_PATTERN, UNLIMITED, RetryPolicy
 from asynctaskd.scheduling.transitions import decide
 from asynctaskd.task import (
-    ClaimedTask,
     Completed,
     EventKind,
     Failed,
@@ -22,30 +21,7 @@ from asynctaskd.task import (
     Transition,
     Unroutable,
 )
-
-NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
-
-TASK = ClaimedTask(
-    id=7,
-    claim_token=1,
-    name="send_email",
-    payload="{}",
-    label_set="",
-    priority=0,
-    weight=1,
-    attempts=1,
-    failures=0,
-    losses=0,
-    max_attempts=None,
-    timeout=None,
-    retry=None,
-    deadline=None,
-    claimed_at=NOW,
-    created_at=None,
-    serial_key=None,
-    unique_tag=None,
-    reason=None,
-)
+from tests.support.claimed import NOW, TASK
 
 POLICY = RetryPolicy("1m,2m,4m", max_attempts=4)
 
