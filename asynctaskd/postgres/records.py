@@ -28,13 +28,15 @@ class Look(NamedTuple):
     """What a look from the start found: label sets, each with the position after which its tasks begin.
 
     Those of the `normal` lane are the worker's own, those of the `strict` lane anybody's. `suspects` says
-    whether one waits, `newest` is the last id that was given to a task, `seconds` how long the server looked.
+    whether one waits, `newest` is the last id that was given to a task. The server looked at so many `sets`,
+    anybody's, in so many `seconds`.
     """
 
     normal: dict[str, Position]
     strict: dict[str, Position]
     suspects: bool
     newest: int
+    sets: int
     seconds: float
 
 
@@ -43,7 +45,7 @@ class Share(NamedTuple):
 
     `quota` is what the whole `group` may have, `row_limit` how many rows of this set are looked at. `weight`
     and `standing` of the group decide whose picks are left out where strict tasks take some of the slots.
-    Only tasks after `after` are looked at, save new ones of more weight.
+    Only tasks after `after` are looked at, save those of more weight.
     """
 
     label_set: str

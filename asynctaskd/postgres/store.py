@@ -103,8 +103,8 @@ class Store:
         """Claim at most `slots` tasks, at most `strict` of the strict lane and `suspects` that may kill their
         worker, and no id in `but`; with `suspects_alone` nothing but such.
 
-        Tasks of the strict lane are looked for in some label sets, `strict_after` a position of each, and in
-        all above the id `new_above`. There a task of more weight than its share's position is found, too.
+        With `new_above`, tasks of the strict lane are looked for in some label sets only, `strict_after` a
+        position of each, and in all above that id; and none for having more weight than its share's position.
 
         `plain` is for less than half the price: from the normal lane, and nothing at all while another lane
         that may be asked holds something. Each share has to be all that its group gets, and `but` empty.
@@ -128,10 +128,10 @@ class Store:
             but,
             suspects,
             suspects_alone,
+            new_above,
             list(strict_after),
             [place for place, _ in strict_after.values()],
             [task_id for _, task_id in strict_after.values()],
-            new_above,
         )
         return sorted(map(ClaimedTask._make, rows), key=_strict_first)
 
@@ -163,11 +163,11 @@ class Store:
     async def ready_sets(self, labels: Sequence[str]) -> Look:
         """Look from the start for what is ready for a worker of these labels."""
         found: list[dict[str, Position]] = [{}, {}, {}]
-        *rows, (_, _, microseconds, newest) = await self._fetch("ready_sets", labels)
+        *rows, (_, _, sets, newest), (_, _, _, microseconds) = await self._fetch("ready_sets", labels)
         for lane, label_set, place, task_id in rows:
             found[lane][label_set] = (place, task_id - 1)
         normal, strict, suspects = found
-        return Look(normal, strict, bool(suspects), newest, microseconds / 1_000_000)
+        return Look(normal, strict, bool(suspects), newest, sets, microseconds / 1_000_000)
 
     async def has_work(self, worker_id: UUID, labels: Sequence[str], *, strict: bool) -> bool:
         """Whether a worker holds anything, or anything is ready for it."""

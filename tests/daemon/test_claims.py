@@ -464,6 +464,17 @@ async def test_a_strict_task_for_another_worker_costs_no_claim_a_second_trip(
     assert len(in_vain) <= 2, trips
 
 
+async def test_a_strict_task_of_a_new_label_set_goes_first_though_many_wait_for_other_workers(
+    app, running, client, stage
+):
+    await client.enqueue_many([*map(normal, range(3)), *(strict(1, labels=["gpu"]) for _ in range(120))])
+    async with running(app, concurrency=1, poll_interval="1h", labels=["cpu"]):
+        await stage.full(1)
+        await client.enqueue_many([strict(2, labels=["cpu"])])
+        await stage.play(4)
+    assert stage.came == ["n0", "s2", "n1", "n2"]
+
+
 async def test_a_worker_without_a_strict_lane_claims_normal_tasks_beside_a_strict_one_for_less(
     app, running, client, wait, trips
 ):

@@ -108,12 +108,13 @@ async def test_required_notices_are_refused_with_what_to_do(app, daemon_of, pool
         await asyncio.wait_for(daemon_of(app, url=pooler.dsn, listen="on").run(), 20)
 
 
-async def test_notices_come_by_a_url_past_it(app, running, pooler, database, client, wait):
+async def test_notices_come_by_a_url_past_it(app, running, pooler, database, client, wait, tables):
     @app.task("one")
     async def one() -> None: ...
 
     settings = {"url": pooler.dsn, "listen": "on", "listen_url": database.dsn, "poll_interval": "1h"}
     async with running(app, **settings):
+        await tables.until("SELECT idle FROM asynctaskd.workers")
         await wait(await client.enqueue("one"))
 
 

@@ -233,7 +233,7 @@ async def test_the_second_stop_is_heard_while_a_claim_hangs(
     # Of the claim loop: which of its two statements meets the lock is a matter of chance.
     hanging = """SELECT count(*) > 0 FROM pg_stat_activity
                  WHERE wait_event_type = 'Lock' AND datname = current_database()
-                   AND query ~ '^-- (Claim up to|The label sets of the normal lane)'"""
+                   AND query ~ '^-- (Claim up to|A look from the start)'"""
     entered, cancelled = asyncio.Event(), asyncio.Event()
 
     @app.task("hold")

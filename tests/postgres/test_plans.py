@@ -177,7 +177,11 @@ async def claim_plain(store: Store, _: Connection) -> Awaitable[object]:
 
 
 async def claim_strict(store: Store, _: Connection) -> Awaitable[object]:
-    return store.claim(WORKER, LABELS, strict=10, slots=10, shares=[], strict_after={"a": START})
+    return store.claim(WORKER, LABELS, strict=10, slots=10, shares=[])
+
+
+async def claim_strict_beside_the_dead(store: Store, _: Connection) -> Awaitable[object]:
+    return store.claim(WORKER, LABELS, strict=10, slots=10, shares=[], strict_after={"a": START}, new_above=1)
 
 
 async def claim_from_200_sets(store: Store, _: Connection) -> Awaitable[object]:
@@ -388,6 +392,7 @@ MOST: dict[Call, int] = {
     claim_plain: 400,
     complete: 400,
     claim_strict: 400,
+    claim_strict_beside_the_dead: 400,
     claim_a_suspect: 400,
     claim_from_200_sets: 6000,  # locks up to 8 rows of each set: 1,600
     ready_sets: 2000,

@@ -140,7 +140,7 @@ class Database:
                 found = strict if row.priority else normal
                 found[row.label_set] = min(before, found.get(row.label_set, before))
         suspects = any(row.losses >= SUSPECT for row in pending)
-        return Look(normal, strict, suspects, self.inserted, self.look_seconds)
+        return Look(normal, strict, suspects, self.inserted, 0, self.look_seconds)
 
     def claim(
         self,
@@ -164,7 +164,8 @@ class Database:
         urgent = [
             row
             for row in urgent
-            if row.id > new_above
+            if not new_above
+            or row.id > new_above
             or (row.label_set in strict_after and (-row.priority, row.id) > strict_after[row.label_set])
         ][:strict]
         taken = urgent
@@ -189,8 +190,8 @@ class Database:
                 if row.label_set == label_set and not row.priority and row.losses < SUSPECT
             ]
             rows.sort()
-            if not any(place < after[0] and task_id > new_above for place, task_id, _ in rows):
-                # Nothing new has more weight than where the last claim stopped.
+            if new_above or not rows or rows[0][0] >= after[0]:
+                # Nothing has more weight than where the last claim stopped, or it isn't asked for.
                 rows = [row for row in rows if row[:2] > after]
             found.setdefault(group, []).extend(rows[:row_limit])
             terms[group] = quota, weight, standing

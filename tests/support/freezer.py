@@ -34,7 +34,8 @@ async def freezer(dsn: str) -> AsyncIterator[Freeze]:
         await asyncio.wait([asking], timeout=1)
         if asking.done() and asking.result():
             return True
-        os.kill(pid, signal.SIGCONT)
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGCONT)
         await asking
         return False
 

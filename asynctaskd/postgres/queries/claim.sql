@@ -4,31 +4,45 @@
 -- $9 the groups' weights, $10 how many picks each group is behind its ideal share,
 -- $11 and $12 after which place (-weight) and id of each set,
 -- $13 tasks that this worker lost and whose handlers have not stopped, $14 suspects at most: tasks that have lost
--- their worker twice in a row, $15 nothing but suspects?, $16 label sets of the strict lane, $17 and $18 after which
--- place (-priority) and id of each set, $19 after which id tasks are new: unknown to $11, $12 and $16 to $18
+-- their worker twice in a row, $15 nothing but suspects?
+-- $16 0, or where walking through what is dead would take long: after which id tasks are new; strict ones are looked for
+-- there, and in the label sets $17 after the place (-priority) $18 and id $19 of each, and those of more weight nowhere
 --
 -- Rows are locked where they are found, so that workers beside each other find different ones. Where a group has
 -- several label sets, more rows are locked than taken; their locks end with this statement.
-WITH urgent AS MATERIALIZED (
+WITH RECURSIVE strict_sets (label_set) AS (
+    (SELECT label_set FROM asynctaskd.tasks
+     WHERE $16 = 0 AND status = 'pending' AND losses < 2 AND priority > 0 ORDER BY label_set LIMIT 1)
+    UNION ALL
+    SELECT (SELECT t.label_set FROM asynctaskd.tasks AS t
+            WHERE t.status = 'pending' AND t.losses < 2 AND t.priority > 0 AND t.label_set > strict_sets.label_set
+            ORDER BY t.label_set LIMIT 1)
+    FROM strict_sets WHERE strict_sets.label_set IS NOT NULL
+), known AS (
+    SELECT label_set, -2147483648 AS after_place, 0 AS after_id FROM strict_sets
+    WHERE string_to_array(label_set, ',') <@ $2::text[]
+    UNION ALL
+    SELECT * FROM unnest($17::text[], $18::integer[], $19::bigint[])
+), urgent AS MATERIALIZED (
     SELECT found.*
-    FROM unnest($16::text[], $17::integer[], $18::bigint[]) AS known(label_set, after_place, after_id)
-         CROSS JOIN LATERAL (
-             SELECT t.id, -t.priority AS place, t.label_set FROM asynctaskd.tasks AS t
-             WHERE t.status = 'pending' AND t.losses < 2 AND t.priority > 0 AND t.label_set = known.label_set
-               AND (-t.priority, t.id) > (known.after_place, known.after_id) AND t.id <> ALL ($13::bigint[])
-             ORDER BY -t.priority, t.id LIMIT $3 FOR UPDATE SKIP LOCKED
-         ) AS found
+    FROM known CROSS JOIN LATERAL (
+        SELECT t.id, -t.priority AS place, t.label_set FROM asynctaskd.tasks AS t
+        WHERE t.status = 'pending' AND t.losses < 2 AND t.priority > 0 AND t.label_set = known.label_set
+          AND (-t.priority, t.id) > (known.after_place, known.after_id) AND t.id <> ALL ($13::bigint[])
+        ORDER BY -t.priority, t.id LIMIT $3 FOR UPDATE SKIP LOCKED
+    ) AS found
     WHERE $3 > 0 AND NOT $15::boolean
     UNION
     SELECT newcomers.*
     FROM (SELECT t.id, -t.priority AS place, t.label_set FROM asynctaskd.tasks AS t
-          WHERE t.id = ANY (ARRAY(SELECT n.id FROM asynctaskd.tasks AS n
-                                  WHERE n.status = 'pending' AND n.losses < 2 AND n.priority > 0 AND n.id > $19
-                                  ORDER BY n.id LIMIT 100))
-            AND t.status = 'pending' AND t.losses < 2 AND string_to_array(t.label_set, ',') <@ $2::text[]
-            AND t.id <> ALL ($13::bigint[])
+          WHERE t.status = 'pending' AND t.losses < 2 AND t.priority > 0 AND t.id > $16
+            AND t.id <= (SELECT max(id)
+                         FROM (SELECT n.id FROM asynctaskd.tasks AS n
+                               WHERE n.status = 'pending' AND n.losses < 2 AND n.priority > 0 AND n.id > $16
+                               ORDER BY n.id LIMIT 100) AS hundred)
+            AND string_to_array(t.label_set, ',') <@ $2::text[] AND t.id <> ALL ($13::bigint[])
           ORDER BY -t.priority, t.id LIMIT $3 FOR UPDATE SKIP LOCKED) AS newcomers
-    WHERE $3 > 0 AND NOT $15::boolean
+    WHERE $3 > 0 AND NOT $15::boolean AND $16::bigint > 0
 ), strict AS MATERIALIZED (
     SELECT id FROM urgent ORDER BY place, id LIMIT $3
 ), suspect AS MATERIALIZED (
@@ -49,7 +63,7 @@ WITH urgent AS MATERIALIZED (
                AND (-t.weight, t.id) > (
                    CASE WHEN (SELECT h.id FROM asynctaskd.tasks AS h
                               WHERE h.status = 'pending' AND h.losses < 2 AND h.priority = 0
-                                AND h.label_set = wanted.label_set AND -h.weight < wanted.after_place AND h.id > $19
+                                AND h.label_set = wanted.label_set AND -h.weight < wanted.after_place AND $16 = 0
                               LIMIT 1) IS NULL
                         THEN wanted.after_place ELSE -2147483648 END, wanted.after_id)
              ORDER BY -t.weight, t.id LIMIT wanted.row_limit FOR UPDATE SKIP LOCKED

@@ -1,7 +1,7 @@
 -- Claim from the normal lane where nothing else asks for attention: nothing at all while a strict task waits.
 -- $1 worker_id, $2 label sets, one a group, $3 how many of each, $4 and $5 after which place (-weight) and id,
--- $6 strict tasks at most, $7 suspects at most: where that isn't 0, not while one waits; $8 after which id tasks are
--- new, so that one of more weight or of the strict lane may be unknown to the worker
+-- $6 strict tasks at most, $7 suspects at most: where that isn't 0, not while one waits; $8 0, or where walking
+-- through what is dead would take long: after which id strict tasks are looked for, and those of more weight nowhere
 --
 -- What claim.sql does for all cases, for the one that nearly every claim is, at a third of the cost.
 UPDATE asynctaskd.tasks AS t
@@ -18,7 +18,7 @@ WHERE t.id = ANY (ARRAY(
                    -- What has more weight than where the last claim stopped comes first all the same.
                    CASE WHEN (SELECT h.id FROM asynctaskd.tasks AS h
                               WHERE h.status = 'pending' AND h.losses < 2 AND h.priority = 0
-                                AND h.label_set = wanted.label_set AND -h.weight < wanted.after_place AND h.id > $8
+                                AND h.label_set = wanted.label_set AND -h.weight < wanted.after_place AND $8::bigint = 0
                               LIMIT 1) IS NULL
                         THEN wanted.after_place ELSE -2147483648 END, wanted.after_id)
              ORDER BY -t.weight, t.id LIMIT wanted.quota FOR UPDATE SKIP LOCKED

@@ -1,7 +1,8 @@
 -- A look from the start, in rows of a kind each, by loose index scans:
 -- 0: a label set of the normal lane that has something ready and that a worker may run, with the place (-weight) and
---    id of its first task; 1: one of the strict lane, whoever may run it, with the place (-priority) and id; 2: a
---    suspect is ready; 3: the newest id that was given to a task, and how many microseconds the look took.
+--    id of its first task; 1: one of the strict lane, whoever may run it, with the place (-priority) and id;
+-- 2: a suspect is ready; 3: how many label sets were looked at, and the newest id that was given to a task;
+-- 4: how many microseconds all of that took.
 -- $1 the worker's labels
 WITH RECURSIVE normal AS (
     (SELECT label_set, -weight AS place, id FROM asynctaskd.tasks
@@ -27,6 +28,7 @@ UNION ALL
 SELECT 2, '', 0, 0
 WHERE (SELECT id FROM asynctaskd.tasks WHERE status = 'pending' AND losses >= 2 LIMIT 1) IS NOT NULL
 UNION ALL
--- Last: what comes before has been looked for by now.
-SELECT 3, '', (extract(epoch FROM clock_timestamp() - statement_timestamp()) * 1000000)::integer,
+SELECT 3, '', (SELECT count(*) FROM normal) + (SELECT count(*) FROM strict),
        coalesce(pg_sequence_last_value('asynctaskd.task_ids'), 0)
+UNION ALL
+SELECT 4, '', 0, (extract(epoch FROM clock_timestamp() - statement_timestamp()) * 1000000)::bigint
