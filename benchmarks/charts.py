@@ -126,15 +126,15 @@ def _curves(taken: Taken, theme: Theme) -> None:
     """The rate of each round while the horizon is pinned."""
     _, axes = plt.subplots(figsize=(WIDTH, 4))
     others = cycle(theme.others)
-    for (subject, _), samples in taken.groups().items():
+    for key, samples in taken.groups().items():
         rounds = [
             statistics.median(found) for found in zip(*(s.series["tasks/s"] for s in samples), strict=True)
         ]
-        ours = subject.startswith("asynctaskd")
+        ours = key[0].startswith("asynctaskd")
         colour = theme.ours if ours else next(others)
-        axes.plot(
-            range(1, len(rounds) + 1), rounds, "o-", color=colour, lw=2.5 if ours else 1.5, label=subject
-        )
+        places = range(1, len(rounds) + 1)
+        line, width = ("o--", 1.0) if key[1] else ("o-", 2.5 if ours else 1.5)
+        axes.plot(places, rounds, line, color=colour, lw=width, label=_label(key))
     axes.set_ylim(bottom=0)
     axes.xaxis.set_major_locator(mpl.ticker.MaxNLocator(integer=True))
     axes.legend(frameon=False, labelcolor=theme.ink)
