@@ -107,16 +107,16 @@ def template(dsn: str) -> Iterator[str]:
     name = f"{PREFIX}{int(time.time())}_{os.getpid()}"
     asyncio.run(_make_template(dsn, name))
     yield name
-    asyncio.run(_execute(dsn, f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)'))
+    asyncio.run(run_script(dsn, f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)'))
 
 
 @pytest.fixture
 async def database(dsn: str, template: str) -> AsyncIterator[Database]:
     """A migrated database of the test's own, dropped after it whoever is still connected."""
     name = f"{template}_{next(_numbers)}"
-    await _execute(dsn, f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
+    await run_script(dsn, f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
     yield Database(_with_database(dsn, name))
-    await _execute(dsn, f'DROP DATABASE "{name}" WITH (FORCE)')
+    await run_script(dsn, f'DROP DATABASE "{name}" WITH (FORCE)')
 
 
 @pytest.fixture
@@ -161,16 +161,16 @@ def _fast_directory() -> str:
 async def _make_template(dsn: str, name: str) -> None:
     from asynctaskd.postgres.migrate import migrate
 
-    await _execute(dsn, f'CREATE DATABASE "{name}"')
+    await run_script(dsn, f'CREATE DATABASE "{name}"')
     await migrate(_with_database(dsn, name))
     await run_script(_with_database(dsn, name), INVARIANTS)
 
 
 async def _forget_durability(dsn: str) -> None:
     """Only the tests' own server may lose data in a power cut."""
-    await _execute(dsn, "ALTER SYSTEM SET fsync = off")
-    await _execute(dsn, "ALTER SYSTEM SET full_page_writes = off")
-    await _execute(dsn, "SELECT pg_reload_conf()")
+    await run_script(dsn, "ALTER SYSTEM SET fsync = off")
+    await run_script(dsn, "ALTER SYSTEM SET full_page_writes = off")
+    await run_script(dsn, "SELECT pg_reload_conf()")
 
 
 async def _drop_left_over(dsn: str) -> None:
@@ -183,14 +183,6 @@ async def _drop_left_over(dsn: str) -> None:
             began = row["datname"].removeprefix(PREFIX).split("_")[0]
             if began.isdigit() and int(began) < time.time() - LEFT_OVER:
                 await connection.execute(f'DROP DATABASE IF EXISTS "{row["datname"]}" WITH (FORCE)')
-    finally:
-        await connection.close()
-
-
-async def _execute(dsn: str, statement: str) -> None:
-    connection = await asyncpg.connect(dsn)
-    try:
-        await connection.execute(statement)
     finally:
         await connection.close()
 

@@ -115,7 +115,8 @@ async def test_notices_come_by_a_url_past_it(app, running, pooler, database, cli
     settings = {"url": pooler.dsn, "listen": "on", "listen_url": database.dsn, "poll_interval": "1h"}
     async with running(app, **settings):
         await tables.until("SELECT idle FROM asynctaskd.workers")
-        await wait(await client.enqueue("one"))
+        done = await wait(await client.enqueue("one"))
+    assert done.attempts == 1
 
 
 async def test_it_migrates_and_tells_that_it_is_there(pooler):

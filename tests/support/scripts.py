@@ -11,7 +11,7 @@ INVARIANTS = Path(__file__).with_name("invariants.sql").read_text(encoding="utf8
 
 
 async def run_script(dsn: str, script: str) -> None:
-    """Run all its statements in one go."""
+    """Run its statements in one go, on a connection of their own."""
     connection = await asyncpg.connect(dsn)
     try:
         await connection.execute(script)
