@@ -9,10 +9,10 @@ STAMP := $(VENV)/.asynctaskd-installed
 BENCH_VENV := .venv-bench
 BENCH_STAMP := $(BENCH_VENV)/.asynctaskd-installed
 
-.PHONY: help demo test check simulate chaos chaos-long chaos-mutants format bench build clean
+.PHONY: help demo test check simulate cron-oracle chaos chaos-long chaos-mutants format bench bench-steering build clean
 
 help: ## List these targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(STAMP) ## See two workers index Python's standard library, on a PostgreSQL of its own (under a minute)
 	@$(BIN)/asynctaskd demo
@@ -22,6 +22,9 @@ test: $(STAMP) ## Run the tests on an embedded PostgreSQL, or on the one in ASYN
 
 simulate: $(STAMP) ## Run the protocol in simulated worlds full of faults; ARGS="--seeds 1000000 --jobs 2"
 	@$(BIN)/python -m tests.simulation --report benchmarks/results/simulation.json $(ARGS)
+
+cron-oracle: $(STAMP) ## Ask others when schedules are due, around every change of the clock of 16 years (minutes)
+	@$(BIN)/python -m tests.scheduling.cron_oracle $(ARGS)
 
 check: $(STAMP) ## Check style, types (mypy and pyright) and the import floors
 	@$(BIN)/ruff check .
@@ -37,7 +40,7 @@ chaos-long: $(STAMP) ## The same with 100,000 tasks and 1,000 faults (45 minutes
 	@$(BIN)/python -m tests.chaos.run --tasks 100000 --events 1000 --seconds 2400 \
 		--report benchmarks/results/chaos-long.json $(ARGS)
 
-chaos-mutants: $(STAMP) ## See that the judge notices: one short run for each mistake that is built in (15 minutes)
+chaos-mutants: $(STAMP) ## See that the judge notices: one short run for each mistake that is built in (half an hour)
 	@$(BIN)/python -m tests.chaos.run --report benchmarks/results/chaos-mutants.json --mutants $(ARGS)
 
 format: $(STAMP) ## Format the code and mend what ruff can mend
@@ -46,6 +49,9 @@ format: $(STAMP) ## Format the code and mend what ruff can mend
 
 bench: $(BENCH_STAMP) ## Measure asynctaskd beside its peers (over an hour); ARGS="--quick" takes a few minutes
 	@$(BENCH_VENV)/bin/python -m benchmarks $(ARGS)
+
+bench-steering: $(STAMP) ## Measure what steering a running fleet promises (a quarter of an hour); ARGS="--quick" takes a minute
+	@$(BIN)/python -m benchmarks.steering $(ARGS)
 
 build: $(STAMP) ## Build the wheel and the sdist into dist/
 	@if command -v uv >/dev/null 2>&1; then uv build; \

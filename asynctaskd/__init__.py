@@ -4,7 +4,10 @@ Everything an application needs is here; the rest of the package is private.
 """
 
 from asynctaskd.client import Client
+from asynctaskd.config.convergence import Canary, ConfigReport
+from asynctaskd.config.runtime import RuntimeConfig
 from asynctaskd.definitions.context import TaskContext
+from asynctaskd.definitions.cron import Cron
 from asynctaskd.definitions.definition import Definition
 from asynctaskd.definitions.registry import App
 from asynctaskd.definitions.request import TaskRequest
@@ -17,6 +20,7 @@ from asynctaskd.errors import (
     InvalidDefinitionError,
     InvalidInputError,
     InvalidPayloadError,
+    InvalidStateError,
     LeaseLostError,
     RetryQuietlyError,
     SchemaVersionError,
@@ -37,8 +41,11 @@ from asynctaskd.version import __version__
 __all__ = [
     "App",
     "AsynctaskdError",
+    "Canary",
     "Client",
     "ConfigError",
+    "ConfigReport",
+    "Cron",
     "DatabaseRefusedError",
     "DatabaseUnavailableError",
     "Definition",
@@ -46,9 +53,11 @@ __all__ = [
     "InvalidDefinitionError",
     "InvalidInputError",
     "InvalidPayloadError",
+    "InvalidStateError",
     "LeaseLostError",
     "RetryPolicy",
     "RetryQuietlyError",
+    "RuntimeConfig",
     "SchemaVersionError",
     "SnoozeTask",
     "Task",

@@ -6,10 +6,13 @@ import asyncio
 import contextvars
 import json
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Self, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
-import asyncpg
-
+from asynctaskd.control.commands import Commands
+from asynctaskd.control.explanations import Explanations
+from asynctaskd.control.runtime_config import RuntimeConfigs
+from asynctaskd.control.schedules import Schedules
+from asynctaskd.control.watching import Watching
 from asynctaskd.definitions import rules
 from asynctaskd.definitions.batch import dump_many
 from asynctaskd.definitions.definition import Definition
@@ -21,30 +24,25 @@ from asynctaskd.errors import (
     TaskCancelledError,
     TaskExpiredError,
     TaskFailedError,
-    TaskNotFoundError,
 )
-from asynctaskd.postgres import embedded
-from asynctaskd.postgres.driver import CONFLICTS, open_sessions, query, translated
+from asynctaskd.postgres.caller import growing_pauses, not_found
 from asynctaskd.postgres.records import task_of
 from asynctaskd.postgres.sessions import LONG
 from asynctaskd.task import Task, TaskStatus
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable, Sequence
-    from datetime import datetime
+    from collections.abc import Iterable, Sequence
+
+    import asyncpg
 
     from asynctaskd.definitions.options import RequestOptions, TaskOptions
     from asynctaskd.definitions.registry import App
-    from asynctaskd.postgres.sessions import Sessions
-
-_SHORTEST_LOOK = 0.02
-_LONGEST_LOOK = 0.5
 
 # For so many characters of payloads a call may take another second: a tenth of what was seen.
 _SLOWEST = 1_000_000
 
 
-class Client:
+class Client(Commands, Explanations, RuntimeConfigs, Schedules, Watching):
     """The thin side of asynctaskd: it enqueues and asks, and runs nothing.
 
     Args:
@@ -62,25 +60,9 @@ class Client:
         *,
         schema: str = "asynctaskd",
     ) -> None:
-        self._database = database
+        super().__init__(database, schema=schema)
         self._app = app
-        self._schema = schema
-        self._own_pool: Sessions | None = None
-        self._opening = asyncio.Lock()
-        self._turn = asyncio.Lock()
         self._watch = _Watch(self)
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.close()
-
-    async def close(self) -> None:
-        """Close the client's own pool, if it has one. A pool or connection of the caller's stays open."""
-        if self._own_pool is not None:
-            await self._own_pool.close()
-            self._own_pool = None
 
     async def enqueue(
         self,
@@ -97,7 +79,8 @@ class Client:
                 by those given here.
             payload: what the handler gets: a mapping or a model. Not with a request, which has its own.
             connection: enqueue on this connection, so in its transaction: both or neither.
-            options: see TaskOptions.
+            options: see TaskOptions. With `cron`, the schedule of that task's name is created or changed, and
+                the id is the one that its next task will have.
 
         Raises:
             InvalidInputError: name, payload or an option breaks a rule; nothing was written.
@@ -106,6 +89,10 @@ class Client:
                 the task may have been enqueued all the same.
         """
         definition, request = self._request(task, payload, options)
+        if request.options.cron is not None:
+            return await self._enqueue_schedule(
+                definition, request.name, request.payload, request.options, connection
+            )
         dumped = _dumped(definition, request)
         if request.options is NO_OPTIONS:
             # Nineteen parameters that say nothing cost as much as the row.
@@ -127,6 +114,8 @@ class Client:
                 raise InvalidInputError(
                     f"request {place}: a TaskRequest is needed, got {type(request).__name__}"
                 )
+            if request.options.cron is not None:
+                raise InvalidInputError(f"request {place}: cron is an option of `enqueue`, one at a time")
         documents = dump_many(chosen, self._app)
         limit = LONG + sum(map(len, documents)) / _SLOWEST
         columns = _columns(chosen, documents)
@@ -139,10 +128,17 @@ class Client:
         Raises:
             TaskNotFoundError: there is none, or it was already forgotten.
         """
-        rows = await self._fetch("get_tasks", [task_id], connection=connection)
-        if not rows:
-            raise _not_found(task_id)
-        return task_of(rows[0])
+        found = await self.get_tasks([task_id], connection=connection)
+        if not found:
+            raise not_found(task_id)
+        return found[0]
+
+    async def get_tasks(
+        self, task_ids: Iterable[int], *, connection: asyncpg.Connection | None = None
+    ) -> list[Task]:
+        """The records of some tasks, in any order; those without one are left out."""
+        rows = await self._fetch("get_tasks", list(task_ids), connection=connection)
+        return [task_of(row) for row in rows]
 
     async def list_tasks(
         self,
@@ -154,7 +150,7 @@ class Client:
     ) -> list[Task]:
         """The newest tasks with that name, status and all of those labels; None leaves a condition out."""
         chosen = None if labels is None else list(labels)
-        rows = await self._fetch("list_tasks", name, _status(status), chosen, limit)
+        rows = await self._fetch("list_tasks", name, status and rules.status("status", status), chosen, limit)
         return [task_of(row) for row in rows]
 
     async def list_workers(self) -> list[dict[str, Any]]:
@@ -210,42 +206,6 @@ class Client:
     def _definition(self, name: str) -> Definition[..., Any] | None:
         return None if self._app is None else self._app[name]
 
-    async def _value(
-        self, name: str, *arguments: Any, connection: asyncpg.Connection | None, limit: float = LONG
-    ) -> Any:
-        rows = await self._fetch(name, *arguments, connection=connection, limit=limit)
-        return rows[0][0]
-
-    async def _fetch(
-        self,
-        name: str,
-        *arguments: Any,
-        connection: asyncpg.Connection | None = None,
-        limit: float = LONG,
-    ) -> list[asyncpg.Record]:
-        statement = query(name, self._schema)
-        if connection is None and isinstance(self._database, asyncpg.Connection):
-            # The client's own waits and calls take turns on the one connection it was given.
-            async with self._turn:
-                with translated(but=CONFLICTS):
-                    return await self._database.fetch(statement, *arguments)
-        if connection is not None:
-            # A conflict is for the owner of the transaction, who knows it by the driver's own error.
-            with translated(but=CONFLICTS):
-                return await connection.fetch(statement, *arguments)
-        with translated():
-            executor = await self._executor()
-            return await executor.fetch(statement, *arguments, timeout=limit)
-
-    async def _executor(self) -> asyncpg.Pool | asyncpg.Connection | Sessions:
-        if not isinstance(self._database, str):
-            return self._database
-        async with self._opening:
-            if self._own_pool is None:
-                dsn = await asyncio.to_thread(embedded.resolve, self._database)
-                self._own_pool = await open_sessions(dsn, size=10)
-        return self._own_pool
-
 
 class _Watch:
     """Everyone who waits for a task to end, asked for in one query that a single loop repeats."""
@@ -269,7 +229,7 @@ class _Watch:
 
     async def _look(self) -> None:
         try:
-            async for _ in _growing_pauses():
+            async for _ in growing_pauses():
                 await self._settle()
                 if not self._waiting:
                     return
@@ -303,14 +263,6 @@ class _Watch:
             self._looking = None  # it takes a moment to end: who comes meanwhile needs another
 
 
-async def _growing_pauses() -> AsyncIterator[None]:
-    pause = _SHORTEST_LOOK
-    while True:
-        yield
-        await asyncio.sleep(pause)
-        pause = min(pause * 1.5, _LONGEST_LOOK)
-
-
 def _dumped(definition: Definition[..., Any] | None, request: TaskRequest) -> str:
     return dump_payload(request.payload) if definition is None else definition.dump(request.payload)
 
@@ -318,7 +270,7 @@ def _dumped(definition: Definition[..., Any] | None, request: TaskRequest) -> st
 def _arguments(request: TaskRequest, payload: str) -> list[Any]:
     """The parameters of `enqueue.sql`, in order."""
     given = request.options
-    instant, after = _deadline(given)
+    instant, after = given.deadlines
     return [
         request.name,
         payload,
@@ -341,6 +293,7 @@ def _arguments(request: TaskRequest, payload: str) -> list[Any]:
         given.retry and given.retry.max_attempts,
         given.keep,
         given.metadata,
+        given.depends_on,
     ]  # fmt: skip  (in the order of the statement's parameters)
 
 
@@ -365,48 +318,8 @@ def _other_options(given: TaskOptions) -> str | None:
     """The options that have no array of their own, as a JSON object."""
     if given is NO_OPTIONS:
         return None
-    instant, after = _deadline(given)
-    others = {
-        "tags": given.tags,
-        "unique_tag": given.unique_tag,
-        "unique_until": given.unique_until,
-        "on_conflict": given.on_conflict,
-        "serial_key": given.serial_key,
-        "serial_id": given.serial_id,
-        "parent_id": given.parent_id,
-        "delay": _seconds(given.delay),
-        "run_at": given.run_at and given.run_at.isoformat(),
-        "deadline": instant and instant.isoformat(),
-        "deadline_after": _seconds(after),
-        "timeout": _seconds(given.timeout),
-        "retry": given.retry and given.retry.spec,
-        "max_attempts": given.retry and given.retry.max_attempts,
-        "keep": _seconds(given.keep),
-        "metadata": given.metadata and json.loads(given.metadata),
-    }
-    named = {name: value for name, value in others.items() if value is not None}
-    return json.dumps(named) if named else None
-
-
-def _deadline(given: TaskOptions) -> tuple[datetime | None, timedelta | None]:
-    """The deadline as an instant, or as a duration that the database adds to its own clock."""
-    return (None, given.deadline) if isinstance(given.deadline, timedelta) else (given.deadline, None)
-
-
-def _seconds(duration: timedelta | None) -> str | None:
-    return None if duration is None else f"{duration.total_seconds():f}s"
-
-
-def _status(word: str | None) -> str | None:
-    if word is not None and word not in set(TaskStatus):
-        raise InvalidInputError(f"status must be one of {', '.join(TaskStatus)}, got {word!r}")
-    return word
-
-
-def _not_found(task_id: int) -> TaskNotFoundError:
-    return TaskNotFoundError(
-        f"there is no task {task_id}: it never existed, or its record was forgotten", task_id=task_id
-    )
+    others = given.as_json(but=("priority", "weight", "labels"))
+    return json.dumps(others) if others else None
 
 
 def _completed(task: Task) -> Task:

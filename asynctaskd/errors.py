@@ -5,6 +5,7 @@ AsynctaskdError
 │   ├── InvalidDefinitionError               a task was declared wrongly; raised at import
 │   ├── InvalidPayloadError                  a payload can't be stored, or doesn't fit its definition
 │   └── UnknownTaskError                     the App knows no task of that name
+├── InvalidStateError                        what is asked for can't be done as things stand
 ├── ConfigError                              a file, variable or flag is wrong (exit code 78)
 ├── SchemaVersionError                       the database's schema doesn't suit this version (exit code 78)
 ├── DatabaseUnavailableError                 the database is away, or takes no writes (exit code 69)
@@ -51,6 +52,10 @@ class InvalidPayloadError(InvalidInputError):
 
 class UnknownTaskError(InvalidInputError):
     """The App knows no task of that name: perhaps the module that declares it was never imported."""
+
+
+class InvalidStateError(AsynctaskdError):
+    """What is asked for can't be done as things stand, which the message tells. Nothing was changed."""
 
 
 class ConfigError(AsynctaskdError):

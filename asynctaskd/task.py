@@ -174,7 +174,17 @@ class Overdue:
     """The task was claimed after its deadline; it expires without having run."""
 
 
-Outcome = Completed | Failed | Snoozed | Released | Unroutable | Overdue
+@dataclass(frozen=True, slots=True)
+class Stopped:
+    """An operator asked for it: the execution was stopped, so that the task becomes `status`.
+
+    That is `cancelled`, `expired` or `paused`; a pause gives the attempt back.
+    """
+
+    status: TaskStatus
+
+
+Outcome = Completed | Failed | Snoozed | Released | Unroutable | Overdue | Stopped
 
 
 class EventKind(StrEnum):
@@ -200,7 +210,7 @@ class EventKind(StrEnum):
 class Transition:
     """What finalize writes for one outcome.
 
-    `status` is terminal, or `scheduled` with a `delay`, or `pending` to be claimable at once.
+    `status` is terminal, or `scheduled` with a `delay`, or `pending` to be claimable at once, or `paused`.
     `attempt_spent` is False where the attempt is given back; `failed_execution` is True where it
     counts against `max_attempts`.
     """

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+import signal
 import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -59,6 +60,9 @@ class Database:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Choose a directory for the embedded server; the workers of pytest-xdist use their controller's."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # A shell has what it starts in the background ignore Ctrl-C, and so would every process of a test.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     worker = getattr(config, "workerinput", None)
     if worker is not None:
         config.stash[_home] = Path(worker["server_home"])

@@ -184,3 +184,11 @@ async def test_what_looks_like_sql_is_text_wherever_it_is_given(connection: asyn
         with pytest.raises(InvalidInputError):
             await client.enqueue(option.pop("name", "x"), **option)
     assert await connection.fetchval("SELECT count(*) FROM asynctaskd.tasks") == 1
+
+
+async def test_an_id_beyond_64_bits_is_a_wrong_value(pool: asyncpg.Pool) -> None:
+    client = Client(pool)
+    with pytest.raises(InvalidInputError, match="ids must be at most 9223372036854775807"):
+        await client.cancel(2**70)
+    with pytest.raises(InvalidInputError, match="refused a value"):
+        await client.why(2**70)

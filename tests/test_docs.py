@@ -249,8 +249,8 @@ def test_the_python_page_names_every_public_name(name: str) -> None:
 
 
 def test_the_python_page_names_every_method_of_the_client() -> None:
-    methods = {name for name in vars(Client) if not name.startswith("_")}
-    assert methods <= set(re.findall(r"`await (\w+)\(", page("reference/python.md")))
+    methods = {name for name in dir(Client) if not name.startswith("_")}
+    assert methods <= set(re.findall(r"`(?:await )?(\w+)", page("reference/python.md")))
 
 
 def commands() -> Iterator[tuple[str, Any]]:

@@ -30,9 +30,10 @@ def demo(
         bool, typer.Option("--json", help="Print nothing but a summary, as one JSON object.")
     ] = False,
 ) -> int:
-    """Watch two workers index Python's standard library, in well under a minute.
+    """Watch two workers index Python's standard library, in under a minute.
 
-    It shows weighted groups, an urgent lane, retries, a failure and its hook, and a transaction rolled back.
+    It shows weighted groups, an urgent lane, retries, a failure and its hook, and a transaction rolled back;
+    weights that change while it runs, and a tree of tasks that is cancelled, with every worker's answer.
     The exit code is 0 only if every task ended as it should.
     """
     summary = _perform(database, as_json=as_json)

@@ -1,5 +1,8 @@
 """The demo's application: its tasks index Python source files, one file a task.
 
+Beside them stands one that takes much longer than anybody wants to wait, for the demo to cancel: it looks for
+files that are alike, a task for each folder, below that of the folder above.
+
 It is written to be read and to be copied from: everything an application needs is on this page. A worker
 runs it with `asynctaskd run --app asynctaskd.cli.demo_app:app`.
 """
@@ -10,7 +13,9 @@ import ast
 import asyncio
 import sysconfig
 import tokenize
+from difflib import SequenceMatcher
 from io import BytesIO
+from itertools import product
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING
@@ -23,6 +28,8 @@ if TYPE_CHECKING:
     import asyncpg
 
 LIBRARY = Path(sysconfig.get_path("stdlib"))
+
+_NOT_THE_LIBRARY = frozenset({"site-packages", "dist-packages", "__pycache__"})
 
 TABLES = """
 CREATE TABLE asynctaskd_demo.modules (
@@ -101,6 +108,45 @@ async def index_file(file: SourceFile, ctx: TaskContext) -> None:
 async def remember_unreadable(file: SourceFile, failure: TaskFailure, tx: asyncpg.Connection) -> None:
     """Runs once, when the last attempt has failed, in the transaction that makes the task `failed`."""
     await tx.execute(_REMEMBER, file.path, failure.task_id, failure.attempts, failure.error)
+
+
+class Folder(BaseModel):
+    """A folder of the library: its path from there, with a slash at the end; empty for the library itself."""
+
+    path: str = ""
+
+
+# Nobody should wait for it: in the end it has compared every file of the library with every other.
+@app.task("find_copies", timeout="1d")
+async def find_copies(folder: Folder, ctx: TaskContext) -> list[tuple[str, str]]:
+    """Compare the files of a folder with all files of the library; returns the pairs that are alike."""
+    every = await asyncio.to_thread(source_files, LIBRARY)
+    own, below = look_into(folder.path, every)
+    for path in below:
+        # A child of this task, enqueued once however often this one is tried.
+        await ctx.enqueue("find_copies", Folder(path=path), unique_tag=f"find_copies {path}")
+    pairs = ((one, other) for one, other in product(own, every) if one < other)
+    # A thread can't be stopped, so each has little to do: between two of them the task can.
+    return [pair for pair in pairs if await asyncio.to_thread(are_alike, *pair)]
+
+
+def look_into(path: str, files: list[str]) -> tuple[list[str], list[str]]:
+    """Of these files, those of a folder itself, and its subfolders, both as paths from the library."""
+    inside = [file.removeprefix(path) for file in files if file.startswith(path)]
+    below = sorted({file.partition("/")[0] for file in inside if "/" in file})
+    return [path + file for file in inside if "/" not in file], [f"{path}{folder}/" for folder in below]
+
+
+def are_alike(*files: str) -> bool:
+    """Whether two files of the library have most of their lines in common."""
+    one, other = ((LIBRARY / file).read_bytes().splitlines() for file in files)
+    return SequenceMatcher(None, one, other).ratio() > 0.9
+
+
+def source_files(library: Path) -> list[str]:
+    """The source files of the library: relative paths, written with slashes."""
+    relative = [path.relative_to(library) for path in library.rglob("*.py")]
+    return sorted(path.as_posix() for path in relative if _NOT_THE_LIBRARY.isdisjoint(path.parts))
 
 
 def read_source(path: Path) -> Findings:

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 from zlib import crc32
 
 from asynctaskd import TaskRequest
-from asynctaskd.cli.demo_app import SourceFile, index_file
+from asynctaskd.cli.demo_app import SourceFile, index_file, source_files
 from asynctaskd.errors import AsynctaskdError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from pathlib import Path
 
 WEIGHTS: Mapping[str, int] = {"packages": 5, "modules": 3, "extras": 1}
 """Group → weight; a task's group is the one label it carries."""
+
+LATER_WEIGHTS: Mapping[str, int] = {"packages": 1, "modules": 2, "extras": 6}
+"""The weights from the middle of the demo on."""
 
 BATCH = 50
 """How many tasks are enqueued in one transaction."""
@@ -28,7 +33,6 @@ MISSING = "no_such_module.py"
 # group is more than them.
 _EXTRAS = frozenset({"encodings", "idlelib", "lib2to3", "pydoc_data", "turtledemo"})
 _TESTS = frozenset({"test", "tests", "idle_test"})
-_NOT_THE_LIBRARY = frozenset({"site-packages", "dist-packages", "__pycache__"})
 
 _STUMBLES_EVERY = 40
 
@@ -69,15 +73,22 @@ class Work:
         """How many tasks there will be."""
         return sum(map(len, self.batches)) + len(self.urgent)
 
+    @property
+    def turning_point(self) -> int:
+        """After how many ordinary claims the weights change; every group has tasks for as many again."""
+        sizes = Counter(
+            group for batch in self.batches for one in batch for group in one.options.labels or ()
+        )
+        return min(sum(WEIGHTS.values()) * sizes[group] // weight for group, weight in WEIGHTS.items()) // 2
+
 
 def find_files(library: Path) -> list[str]:
-    """The source files of the library: relative paths, written with slashes.
+    """The source files of the library, which holds some of every group.
 
     Raises:
         DemoFailedError: this Python came without its sources.
     """
-    relative = [path.relative_to(library) for path in library.rglob("*.py")]
-    files = [path.as_posix() for path in relative if _NOT_THE_LIBRARY.isdisjoint(path.parts)]
+    files = source_files(library)
     missing = set(WEIGHTS) - {group_of(file) for file in files}
     if missing:
         raise DemoFailedError(

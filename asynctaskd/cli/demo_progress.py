@@ -21,17 +21,20 @@ SELECT labels[1] AS name, priority > 0 AS is_urgent, count(*) AS tasks,
        count(*) FILTER (WHERE finished_at IS NOT NULL) AS ended,
        count(*) FILTER (WHERE status = 'failed') AS failed,
        sum(greatest(attempts - 1, 0))::integer AS retries
-FROM asynctaskd_demo.all_tasks GROUP BY 1, 2
+FROM asynctaskd_demo.all_tasks WHERE name = 'index_file' GROUP BY 1, 2
 """
 
 # Only first attempts: a retry's wait is its policy's.
 _WAITS = """
 SELECT percentile_cont(0.5) WITHIN GROUP (ORDER BY claimed_at - created_at) FILTER (WHERE priority > 0),
        percentile_cont(0.5) WITHIN GROUP (ORDER BY claimed_at - created_at) FILTER (WHERE priority = 0)
-FROM asynctaskd_demo.all_tasks WHERE attempts = 1
+FROM asynctaskd_demo.all_tasks WHERE name = 'index_file' AND attempts = 1
 """
 
 _RATE_WINDOW = 2.0
+
+TOLERANCE = 0.05
+"""How far the share of a group may be from what its weight gives it: 5 points of 100."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,9 +97,14 @@ def _seconds(waits: asyncpg.Record | None) -> list[float | None]:
 
 
 class Shares:
-    """What each group got of the ordinary claims, as long as every group had tasks that waited."""
+    """What each group got of the ordinary claims, as long as every group had tasks that waited.
 
-    def __init__(self) -> None:
+    Args:
+        weights: by which they are to be shared.
+    """
+
+    def __init__(self, weights: Mapping[str, int]) -> None:
+        self.weights = weights
         self._first: Snapshot | None = None
         self._last: Snapshot | None = None
 
@@ -108,23 +116,36 @@ class Shares:
 
     @property
     def claims(self) -> Mapping[str, int]:
-        """Claims of each group while all had tasks that waited."""
+        """Claims of each group between the first look and the last one that counted."""
         if self._first is None or self._last is None:
-            return dict.fromkeys(WEIGHTS, 0)
+            return dict.fromkeys(self.weights, 0)
         first, last = self._first.groups, self._last.groups
-        return {group: last[group].claims - first[group].claims for group in WEIGHTS}
+        return {group: last[group].claims - first[group].claims for group in self.weights}
+
+    @property
+    def counted(self) -> int:
+        """How many claims that are."""
+        return sum(self.claims.values())
 
     @property
     def had(self) -> Mapping[str, float | None]:
         """The share of each group, from 0 to 1; None as long as nothing was claimed."""
-        total = sum(self.claims.values())
+        total = self.counted
         return {group: claims / total if total else None for group, claims in self.claims.items()}
 
+    @property
+    def wanted(self) -> Mapping[str, float]:
+        """The share that its weight gives each group, from 0 to 1."""
+        total = sum(self.weights.values())
+        return {group: weight / total for group, weight in self.weights.items()}
 
-def shares_wanted() -> Mapping[str, float]:
-    """The share that its weight gives each group, from 0 to 1."""
-    total = sum(WEIGHTS.values())
-    return {group: weight / total for group, weight in WEIGHTS.items()}
+    @property
+    def follow(self) -> bool:
+        """Whether each group had what its weight gives it, give or take `TOLERANCE`."""
+        had = self.had
+        return self.counted > 0 and all(
+            abs((had[group] or 0) - wanted) <= TOLERANCE for group, wanted in self.wanted.items()
+        )
 
 
 class Rate:

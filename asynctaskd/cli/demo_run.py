@@ -1,4 +1,4 @@
-"""One run of the demo: enqueue everything, and look on until the queue is empty."""
+"""One run of the demo: enqueue everything, steer, and look on until the queue is empty."""
 
 from __future__ import annotations
 
@@ -8,9 +8,12 @@ from typing import TYPE_CHECKING
 
 from asynctaskd import Client
 from asynctaskd.cli.demo_app import app
-from asynctaskd.cli.demo_files import DemoFailedError, Work
+from asynctaskd.cli.demo_files import LATER_WEIGHTS, WEIGHTS, DemoFailedError, Work
 from asynctaskd.cli.demo_progress import Rate, Shares, Snapshot, take_snapshot
+from asynctaskd.cli.demo_steered import Steered
+from asynctaskd.cli.demo_steering import WeightChange, change_weights
 from asynctaskd.cli.demo_summary import Run
+from asynctaskd.cli.demo_tree import cancel_tree
 from asynctaskd.cli.demo_view import Progress, View, duration
 from asynctaskd.cli.demo_workers import CONCURRENCY, WORKERS, Workers
 from asynctaskd.postgres.driver import connect, translated
@@ -23,6 +26,9 @@ if TYPE_CHECKING:
 SCHEMA = "asynctaskd_demo"
 """The demo's own schema, made anew at every start. No other one is touched."""
 
+# The channel on which workers say which version they apply.
+_ACKS = f"{SCHEMA}_runtime_config_ack"
+
 _LOOK_EVERY = 0.2
 _URGENT_EVERY = 0.06
 _PATIENCE = 30.0  # seconds without any progress, after which the demo gives up
@@ -32,7 +38,7 @@ class Demo:
     """One run.
 
     Args:
-        dsn: where the enqueuer connects to.
+        dsn: where the enqueuer connects to, and where the workers' answers are listened for.
         connection: another connection, to look on with.
         workers: the processes, started but perhaps not ready.
         work: what to enqueue.
@@ -49,32 +55,39 @@ class Demo:
         self._view = view
         self._rolled_back: Sequence[int] = ()  # owned by the enqueuer, like the next one
         self._queue_is_full = False  # before, a group may be short of tasks through no fault of the weights
-        self._shares = Shares()
+        self._before = Shares(WEIGHTS)
+        self._after = Shares(LATER_WEIGHTS)
+        self._change: WeightChange | None = None  # owned by who looks on
         self._rate = Rate()
         self._began = time.monotonic()
 
     async def run(self) -> Run:
-        """Enqueue, and wait until everything has ended.
+        """Enqueue, wait until everything has ended, and cancel what came after.
 
         Raises:
             DemoFailedError: nothing moved for half a minute.
         """
-        await self._await_workers()
+        client = Client(self._connection, app, schema=SCHEMA)
+        await self._await_workers(client)
         self._began = time.monotonic()
         enqueuing = asyncio.create_task(self._enqueue())
         try:
-            last = await self._look_on(enqueuing)
+            last = await self._look_on(enqueuing, client)
         finally:
             enqueuing.cancel()
             await asyncio.gather(enqueuing, return_exceptions=True)
-        return Run(self._work, self._elapsed, last, self._shares, self._rolled_back)
+        took = self._elapsed
+        if self._change is None:
+            raise DemoFailedError("the queue was empty before the weights could change")
+        tree = await cancel_tree(client, self._connection, WORKERS * CONCURRENCY, self._view)
+        steered = Steered(self._before, self._after, self._change, tree)
+        return Run(self._work, took, last, steered, self._rolled_back)
 
     @property
     def _elapsed(self) -> float:
         return time.monotonic() - self._began
 
-    async def _await_workers(self) -> None:
-        client = Client(self._connection, schema=SCHEMA)
+    async def _await_workers(self, client: Client) -> None:
         while len(await client.list_workers()) < WORKERS:
             if self._elapsed > _PATIENCE:
                 raise DemoFailedError("the workers don't get ready", log=self._workers.last_words())
@@ -117,8 +130,8 @@ class Demo:
             f"{len(self._work.urgent)} urgent tasks enqueued, one by one, while the others waited"
         )
 
-    async def _look_on(self, enqueuing: asyncio.Task[None]) -> Snapshot:
-        """Show how far it is until everything has ended; returns the last look."""
+    async def _look_on(self, enqueuing: asyncio.Task[None], client: Client) -> Snapshot:
+        """Show how far it is until everything has ended, and steer when it is time; returns the last look."""
         patience = _Patience()
         while True:
             # Asked before the look: what is enqueued in between is seen the next time.
@@ -130,13 +143,20 @@ class Demo:
                 if snapshot.all.ended == snapshot.all.tasks:
                     return snapshot
             patience.require_movement(snapshot, self._workers)
+            if self._change is None and self._is_time_to_change(snapshot):
+                self._change = await change_weights(client, self._dsn, _ACKS, self._view)
             await asyncio.sleep(_LOOK_EVERY)
 
+    def _is_time_to_change(self, snapshot: Snapshot) -> bool:
+        counted = self._before.counted >= self._work.turning_point
+        return self._queue_is_full and (counted or not snapshot.is_saturated)
+
     def _show(self, snapshot: Snapshot) -> None:
+        shares = self._before if self._change is None else self._after
         if self._queue_is_full:
-            self._shares.observe(snapshot)
+            shares.observe(snapshot)
         rate = self._rate.observe(self._elapsed, snapshot.all.ended)
-        self._view.update(Progress(snapshot, self._elapsed, rate, self._shares.had))
+        self._view.update(Progress(snapshot, self._elapsed, rate, shares))
 
 
 class _Patience:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import platform
 import signal
 from contextlib import asynccontextmanager, contextmanager
@@ -11,6 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
+from asynctaskd import Client
 from asynctaskd.cli.demo_app import LIBRARY, TABLES
 from asynctaskd.cli.demo_files import WEIGHTS, DemoFailedError, find_files, plan
 from asynctaskd.cli.demo_run import SCHEMA, Demo
@@ -26,11 +26,6 @@ if TYPE_CHECKING:
     import asyncpg
 
     from asynctaskd.cli.demo_view import View
-
-# At most half of the slots for urgent tasks: however many there are, the others move on.
-_WEIGH = """
-INSERT INTO asynctaskd_demo.runtime_configs (version, weights, max_strict_percentage) VALUES (1, $1, 50)
-"""
 
 
 async def perform(database: str, view: View) -> Summary:
@@ -83,9 +78,7 @@ async def _prepared(dsn: str) -> AsyncIterator[asyncpg.Connection]:
         await migrate(dsn, schema=SCHEMA)
         with translated():
             await connection.execute(TABLES)
-            await _publish_weights(connection)
+        # At most half of the slots for urgent tasks: however many there are, the others move on.
+        client = Client(connection, schema=SCHEMA)
+        await client.update_runtime_config(weights=WEIGHTS, max_strict_percentage=50)
         yield connection
-
-
-async def _publish_weights(connection: asyncpg.Connection) -> None:
-    await connection.execute(_WEIGH, json.dumps(dict(WEIGHTS)))

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 from rich.text import Text
 
-from asynctaskd.cli.demo_files import MISSING, WEIGHTS, Work
-from asynctaskd.cli.demo_progress import Shares, Snapshot, shares_wanted
-from asynctaskd.cli.demo_view import duration, percent, waits
+from asynctaskd.cli.demo_files import LATER_WEIGHTS, MISSING, Work
+from asynctaskd.cli.demo_view import duration, waits
+from asynctaskd.cli.demo_workers import WORKERS
 from asynctaskd.postgres.driver import translated
 
 if TYPE_CHECKING:
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
     import asyncpg
     from rich.console import Console
+
+    from asynctaskd.cli.demo_progress import Snapshot
+    from asynctaskd.cli.demo_steered import Steered
 
 _FINDINGS = """
 SELECT count(*) AS tasks,
@@ -31,7 +34,12 @@ SELECT count(*) AS tasks,
        (SELECT count(*) FROM asynctaskd_demo.modules) AS files,
        (SELECT count(*) FROM asynctaskd_demo.modules WHERE times_indexed <> 1) AS repeated,
        (SELECT count(*) FROM asynctaskd_demo.modules WHERE task_id = ANY ($1)) AS ghosts_files
-FROM asynctaskd_demo.all_tasks
+FROM asynctaskd_demo.all_tasks WHERE name = 'index_file'
+"""
+_TREE = """
+SELECT count(*) FILTER (WHERE finished_at IS NULL) AS alive,
+       count(*) FILTER (WHERE id = ANY ($1) AND status = 'cancelled') AS cancelled
+FROM asynctaskd_demo.all_tasks WHERE name = 'find_copies'
 """
 _FAILURES = """
 SELECT task.id, payload ->> 'path' AS path, task.attempts, hook.task_id IS NOT NULL AS is_noted
@@ -55,12 +63,12 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What the demo itself saw: how long the queue took, the last snapshot, and what was rolled back."""
+    """What the demo itself saw: how long the queue took, its end, what was steered and what rolled back."""
 
     work: Work
     seconds: float
     snapshot: Snapshot
-    shares: Shares
+    steered: Steered
     rolled_back: Sequence[int]
 
 
@@ -99,40 +107,32 @@ class Summary:
             "files": self.run.work.files,
             "seconds": round(self.run.seconds, 3),
             "tasks_per_second": round(self.rate, 1),
-            "groups": self._groups(),
+            "groups": self.run.steered.groups_as_json(
+                {name: count.tasks for name, count in snapshot.groups.items()}
+            ),
+            "config_change": self.run.steered.change.as_json(),
+            "cancel": self.run.steered.tree.as_json(),
             "urgent": {"tasks": snapshot.urgent.tasks, "median_wait": snapshot.urgent_wait},
             "ordinary": {"median_wait": snapshot.ordinary_wait},
             "largest": list(self.largest),
             "server": self.server,
         }
 
-    def _groups(self) -> list[dict[str, Any]]:
-        wanted, had, claims = shares_wanted(), self.run.shares.had, self.run.shares.claims
-        return [
-            {
-                "name": name,
-                "weight": weight,
-                "tasks": self.run.snapshot.groups[name].tasks,
-                "share_wanted": wanted[name],
-                "share_had": had[name],
-                "claims_while_all_waited": claims[name],
-            }
-            for name, weight in WEIGHTS.items()
-        ]
-
 
 async def summarize(connection: asyncpg.Connection, run: Run) -> Summary:
     """Ask the database whether everything ended as it should."""
     with translated():
         findings = await connection.fetchrow(_FINDINGS, run.rolled_back)
+        tree = await connection.fetchrow(_TREE, run.steered.tree.cancelled)
         failures = await connection.fetch(_FAILURES)
         largest = await connection.fetch(_LARGEST)
         server = await connection.fetchval("SHOW server_version")
     assert findings is not None  # noqa: S101  (a query of counts has one row)
+    assert tree is not None  # noqa: S101
     return Summary(
         run=run,
         server=f"PostgreSQL {server}",
-        checks=[*_checks(run, findings), _failure_check(failures)],
+        checks=[*_checks(run, findings), _failure_check(failures), *_steering_checks(run.steered, tree)],
         largest=[dict(row) for row in largest],
         failed_task=failures[0]["id"] if failures else None,
     )
@@ -166,6 +166,17 @@ def _failure_check(failures: Sequence[asyncpg.Record]) -> Check:
     return Check(f"{MISSING} failed for good after 3 attempts, noted by its hook", found == expected)
 
 
+def _steering_checks(steered: Steered, tree: asyncpg.Record) -> list[Check]:
+    obeyed = len(steered.tree.cancelled)
+    return [
+        *(Check(what, ok=ok) for what, ok in steered.checks(WORKERS)),
+        Check(
+            f"{obeyed} tasks of that tree were cancelled, and none of it is left to run",
+            obeyed > 0 and tree["cancelled"] == obeyed and not tree["alive"],
+        ),
+    ]
+
+
 def show(console: Console, summary: Summary, database: str) -> None:
     """Print the summary for people."""
     console.print()
@@ -174,21 +185,18 @@ def show(console: Console, summary: Summary, database: str) -> None:
         console.print(Text.assemble(" ", mark, " ", check.what), soft_wrap=True)
     for line in _figures(summary):
         console.print(Text(f" · {line}"), soft_wrap=True)
-    console.print()
-    console.print(_largest(summary))
+    for table in (summary.run.steered.table(), _largest(summary)):
+        console.print()
+        console.print(table)
     console.print()
     _show_next(console, summary, database)
 
 
 def _figures(summary: Summary) -> list[str]:
     run = summary.run
-    shares = ", ".join(
-        f"{name} {percent(had)} of {percent(shares_wanted()[name])}" for name, had in run.shares.had.items()
-    )
     speed = f"{summary.rate:.0f} a second"
     return [
         f"{run.snapshot.all.ended:,} tasks in {duration(run.seconds)}, {speed}, on {summary.server}",
-        f"shares under load: {shares}",
         waits(run.snapshot),
     ]
 
@@ -206,7 +214,17 @@ def _largest(summary: Summary) -> Table:
     return table
 
 
+_STEERED = (
+    "While it ran, the demo changed the weights, had each worker acknowledge that, and counted the shares",
+    "anew; then it cancelled a tree of tasks, and each gave a receipt. `asynctaskd config set …` and",
+    "`asynctaskd tasks cancel …` do the same; `asynctaskd tasks why …` says why a task isn't running.",
+)
+
+
 def _show_next(console: Console, summary: Summary, database: str) -> None:
+    for line in _STEERED:
+        console.print(Text(line), soft_wrap=True)
+    console.print()
     console.print("How to go on", style="bold")
     for command in next_commands(summary, database):
         console.print(Text(f"  {command}", "cyan"), soft_wrap=True)
@@ -222,6 +240,8 @@ def next_commands(summary: Summary, database: str) -> list[str]:
         "export ASYNCTASKD_DATABASE_SCHEMA=asynctaskd_demo",
         f"{program} tasks list",
         *failed,
+        f"{program} config set weights.extras={LATER_WEIGHTS['extras'] + 1}",
+        *(f"{program} tasks {word} {summary.run.steered.tree.root}" for word in ("retry", "why", "cancel")),
         f"""{program} enqueue index_file '{{"path": "this.py"}}'""",
         f"{program} run --app asynctaskd.cli.demo_app:app --once",
     ]

@@ -11,11 +11,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from asynctaskd.cli.demo_files import WEIGHTS
-from asynctaskd.cli.demo_progress import Count, Snapshot, shares_wanted
-
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from asynctaskd.cli.demo_progress import Count, Shares, Snapshot
 
 _COLOURS = {"packages": "cyan", "modules": "green", "extras": "magenta", "urgent": "yellow"}
 _PLAIN_INTERVAL = 1.0
@@ -28,13 +25,13 @@ class Progress:
     Attributes:
         elapsed: seconds since the first task was enqueued.
         rate: tasks a second, of late.
-        had: the share of each group while all had tasks that waited; None before.
+        shares: those of the groups, since the weights were set.
     """
 
     snapshot: Snapshot
     elapsed: float
     rate: float
-    had: Mapping[str, float | None]
+    shares: Shares
 
 
 class View(Protocol):
@@ -74,7 +71,7 @@ class PlainView(SilentView):
 
     def tell(self, text: str) -> None:
         """One line, however long."""
-        self._console.print(text, soft_wrap=True)
+        self._console.print(Text(text), soft_wrap=True)  # as it stands: `:1234:` would be an emoji
 
     def update(self, progress: Progress) -> None:
         """One line, unless the last one is less than a second old or the work is over."""
@@ -109,15 +106,14 @@ class LiveView(SilentView):
 def plain_line(progress: Progress) -> str:
     """How far it is, in one line."""
     done = progress.snapshot.all
-    wanted = shares_wanted()
-    groups = [f"{name} {percent(had)} of {percent(wanted[name])}" for name, had in progress.had.items()]
+    groups = compared(progress.shares)
     urgent, failed = progress.snapshot.urgent, progress.snapshot.failed
     return "  ".join(
         [
             f"{progress.elapsed:4.1f} s",
             f"{done.ended:,}/{done.tasks:,} done",
             f"{progress.rate:.0f}/s",
-            ", ".join(groups),
+            groups,
             f"urgent {urgent.ended}/{urgent.tasks}, {progress.snapshot.retries} retries, {failed} failed",
         ]
     )
@@ -135,10 +131,10 @@ def _bars(progress: Progress) -> Table:
         table.add_column(title, justify="right")
     table.add_column("", ratio=1)
     table.add_column("done", justify="right", min_width=9)
-    wanted = shares_wanted()
+    weights, wanted, had = progress.shares.weights, progress.shares.wanted, progress.shares.had
     for group, count in progress.snapshot.groups.items():
-        shares = percent(wanted[group]), percent(progress.had[group])
-        table.add_row(Text(group, _COLOURS[group]), str(WEIGHTS[group]), *shares, *_bar(group, count))
+        shares = percent(wanted[group]), percent(had[group])
+        table.add_row(Text(group, _COLOURS[group]), str(weights[group]), *shares, *_bar(group, count))
     table.add_row(
         Text("urgent", _COLOURS["urgent"]), "strict", "first", "", *_bar("urgent", progress.snapshot.urgent)
     )
@@ -179,9 +175,20 @@ def waits(snapshot: Snapshot) -> str:
     return f"an urgent task starts after {urgent} (median), an ordinary one after {ordinary}"
 
 
+def compared(shares: Shares) -> str:
+    """What each group had of what it should have."""
+    wanted = shares.wanted
+    return ", ".join(f"{name} {percent(had)} of {percent(wanted[name])}" for name, had in shares.had.items())
+
+
 def percent(share: float | None) -> str:
     """A share as people write it."""
     return "–" if share is None else f"{share:.0%}"
+
+
+def late(seconds: float | None) -> str:
+    """How long after; a dash for what never came."""
+    return "–" if seconds is None else duration(seconds)
 
 
 def duration(seconds: float) -> str:

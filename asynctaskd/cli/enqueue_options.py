@@ -34,6 +34,7 @@ UniqueTag = Annotated[str | None, _option("TEXT", "One task per tag: a second on
 SerialKey = Annotated[str | None, _option("TEXT", "Tasks of one key run one at a time.")]
 SerialId = Annotated[int | None, _option("N", "Its place among the tasks of its key.")]
 Parent = Annotated[int | None, _option("ID", "The task that it is a child of.")]
+DependsOn = Annotated[list[str] | None, _option("ID,ID", "Tasks that must complete first.")]
 Delay = Annotated[str | None, _option("DURATION", "Not before this time has passed.")]
 RunAt = Annotated[str | None, _option("INSTANT", "Not before, such as 2026-01-31T12:00:00Z.")]
 Deadline = Annotated[str | None, _option("DURATION|INSTANT", "Not started after; it expires then.")]
@@ -41,11 +42,12 @@ Timeout = Annotated[str | None, _option("DURATION", "How long one execution may 
 Retry = Annotated[str | None, _option("POLICY", "Pauses between executions, such as 1m,2m,4m.")]
 MaxAttempts = Annotated[int | None, _option("N", "With --retry: executions at most; -1 is unlimited.")]
 Keep = Annotated[str | None, _option("DURATION", "How long the finished record is kept.")]
+Cron = Annotated[str | None, _option("EXPR", "Again and again: the schedule of that name.")]
 Metadata = Annotated[str | None, _option("JSON", "An object that travels with the task.")]
 Wait = Annotated[str | None, _option("[=30s]", "Wait until it has completed, for ever or so long.")]
 
 _AS_WRITTEN = (
-    "priority", "weight", "unique_tag", "serial_key", "serial_id", "delay", "timeout", "keep"
+    "priority", "weight", "unique_tag", "serial_key", "serial_id", "delay", "timeout", "keep", "cron",
 )  # fmt: skip
 
 
@@ -77,7 +79,8 @@ def requested(params: Mapping[str, Any]) -> dict[str, Any]:
         "labels": split(params["labels"]),
         "tags": split(params["tags"]),
         "parent_id": params["parent"],
-        "run_at": _instant("--run-at", params["run_at"]),
+        "depends_on": _ids("--depends-on", params["depends_on"]),
+        "run_at": instant("--run-at", params["run_at"]),
         "deadline": _deadline(params["deadline"]),
         "retry": _policy(params["retry"], params["max_attempts"]),
         "metadata": None if params["metadata"] is None else parsed(params["metadata"], "--metadata"),
@@ -96,6 +99,14 @@ def limit_of(wait: str | None) -> timedelta | None:
     return None if wait is None or wait == _FOR_EVER else duration("--wait", wait)
 
 
+def _ids(option: str, given: list[str] | None) -> list[int] | None:
+    ids = split(given)
+    try:
+        return None if ids is None else [int(one) for one in ids]
+    except ValueError:
+        raise InvalidInputError(f"{option} must be ids such as 17,18, got {ids}") from None
+
+
 def _policy(spec: str | None, max_attempts: int | None) -> RetryPolicy | None:
     if spec is None and max_attempts is not None:
         raise InvalidInputError("--max-attempts needs --retry: how long to wait between the executions")
@@ -105,10 +116,11 @@ def _policy(spec: str | None, max_attempts: int | None) -> RetryPolicy | None:
 
 
 def _deadline(text: str | None) -> datetime | str | None:
-    return text if text is None or _is_duration(text) else _instant("--deadline", text)
+    return text if text is None or _is_duration(text) else instant("--deadline", text)
 
 
-def _instant(option: str, text: str | None) -> datetime | None:
+def instant(option: str, text: str | None) -> datetime | None:
+    """An instant as people write it. Raises InvalidInputError."""
     if text is None:
         return None
     try:

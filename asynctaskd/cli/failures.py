@@ -3,12 +3,14 @@
 0  fine                          69  the database can't be reached
 1  the operation failed          70  an error in asynctaskd itself
 2  wrong usage or a bad value    75  not done in time, or worker.id is taken: try again
+3  the fleet hasn't done in time what was asked of it
 78 bad configuration, refused by the database, or another schema version
 130 interrupted by Ctrl-C
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import sys
@@ -28,6 +30,9 @@ from asynctaskd.errors import (
 )
 from asynctaskd.telemetry.logs import describe_error, flush_logs
 
+# What a full disk or a terminal that is gone says to whoever writes.
+_UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF)
+
 _PASSWORD = re.compile(r"(://[^\s:@/]*:)\S*@|(password=)[^\s&]+")
 _DATABASE = "--database (or ASYNCTASKD_DATABASE_URL)"
 
@@ -38,6 +43,7 @@ class ExitCode(IntEnum):
     FINE = 0
     FAILED = 1
     USAGE = 2
+    NOT_CONVERGED = 3
     UNAVAILABLE = 69
     INTERNAL = 70
     TRY_AGAIN = 75
@@ -65,6 +71,11 @@ def report(error: BaseException, *, debug: bool) -> ExitCode:
     return exit_code(error)
 
 
+def is_unwritable(error: BaseException) -> bool:
+    """Whether it is about standard output: an error about a file names it."""
+    return isinstance(error, OSError) and error.errno in _UNWRITABLE and error.filename is None
+
+
 def complain(text: str) -> None:
     """Write a text to standard error, each line marked as an error, passwords left out."""
     _write_lines(text, mark="error: ")
@@ -88,6 +99,8 @@ def exit_code(error: BaseException) -> ExitCode:
             return ExitCode.TRY_AGAIN
         case AsynctaskdError():
             return ExitCode.FAILED
+        case OSError() if is_unwritable(error):
+            return ExitCode.FAILED
         case KeyboardInterrupt():
             return ExitCode.INTERRUPTED
     return ExitCode.INTERNAL
@@ -108,6 +121,8 @@ def describe(error: BaseException) -> str:
             return str(error)
         case AsynctaskdError() | TimeoutError():
             return " ".join(str(error).splitlines()) or type(error).__name__
+        case OSError() if is_unwritable(error):
+            return f"the output can't be written: {error.strerror}"
         case KeyboardInterrupt():
             return "interrupted"
     hint = "This is a bug in asynctaskd; `asynctaskd --debug …` shows where."

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand, TyperOption
 
 from asynctaskd.config import SETTINGS
+from asynctaskd.errors import InvalidInputError
 
 
 def setting_help(key: str) -> str:
@@ -25,9 +27,38 @@ def example(*lines: str) -> str:
 
 def split(values: Iterable[str] | None) -> list[str] | None:
     """The members of a list option, which may be repeated and takes several members between commas."""
-    if values is None:
+    if not values:  # left out: typer says None to a command, and an empty tuple in its context
         return None
     return [part.strip() for value in values for part in value.split(",") if part.strip()]
+
+
+def chosen_by(option: str, values: Iterable[str] | None) -> list[str] | None:
+    """The same of an option that chooses tasks: an empty shell variable must not choose more of them.
+
+    Raises:
+        InvalidInputError: a member is empty.
+    """
+    members = [part.strip() for value in values or () for part in value.split(",")]
+    if not all(members):
+        raise InvalidInputError(f"{option} must not be empty, nor hold an empty member")
+    return members or None
+
+
+class SelectingCommand(TyperCommand):
+    """A command whose options choose tasks: of one that is given twice, neither is dropped in silence."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Refuse what is given twice and may be given once.
+
+        Raises:
+            InvalidInputError: something is.
+        """
+        _, _, given = self.make_parser(ctx).parse_args(args=list(args))
+        for option in given:
+            is_single = isinstance(option, TyperOption) and not (option.multiple or option.is_flag)
+            if is_single and given.count(option) > 1:
+                raise InvalidInputError(f"{option.opts[0]} can be given only once")
+        return super().parse_args(ctx, args)
 
 
 MAX_ID = 2**63 - 1

@@ -37,7 +37,14 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, fix
     for row in rows:
         # The text doesn't wrap, but its column may shrink: that gives one line and an ellipsis.
         table.add_row(*(Text(shown(value), no_wrap=True, overflow="ellipsis") for value in row))
-    console().print(table)
+    if sys.stdout.isatty():
+        console().print(table)
+        return
+    lines = console()
+    with lines.capture() as written:
+        lines.print(table)
+    # Columns are padded, which in the last one would make every line as long as the longest.
+    typer.echo("\n".join(line.rstrip() for line in written.get().splitlines()))
 
 
 def print_facts(facts: Mapping[str, Any]) -> None:
@@ -62,6 +69,11 @@ def shown(value: object) -> str:
         case dict() | list() | tuple() | bool():
             return printable(json.dumps(value, ensure_ascii=False, default=_plain))
     return printable(str(_plain(value)))
+
+
+def counted(number: int, word: str) -> str:
+    """A number of things, in words."""
+    return f"{number:,} {word}{'' if number == 1 else 's'}"
 
 
 def printable(text: str) -> str:

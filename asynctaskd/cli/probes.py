@@ -17,6 +17,7 @@ from asynctaskd.errors import (
     ConfigError,
     DatabaseRefusedError,
     DatabaseUnavailableError,
+    InvalidStateError,
     SchemaVersionError,
 )
 from asynctaskd.postgres import embedded
@@ -97,6 +98,7 @@ async def _findings(connection: Connection, dsn: str, config: DaemonConfig) -> A
         yield await workers(connection, schema)
         yield await connections(connection, config)
         yield await unknown_names(connection, schema)
+        yield await runtime(connection, schema)
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,8 +257,9 @@ async def connections(connection: Connection, config: DaemonConfig) -> Finding:
 
 
 def _connections_of(config: DaemonConfig) -> int:
-    """How many connections a worker has at most: its own, the lease's, the listener's, and its tasks'."""
-    return CONNECTIONS + 1 + (config.database.listen != "off") + config.database.pool_size
+    """How many connections a worker has at most: its own, the lease's, two that listen, and its tasks'."""
+    listening = 0 if config.database.listen == "off" else 2
+    return CONNECTIONS + 1 + listening + config.database.pool_size
 
 
 async def unknown_names(connection: asyncpg.Connection, schema: str) -> Finding:
@@ -266,6 +269,16 @@ async def unknown_names(connection: asyncpg.Connection, schema: str) -> Finding:
         return Finding("names", OK, "no task waits for a worker that knows its name")
     remedy = "start a worker whose App declares them"
     return Finding("names", WARNING, f"no live worker knows {_listed(waiting)}", remedy)
+
+
+async def runtime(connection: asyncpg.Connection, schema: str) -> Finding:
+    """Whether workers can read the newest version of the runtime configuration."""
+    try:
+        config = await Client(connection, schema=schema).runtime_config()
+    except InvalidStateError as error:
+        message, _, remedy = str(error).rpartition("; ")
+        return Finding("runtime", FAILURE, message, f"{remedy} (`asynctaskd config rollback`)")
+    return Finding("runtime", OK, f"version {config.version} of the runtime configuration can be read")
 
 
 def lease(config: DaemonConfig) -> Finding:

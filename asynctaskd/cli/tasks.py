@@ -1,22 +1,22 @@
-"""`asynctaskd tasks list|show|wait`."""
+"""`asynctaskd tasks list|show|why|timeline|wait`."""
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import asdict, fields
+from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from asynctaskd.cli.options import AsJson, ConfigFile, Database, Schema, TaskId, split
-from asynctaskd.cli.output import print_facts, print_json, print_table, shown
+from asynctaskd.cli.options import AsJson, ConfigFile, Database, Schema, TaskId, chosen_by
+from asynctaskd.cli.output import print_facts, print_json, print_table, printable, shown
 from asynctaskd.cli.session import ask, read_config
 from asynctaskd.definitions.rules import duration
+from asynctaskd.durations import format_duration
 from asynctaskd.task import Task, TaskStatus
 
 if TYPE_CHECKING:
-    from datetime import timedelta
-
     from asynctaskd.client import Client
 
 _COLUMNS = tuple(field.name for field in fields(Task))
@@ -38,9 +38,10 @@ def list_tasks(
     as_json: AsJson = False,
 ) -> None:
     """List tasks, the newest first."""
+    labels = chosen_by("--label", label)
 
     async def listed(client: Client) -> list[Task]:
-        return await client.list_tasks(name=name, status=status, labels=split(label), limit=limit)
+        return await client.list_tasks(name=name, status=status, labels=labels, limit=limit)
 
     tasks = ask(read_config(database, schema, config), listed)
     if as_json:
@@ -66,6 +67,39 @@ def show(
         typer.echo("\nevents")
     for event in events:
         typer.echo(f"  {shown(event['at'])}  {event['kind']}  {shown(event['detail'])}")
+
+
+def why(
+    task_id: TaskId,
+    database: Database = None,
+    schema: Schema = None,
+    config: ConfigFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say the one reason why a task isn't running, and what would change it."""
+    answer = ask(read_config(database, schema, config), lambda client: client.why(task_id))
+    if as_json:
+        print_json(asdict(answer))
+        return
+    typer.echo(f"task {task_id}: {printable(answer.explanation)}")
+    if answer.remedy:
+        typer.echo(f"  to change it: {printable(answer.remedy)}")
+
+
+def timeline(
+    task_id: TaskId,
+    database: Database = None,
+    schema: Schema = None,
+    config: ConfigFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show everything that happened to a task, with the time between."""
+    moments = ask(read_config(database, schema, config), lambda client: client.timeline(task_id))
+    if as_json:
+        print_json([asdict(moment) for moment in moments])
+        return
+    rows = ((moment.at, _elapsed(moment.after), moment.what, moment.detail or None) for moment in moments)
+    print_table(("AT", "AFTER", "WHAT", "DETAIL"), rows, fixed=3)
 
 
 def wait(
@@ -123,6 +157,12 @@ def _print_tasks(tasks: list[Task], limit: int) -> None:
     print_table(("ID", "STATUS", "ATTEMPTS", "CREATED", "NAME", "LABELS"), rows, fixed=4)
     if len(tasks) == limit:
         typer.echo(f"these are the newest {limit}; --limit shows more", err=True)
+
+
+def _elapsed(duration: timedelta | None) -> str:
+    if duration is None:
+        return ""
+    return f"+{format_duration(duration - duration % timedelta(milliseconds=1))}"
 
 
 def _attempts(task: Task) -> str:

@@ -16,23 +16,39 @@ def workers(
     """List the workers, the newest first.
 
     A worker is live while its lease holds, stopped where it said goodbye, and lost otherwise; where a task
-    blocks its event loop, or somebody saw it die, that is said instead.
+    blocks its event loop, or somebody saw it die, that is said instead. CONFIG is the version of the runtime
+    configuration that it applies.
     """
     known = ask(read_config(database, schema, config), Client.list_workers)
     if as_json:
         print_json(known)
         return
     rows = (
-        (row["id"], _status(row), f"{row['running']}/{row['concurrency']}", _place(row), row["labels"])
+        (
+            row["id"],
+            _status(row),
+            f"{row['running']}/{row['concurrency']}",
+            _config(row),
+            _place(row),
+            row["labels"],
+        )
         for row in known
     )
-    print_table(("ID", "STATUS", "SLOTS", "HOST", "LABELS"), rows, fixed=1)
+    print_table(("ID", "STATUS", "SLOTS", "CONFIG", "HOST", "LABELS"), rows, fixed=1)
 
 
 def _status(row: dict[str, Any]) -> str:
     if row["status"] == "live" and row["stall"]:
         return f"blocked {row['stall']['seconds']:.0f} s by {row['stall']['task']}"
     return row["lost_because"] or str(row["status"])
+
+
+def _config(row: dict[str, Any]) -> str:
+    """Which version of the runtime configuration it applies, and which newer one it couldn't read."""
+    applied, rejected = row["applied_config_version"], row["rejected_config_version"]
+    if rejected is None or rejected <= applied:
+        return str(applied)
+    return f"{applied}, rejected {rejected}: {row['rejected_because']}"
 
 
 def _place(row: dict[str, object]) -> str:

@@ -86,7 +86,9 @@ class WorkerConfig(Section):
     """What this worker runs, and how it holds on to it."""
 
     enabled: Boolean = _setting(
-        True, "Whether to claim tasks; false keeps the queue moving (due tasks, lost workers) and runs none."
+        True,
+        "Whether to claim tasks; false keeps the queue moving (due tasks, lost workers, changes of the "
+        "runtime configuration), and offers no labels and runs none.",
     )
     id: WorkerID = _setting(
         None,

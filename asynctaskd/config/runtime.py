@@ -68,6 +68,46 @@ class RuntimeConfig:
         return replace(self, version=self.version + 1, **changes)
 
 
+def read_leniently(row: Mapping[str, Any]) -> tuple[RuntimeConfig, str | None]:
+    """A version as far as it can be read, each field that can't with its default, and what is wrong with it.
+
+    Nobody can write such a version any more, but a database may have one from before.
+    """
+    config, problem = RuntimeConfig(), None
+    for name, value in row.items():
+        try:
+            config = replace(config, **{name: value})
+        except InvalidInputError as error:
+            problem = problem or (
+                f"version {row['version']} of the runtime configuration can't be read: {error}; set that "
+                "field as a whole, or roll back to an earlier version"
+            )
+    return config, problem
+
+
+def fields_of(changes: Mapping[str, Any]) -> dict[str, Any]:
+    """A change by its fields: where `labels` and `weights` are two lists, they become a mapping.
+
+    Of a label that is given twice the last weight counts.
+
+    Raises:
+        InvalidInputError: the lists aren't of one length, or there is only one of them.
+    """
+    given = dict(changes)
+    if "labels" not in given:
+        return given
+    labels, weights = given.pop("labels"), given.get("weights")
+    _check_names("labels", labels)
+    if not isinstance(weights, list | tuple):
+        raise InvalidInputError("labels need weights, a list of the same length")
+    if len(labels) != len(cast("list[object]", weights)):
+        raise InvalidInputError(
+            f"labels and weights must have the same length, got {len(labels)} and "
+            f"{len(cast('list[object]', weights))}"
+        )
+    return given | {"weights": dict(zip(labels, cast("list[object]", weights), strict=True))}
+
+
 def _check_integer(name: str, value: object, least: int, most: int = _MAX_INTEGER) -> None:
     if type(value) is not int:
         raise InvalidInputError(f"{name} must be an integer, got {shown(value)}")

@@ -13,27 +13,24 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from asynctaskd.daemon.doubts import Doubts
+from asynctaskd.daemon.lanes import Lanes
 from asynctaskd.daemon.loops import OUTAGE, Backoff, wait_for
 from asynctaskd.daemon.ready import Ready
-from asynctaskd.postgres.records import Share
-from asynctaskd.scheduling.lanes import (
-    DEFAULT_GROUP,
-    LaneState,
-    group_of,
-    settle,
-    share,
-    standings,
-    strict_cap,
-)
 from asynctaskd.telemetry.events import emit, is_watched
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
     from uuid import UUID
 
+    from asynctaskd.daemon.audience import Audience
     from asynctaskd.daemon.commands import Steering
+    from asynctaskd.daemon.lanes import Plan
     from asynctaskd.daemon.lease import Lease
+    from asynctaskd.daemon.permits import Permits
     from asynctaskd.daemon.slots import Slots
+    from asynctaskd.postgres.orders import OrderStore
+    from asynctaskd.postgres.permits import PermitStore
+    from asynctaskd.postgres.records import Share
     from asynctaskd.postgres.store import Store
     from asynctaskd.task import ClaimedTask
 
@@ -44,6 +41,9 @@ EVERYWHERE = "*"
 # with every task would cost more than the notices it saves.
 _BUSY_AFTER = 0.1
 
+NAME_PAUSED = "name paused"
+"""The reason of tasks that were put aside since their name is paused."""
+
 
 class Claimer:
     """The claim loop. It alone takes slots, and it alone knows which label sets hold something."""
@@ -51,37 +51,47 @@ class Claimer:
     def __init__(
         self,
         store: Store,
+        orders: OrderStore,
         lease: Lease,
         steering: Steering,
         slots: Slots,
+        permits: Permits,
         *,
+        parks: PermitStore,
         start: Callable[[ClaimedTask], None],
+        audience: Audience,
         hears: Callable[[], bool],
         poll_interval: float,
         takes_suspects: bool,
     ) -> None:
         self._store = store
+        self._orders = orders
         self._lease = lease
         self._steering = steering
         self._slots = slots
+        self._permits = permits
+        self._parks = parks
         self._start = start
+        self._audience = audience
         self._hears = hears
         self._poll_interval = poll_interval
         self._takes_suspects = takes_suspects
         self._wake = asyncio.Event()
         self._stopping = False
+        self._is_asked = False
         self._ready = Ready(store, lease, poll_interval)
         self._doubts = Doubts(
             store, lease, slots, put_back=self._ready.look_next, poll_interval=poll_interval
         )
-        self._lanes = LaneState()
+        self._lanes = Lanes(self._ready, permits, slots, steering, takes_suspects=takes_suspects)
+        self._parked: Counter[str] = Counter()
         self._idle_as: UUID | None = None
         self._blocked = True
         self._last_hungry = 0.0
 
     def wake(self) -> None:
-        """A slot was freed. That changes nothing where the last claim had room to spare."""
-        if self._blocked:
+        """A slot was freed; of no use where the last claim had room and nothing waits for permits."""
+        if self._blocked or self._permits.is_short or self._is_asked:
             self._wake.set()
 
     def look(self, label_set: str = EVERYWHERE) -> None:
@@ -90,6 +100,11 @@ class Claimer:
             self._ready.hasten()
         else:
             self._ready.announce(label_set)
+        self._wake.set()
+
+    def run_asked(self) -> None:
+        """An operator wants a task to run now."""
+        self._is_asked = True
         self._wake.set()
 
     def stop(self) -> None:
@@ -115,8 +130,9 @@ class Claimer:
         while not self._stopping:
             self._wake.clear()
             try:
-                await self._doubts.search()
-                claimed = claimed or await self._take([], 1, suspects_alone=True)
+                async with self._steering.between_claims:
+                    await self._doubts.search()
+                claimed = claimed or await self._take_suspect()
             except OUTAGE as error:
                 await backoff.wait(error)
             else:
@@ -125,19 +141,54 @@ class Claimer:
                     return
                 await self._rest(self._poll_interval)
 
+    async def run_disabled(self) -> None:
+        """Instead: claim nothing, and put back what other claims have taken without an answer."""
+        backoff = Backoff("claim")
+        while not self._stopping:
+            self._wake.clear()
+            try:
+                async with self._steering.between_claims:
+                    await self._doubts.search()
+            except OUTAGE as error:
+                await backoff.wait(error)
+            else:
+                backoff.reset()
+                await wait_for(self._wake, self._poll_interval)
+
+    def doubt(self, worker_id: UUID) -> None:
+        """Another claim of this worker's may have been committed under this identity without an answer."""
+        self._doubts.add(worker_id)
+
+    async def _take_suspect(self) -> list[ClaimedTask] | None:
+        async with self._steering.between_claims:
+            await self._permits.ask_for_any()
+            claimed = await self._take(partial(self._ask, [], 1, suspects_alone=True))
+            await self._permits.give_back()
+        return claimed
+
     async def put_back_lost_claims(self) -> None:
         """Put back what was claimed in doubt, for the last time."""
         await self._doubts.put_back_all()
 
     async def _step(self) -> None:
         self._wake.clear()
-        await self._doubts.search()
-        if not self._lease.is_held or not self._slots.free:
+        async with self._steering.between_claims:
+            await self._doubts.search()
+        if not self._lease.is_held:
             await self._rest(_BUSY_AFTER)
+            return
+        if not self._doubts:
+            self._permits.note_certainty()
+        await self._permits.keep()
+        if self._is_asked and self._slots.free:
+            await self._take_asked()
+        if not self._slots.free:
+            await self._rest(min(_BUSY_AFTER, self._permits.seconds_to_keep))
         elif await self._claim() or not self._ready.seconds_to_look:
             return
         elif self._is_idle or not self._hears():
-            await self._rest(self._ready.seconds_to_look)
+            waits = self._permits.seconds_to_keep, self._permits.seconds_to_ask
+            await self._rest(min(self._ready.seconds_to_look, *waits))
         else:
             # Say so first and look once more: whoever commits from now on speaks.
             await self._say_idle(True)
@@ -160,138 +211,109 @@ class Claimer:
 
     async def _claim(self) -> bool:
         """Claim what the lanes plan; True if there may be more where that came from."""
-        await self._ready.refresh()
-        groups = self._groups()
-        slots = self._slots.free
-        shares = self._shares(groups, slots)
-        claimed = await self._take(shares, slots) if shares or self._others_wait else []
-        return claimed is not None and self._settle(shares, groups, claimed, slots)
+        async with self._steering.between_claims:  # one claim knows one configuration
+            self._parked.clear()
+            await self._permits.follow()
+            await self._ready.refresh()
+            await self._permits.ask(self._lanes.own_sets)
+            plan = self._lanes.plan()
+            ask = partial(self._ask, plan.shares, plan.slots)
+            claimed = await self._take(ask) if plan.shares or self._lanes.others_wait else []
+            may_be_more = claimed is not None and self._settle(plan, claimed)
+            if self._parked:  # many have that name, most likely
+                await self._parks.park(self._parked, self._steering.config.paused_names)
+            return may_be_more
 
-    async def _take(
-        self, shares: list[Share], slots: int, *, suspects_alone: bool = False
-    ) -> list[ClaimedTask] | None:
+    def _settle(self, plan: Plan, claimed: list[ClaimedTask]) -> bool:
+        may_be_more = self._lanes.settle(plan, claimed, self._parked)
+        if len(claimed) < plan.slots:
+            self._last_hungry = self._now()
+        full = not self._slots.free or 0 < self._lanes.strict_cap <= self._slots.strict
+        self._blocked = full or self._slots.suspects > 0
+        return may_be_more
+
+    async def _take_asked(self) -> None:
+        """Take one of the tasks that operators want to run now."""
+        async with self._steering.between_claims:
+            self._is_asked = False
+            await self._permits.ask_for_any()
+            # Where there was one there may be more.
+            self._is_asked |= bool(await self._take(self._ask_for_one))
+
+    def _ask_for_one(self, worker_id: UUID) -> Awaitable[list[ClaimedTask]]:
+        return self._orders.claim_asked(
+            worker_id,
+            self._lease.labels,
+            self._lease.worker.names,
+            strict=self._slots.strict < self._lanes.strict_cap,
+            barred=self._lanes.barred,
+        )
+
+    async def _take(self, ask: Callable[[UUID], Awaitable[list[ClaimedTask]]]) -> list[ClaimedTask] | None:
         """Claim and start; None where the lease was lost meanwhile, or this one is to stop."""
         if self._stopping:
             return None
-        worker_id = self._lease.worker_id
+        worker_id = self._permits.worker_id
         try:
-            claimed = await self._ask(worker_id, shares, slots, suspects_alone)
+            claimed = await ask(worker_id)
         except OUTAGE:
-            self._doubts.add(worker_id)
+            self._doubt(worker_id)
             raise
         if not self._lease.covers(worker_id):
             # Lost while this was under way: others may have these already.
-            self._doubts.add(worker_id)
+            self._doubt(worker_id)
             return None
+        claimed = self._put_aside(claimed)
         for task in claimed:
             self._start(task)
+        self._permits.note_claimed(claimed)
+        self._audience.claimed(claimed)
         _tell(claimed)
         return claimed
 
+    def _doubt(self, worker_id: UUID) -> None:
+        self._doubts.add(worker_id)
+        self._permits.note_doubt()
+
+    def _put_aside(self, claimed: list[ClaimedTask]) -> list[ClaimedTask]:
+        """What is left of a claim without the tasks that it has put aside since their name is paused."""
+        if not self._steering.config.paused_names:
+            return claimed
+        parked = [task for task in claimed if task.reason == NAME_PAUSED]
+        self._ready.cursors.pass_by(parked)
+        self._parked.update(task.label_set for task in parked)
+        return [task for task in claimed if task.reason != NAME_PAUSED]
+
     async def _ask(
-        self, worker_id: UUID, shares: list[Share], slots: int, suspects_alone: bool
+        self, shares: list[Share], slots: int, worker_id: UUID, *, suspects_alone: bool = False
     ) -> list[ClaimedTask]:
-        strict = min(slots, max(self._strict_cap() - self._slots.strict, 0))
-        suspects = int(self._takes_suspects and not self._slots.suspects)
+        strict, suspects = self._lanes.strict_lane(slots), self._lanes.suspects
         ask = partial(
             self._store.claim,
             worker_id,
             self._lease.labels,
-            strict=strict,
-            strict_after=self._ready.cursors.strict,
             slots=slots,
             shares=shares,
-            but=[execution.task.id for execution in self._slots.lost],
+            strict=strict,
             suspects=suspects,
             suspects_alone=suspects_alone,
-            new_above=self._ready.cursors.new_above,
+            barred=self._lanes.barred,
         )
-        plain = self._is_plain(shares)
+        plain = self._lanes.is_alone(shares)
         if plain and (claimed := await ask(plain=True)):
             return claimed
         claimed = await ask()
         # As many as were asked for: more may wait, until a look says otherwise.
-        self._ready.strict |= 0 < strict == sum(task.strict for task in claimed)
+        if 0 < strict.most == sum(task.strict for task in claimed):
+            self._ready.strict = True
+            self._ready.strict_sets.update(task.label_set for task in claimed if task.strict)
         self._ready.suspects |= 0 < suspects == sum(task.is_suspect for task in claimed)
         self._ready.is_blocked |= plain and any(task.is_normal for task in claimed)
         return claimed
 
-    def _is_plain(self, shares: list[Share]) -> bool:
-        """Whether nothing but the normal lane is likely to hold something, and no group has to be ranked."""
-        groups = {share.group for share in shares}
-        others = self._others_wait or self._ready.is_blocked
-        return 0 < len(groups) == len(shares) and not others and not self._slots.lost
-
-    @property
-    def _others_wait(self) -> bool:
-        """Whether a lane that this worker asks beside the normal one may hold something."""
-        strict = self._ready.strict and self._strict_cap() > 0
-        return strict or (self._ready.suspects and self._takes_suspects)
-
-    def _groups(self) -> dict[str, list[str]]:
-        """Group → its label sets, of those believed to hold something."""
-        weights = self._steering.config.weights
-        groups: dict[str, list[str]] = {}
-        for label_set in self._ready.sets:
-            group = group_of(label_set.split(","), weights) if weights else DEFAULT_GROUP
-            groups.setdefault(group, []).append(label_set)
-        return groups
-
-    def _shares(self, groups: dict[str, list[str]], slots: int) -> list[Share]:
-        weights = self._weights()
-        quotas = share(self._lanes, weights, groups.keys(), slots)
-        behind = standings(self._lanes, weights, groups.keys())
-        after = self._ready.cursors.after
-        shares: list[Share] = []
-        for group, quota in quotas.items():
-            label_sets = self._ready.first(groups[group], quota)
-            row_limit = _row_limit(quota, len(label_sets))
-            shares += [
-                Share(one, group, quota, row_limit, weights[group], behind[group], after(one))
-                for one in label_sets
-            ]
-        return shares
-
-    def _settle(
-        self, shares: list[Share], groups: dict[str, list[str]], claimed: list[ClaimedTask], slots: int
-    ) -> bool:
-        group_by_set = {s.label_set: s.group for s in shares}
-        normal = [task for task in claimed if task.is_normal]
-        self._ready.cursors.pass_by(claimed)
-        found = Counter(task.label_set for task in normal)
-        taken: Counter[str] = Counter()
-        for label_set, count in found.items():
-            taken[group_by_set[label_set]] += count
-        if shares and not claimed:
-            self._ready.hasten()  # what was announced isn't where the last claim stopped
-        if len(claimed) < slots:
-            self._last_hungry = self._now()
-            self._ready.sets -= {
-                s.label_set for s in shares if taken[s.group] < s.quota and found[s.label_set] < s.row_limit
-            }
-        backlog = [group for group, sets in groups.items() if not self._ready.sets.isdisjoint(sets)]
-        self._lanes = settle(self._lanes, self._weights(), taken, backlog)
-        full = not self._slots.free or 0 < self._strict_cap() <= self._slots.strict
-        self._blocked = full or self._slots.suspects > 0
-        return bool(self._ready.sets) or len(claimed) == slots
-
-    def _weights(self) -> dict[str, int]:
-        config = self._steering.config
-        return {**config.weights, DEFAULT_GROUP: config.default_weight}
-
-    def _strict_cap(self) -> int:
-        return strict_cap(self._slots.concurrency, self._steering.max_strict_percentage)
-
     @staticmethod
     def _now() -> float:
         return asyncio.get_running_loop().time()
-
-
-def _row_limit(quota: int, sets: int) -> int:
-    # A group's first tasks may all be in one of its label sets. Looking at the whole quota in each of many
-    # sets would lock far more rows than are taken; four times its even part is enough unless one set has
-    # most of the group's first tasks, and then the next claim takes them.
-    return quota if sets == 1 else min(quota, max(2, -(-4 * quota // sets)))
 
 
 def _tell(claimed: list[ClaimedTask]) -> None:

@@ -10,12 +10,13 @@ import structlog
 from typing_extensions import override
 
 from asynctaskd.definitions.context import TaskContext
+from asynctaskd.definitions.request import TaskRequest
 from asynctaskd.definitions.text import truncate_text
 from asynctaskd.durations import parse_duration
 from asynctaskd.errors import InvalidInputError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Mapping
     from datetime import datetime, timedelta
 
     import asyncpg
@@ -92,9 +93,16 @@ class ExecutionContext(TaskContext):
 
     @override
     async def enqueue(self, task: Any, payload: object = None, **options: Any) -> int:
-        options.setdefault("parent_id", self.task_id)
+        if not _makes_a_schedule(task, options):
+            options.setdefault("parent_id", self.task_id)
         options.setdefault("connection", self._connection)
         return await self._client.enqueue(task, payload, **options)
+
+    @override
+    async def dependency_results(self) -> dict[int, Any]:
+        own = await self._client.get_task(self.task_id)
+        found = {task.id: task.result for task in await self._client.get_tasks(own.depends_on)}
+        return {task_id: found[task_id] for task_id in own.depends_on if task_id in found}
 
     @override
     @asynccontextmanager
@@ -116,3 +124,8 @@ class ExecutionContext(TaskContext):
     @override
     async def extend(self, duration: str | timedelta) -> None:
         self._execution.extend(parse_duration(duration))
+
+
+def _makes_a_schedule(task: Any, options: Mapping[str, Any]) -> bool:
+    given = task.options.cron if isinstance(task, TaskRequest) else None
+    return options.get("cron", given) is not None

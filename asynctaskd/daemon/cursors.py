@@ -30,12 +30,13 @@ class Cursors:
         new_above: 0, or where walking takes long: strict tasks with a higher id are new, and claims find them
             in whatever label set they are.
         strict: other label sets of the strict lane, each with the position after which claims look there.
+        newest: the newest id that the last look saw.
     """
 
     def __init__(self) -> None:
         self.new_above = 0
         self.strict: dict[str, Position] = {}
-        self._newest = 0
+        self.newest = 0
         self._normal: dict[str, Position] = {}
 
     def after(self, label_set: str) -> Position:
@@ -48,8 +49,8 @@ class Cursors:
         self._normal.update(look.normal)
         is_cheap = look.seconds <= _CHEAP + _CHEAP_PER_SET * look.sets
         # Not the newest id that this look saw: who drew one before it may have committed since.
-        self.new_above = 0 if is_cheap else self._newest
-        self._newest = look.newest
+        self.new_above = 0 if is_cheap else self.newest
+        self.newest = look.newest
         self.strict = {}
         if self.new_above:
             self.strict = {one: after for one, after in look.strict.items() if may_run(one, labels)}

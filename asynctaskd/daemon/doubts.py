@@ -75,8 +75,8 @@ class Doubts:
 
     async def _release_orphans(self, worker_id: UUID) -> datetime:
         """Put back what got lost on its way; returns as of when, by the database's clock."""
-        # The claim loop alone claims: what the database says is ours and the slots don't know got lost on its
-        # way. Should this be executed late itself, it must not put back what is claimed meanwhile.
+        # Nobody claims meanwhile: what the database says is ours and the slots don't know got lost on its
+        # way. Should this be executed late itself, it must not put back what is claimed later.
         as_of = await self._store.clock()
         known = [execution.task.id for execution in self._slots]
         released = await self._store.release_orphans(worker_id, known, as_of)

@@ -47,6 +47,8 @@ _INTERNAL_ERROR = 70
 
 _COMPLETED = Completed()
 
+FAILED_BY_OPERATOR = "failed_by_operator"
+
 # How many forks this process is away from the one that imported this: cheaper than to ask who one is.
 _forks = 0
 
@@ -65,6 +67,7 @@ class Interruption(Enum):
     TIMEOUT = "timeout"
     SHUTDOWN = "shutdown"
     LEASE_LOST = "lease_lost"
+    OPERATOR = "operator"
 
 
 class Execution:
@@ -74,6 +77,8 @@ class Execution:
     """
 
     interruption: Interruption | None = None
+    asked_for: Outcome | None = None
+    """What an operator wants it to come to."""
     outcome: Outcome | None = None
     runner: asyncio.Task[None] | None = None
     context: ExecutionContext | None = None
@@ -129,6 +134,11 @@ class Execution:
             self.interruption = why
             self.runner.cancel()
             asyncio.get_running_loop().call_later(_STUCK_AFTER, self._report_stuck, _STUCK_AFTER)
+
+    def stop_as(self, asked_for: Outcome) -> None:
+        """An operator wants the handler to stop; another reason to stop counts if it came first."""
+        self.asked_for = asked_for
+        self.interrupt(Interruption.OPERATOR)
 
     def extend(self, duration: timedelta) -> None:
         """Give the handler more time."""
@@ -289,12 +299,24 @@ def _obstacle(execution: Execution) -> Outcome | None:
     if execution.definition is None:
         emit("task.unknown_name", task_id=task.id, task=task.name)
         return Unroutable()
+    if task.reason is not None and task.reason.startswith(FAILED_BY_OPERATOR):
+        return failed_by_operator(task.reason.removeprefix(f"{FAILED_BY_OPERATOR}: "))
     if task.reason == "quarantined":
-        lost = f"its worker was lost {task.losses - task.hooks_lost} times in a row while it ran"
-        return Failed(lost, reason="quarantined", fatal=True)
+        return quarantined(task)
     if task.deadline is not None and task.claimed_at > task.deadline:
         return Overdue()
     return None
+
+
+def quarantined(task: ClaimedTask) -> Failed:
+    """What an execution comes to whose task has lost too many workers; nothing is run."""
+    lost = f"its worker was lost {task.losses - task.hooks_lost} times in a row while it ran"
+    return Failed(lost, reason="quarantined", fatal=True)
+
+
+def failed_by_operator(why: str) -> Failed:
+    """What an execution comes to that an operator declares failed."""
+    return Failed(why, reason=FAILED_BY_OPERATOR, fatal=True)
 
 
 def _completed(definition: Definition[..., Any], value: object) -> Outcome:
@@ -332,5 +354,9 @@ def _interrupted(execution: Execution, outcome: Outcome) -> Outcome:
         return Snoozed(_AFTER_OUTAGE) if cut_off else outcome
     if execution.interruption is Interruption.TIMEOUT:
         return Failed(f"timed out after {format_duration(execution.timeout)}", reason="timeout")
+    if execution.interruption is Interruption.OPERATOR and execution.asked_for is not None:
+        # It may have completed, or failed for good, just before.
+        came_first = isinstance(outcome, Completed) or (isinstance(outcome, Failed) and outcome.fatal)
+        return outcome if came_first else execution.asked_for
     # It may have finished all the same, or been asked to come back.
     return outcome if isinstance(outcome, Completed | Snoozed) else Released()

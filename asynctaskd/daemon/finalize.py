@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from asynctaskd.daemon.loops import OUTAGE, Backoff
@@ -17,13 +18,15 @@ from asynctaskd.task import Completed, EventKind, Failed, TaskStatus, Transition
 from asynctaskd.telemetry.events import emit, is_watched
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable, Coroutine, Iterable
     from datetime import timedelta
     from typing import Any
 
+    from asynctaskd.daemon.audience import Audience
     from asynctaskd.daemon.execute import Execution
     from asynctaskd.daemon.hooks import FailureHooks
     from asynctaskd.daemon.slots import Slots
+    from asynctaskd.postgres.orders import OrderStore
     from asynctaskd.postgres.records import Ended
     from asynctaskd.postgres.store import Store
     from asynctaskd.task import Outcome
@@ -46,17 +49,25 @@ class Finalizer:
     def __init__(
         self,
         store: Store,
+        orders: OrderStore,
         slots: Slots,
         hooks: FailureHooks,
+        audience: Audience,
         *,
         promoted: Callable[[], None],
         expect: Callable[[timedelta], None],
+        has_dependants: Callable[[], bool],
+        leave: Callable[[Iterable[int]], None],
     ) -> None:
         self._store = store
+        self._orders = orders
         self._slots = slots
         self._hooks = hooks
+        self._audience = audience
         self._promoted = promoted
         self._expect = expect
+        self._has_dependants = has_dependants
+        self._leave = leave
         self._gathered: Gathered = []
         self._something = asyncio.Event()
         self._apart: set[asyncio.Task[None]] = set()  # with a hook, or behind somebody's lock
@@ -109,7 +120,7 @@ class Finalizer:
                     self._go_on_apart(self._finish([pair], apart=True), "finalize behind a lock")
             batch = [pair for pair in batch if pair[0].task.id not in locked]
         self._pass_on(batch, stale)
-        await self._promote_keys(batch)
+        await self._set_others_going(batch)
         self._slots.let_go([execution for execution, _ in batch])
 
     async def _write(self, batch: Gathered, *, waits: bool = True) -> tuple[set[int], set[int]]:
@@ -161,21 +172,32 @@ class Finalizer:
         stale, _ = await self._write([(execution, failed)])
         return stale
 
+    async def _set_others_going(self, batch: Gathered) -> None:
+        """The next of their serial keys, and who depends on them."""
+        with suppress(*OUTAGE):  # the poll will find them
+            await self._promote_keys(batch)
+            await self._settle_dependencies(batch)
+            if any(execution.asked_for is not None for execution, _ in batch):
+                await self._orders.settle()
+
     async def _promote_keys(self, batch: Gathered) -> None:
         keys = {execution.task.serial_key for execution, _ in batch if execution.task.serial_key is not None}
-        if not keys:
-            return
-        try:
-            promoted = await self._store.promote_serial(sorted(keys))
-        except OUTAGE:
-            return  # the poll will find them
-        if promoted:
+        if keys and await self._store.promote_serial(sorted(keys)):
             self._promoted()
+
+    async def _settle_dependencies(self, batch: Gathered) -> None:
+        if not self._has_dependants():
+            return
+        if ended := [execution.task.id for execution, transition in batch if transition.status.is_terminal]:
+            settled, unsettled = await self._store.settle_dependencies(ended)
+            self._promoted()
+            if settled and unsettled:  # more than one statement's worth: other outcomes wait to be written
+                self._leave(unsettled)
 
     async def _write_with_hooks(self, execution: Execution, transition: Transition) -> None:
         stale = await self._hooks.finalize(execution, transition)
         self._pass_on([(execution, transition)], {execution.task.id} if stale else set())
-        await self._promote_keys([(execution, transition)])
+        await self._set_others_going([(execution, transition)])
         self._slots.let_go([execution])
 
     def _forget(self, writing: asyncio.Task[None]) -> None:
@@ -186,14 +208,22 @@ class Finalizer:
 
     def _pass_on(self, batch: Gathered, stale: set[int]) -> None:
         completions_are_told = is_watched("task.completed")
+        finished, failed = len(batch), 0
         for execution, transition in batch:
             is_stale = execution.task.id in stale
-            if transition.status is not TaskStatus.COMPLETED or is_stale or completions_are_told:
+            if transition.status is not TaskStatus.COMPLETED or is_stale:
+                has_failed = transition.failed_execution and not is_stale
+                failed += has_failed
+                finished -= not has_failed  # given back, put off or somebody else's by now
                 _tell(execution, transition, stale=is_stale)
+            elif completions_are_told:
+                _tell(execution, transition, stale=False)
             if transition.delay:
                 self._expect(transition.delay)
             elif not transition.status.is_terminal:
                 self._promoted()
+        self._slots.count(finished, failed)
+        self._audience.ended(batch, stale)
 
     @staticmethod
     def _note_after_commit(execution: Execution, outcome: Outcome) -> None:

@@ -27,11 +27,12 @@ def worker_row(app: App, worker: WorkerConfig) -> WorkerRow:
     """A new identity of this worker, named in the label `worker:<id>` as configured, or after itself.
 
     Of several processes with one worker.id each has a name of its own besides, made from it. Who runs a
-    suspect has the labels of the worker in whose place it does.
+    suspect has the labels of the worker in whose place it does. Who is disabled offers nothing: nobody is to
+    count on it, or to wait until it claims within a limit.
     """
     process = this_process()
     names = _names(worker, process.nth)
-    labels = [*worker.labels, *(f"worker:{name}" for name in names)]
+    labels = [*worker.labels, *(f"worker:{name}" for name in names)] if worker.enabled else []
     return WorkerRow(
         id=uuid4(),
         name=names[-1],
@@ -41,9 +42,10 @@ def worker_row(app: App, worker: WorkerConfig) -> WorkerRow:
         pid=os.getpid(),
         version=__version__,
         labels=labels if process.suspects_of is None else process.suspects_of,
-        names=list(app.definitions),
+        names=list(app.definitions) if worker.enabled else [],
         concurrency=worker.concurrency,
         lease=worker.lease,
+        max_strict_percentage=worker.max_strict_percentage,
     )
 
 
@@ -55,10 +57,11 @@ def _names(worker: WorkerConfig, nth: int | None) -> list[UUID]:
 
 def definition_rows(app: App) -> list[DefinitionRow]:
     """What an App knows, so that SQL and Python enqueue with the same defaults."""
-    return [_definition_row(definition) for definition in app.definitions.values()]
+    hears_of_all = bool(app.failure_hooks)
+    return [_definition_row(definition, has_hook=hears_of_all) for definition in app.definitions.values()]
 
 
-def _definition_row(definition: Definition[..., Any]) -> DefinitionRow:
+def _definition_row(definition: Definition[..., Any], *, has_hook: bool) -> DefinitionRow:
     options, retry = definition.options, definition.retry or NO_RETRY
     return DefinitionRow(
         name=definition.name,
@@ -75,4 +78,5 @@ def _definition_row(definition: Definition[..., Any]) -> DefinitionRow:
         retry=retry.spec,
         max_attempts=retry.max_attempts,
         keep=options.keep,
+        has_hook=has_hook or definition.failure_hook is not None,
     )

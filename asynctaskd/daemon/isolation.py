@@ -99,7 +99,14 @@ class Isolation:
         pause = 0.0
         if not self._may_look():
             return self._poll_interval
-        if await self._store.has_suspect(self._lease.labels, strict=strict):
+        config = self._steering.config
+        if await self._store.has_suspect(
+            self._lease.labels,
+            strict=strict,
+            paused_labels=config.paused_labels,
+            paused_names=config.paused_names,
+            limits=config.limits,
+        ):
             self.is_busy = True
             try:
                 pause = await self._run_one()

@@ -57,6 +57,8 @@ class LeaseKeeper:
         open_store: Callable[[], Awaitable[Store]],
         renew_interval: float,
         stall_limit: float,
+        asked: Callable[[], None],
+        watched: Callable[[], None],
         end_process: Callable[[], None],
     ) -> None:
         self._lease = lease
@@ -65,9 +67,10 @@ class LeaseKeeper:
         self._open_store = open_store
         self._renew_interval = renew_interval
         self._stall_limit = stall_limit
+        self._asked = asked
+        self._watched = watched
         self._end_process = end_process
         self._news = asyncio.Event()
-        self._newest = 0
         self._crash: BaseException | None = None
         self._keeping: asyncio.Task[None] | None = None
         self._stopping = False
@@ -78,7 +81,7 @@ class LeaseKeeper:
         Raises what the store raises.
         """
         worker, asked_at = replace(self._lease.worker, id=uuid4()), clock()
-        if not await store.register_worker(worker, version=self._steering.config.version):
+        if not await store.register_worker(worker, self._steering.identity):
             return False
         self._lease.begin(worker, asked_at)
         this_process().beat()  # from here on it may be judged silent
@@ -95,7 +98,7 @@ class LeaseKeeper:
                 if self._crash is not None:
                     raise self._crash
                 with suppress(*OUTAGE):  # the next renewal tells it again
-                    await self._steering.follow(self._newest)
+                    await self._steering.follow(self._lease.worker_id)
         finally:
             self._lease.unwatch()
             await self._stop()
@@ -160,22 +163,27 @@ class LeaseKeeper:
 
     async def _renew(self, store: Store) -> None:
         asked_at, stall = clock(), self._watch.stall
-        newest = await store.renew_lease(
+        news = await store.renew_lease(
             self._lease.worker_id,
             self._lease.worker.lease,
             running=self._slots.running,
-            version=self._steering.config.version,
+            config=self._steering.identity,
             stall=None if stall is None else json.dumps(stall.as_json()),
+            finished=self._slots.finished,
+            failed=self._slots.failed,
         )
-        if newest is None:
+        if news is None:
             await self._on_main(partial(self._lease.fence, "the database declared it lost"))
             if not await self.acquire(store):
                 raise succeeded(self._lease.worker)
             return
         self._lease.hold(asked_at)
-        if newest > self._steering.config.version:
-            self._newest = newest
+        if news.is_steered:
             self._tell_main(self._news.set)
+        if news.is_asked:
+            self._tell_main(self._asked)
+        if news.is_watched:
+            self._tell_main(self._watched)
 
     async def _on_main(self, what: Callable[[], object]) -> None:
         """Call something on the main loop and wait until it has been called, however long that takes."""

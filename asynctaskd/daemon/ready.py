@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from asynctaskd.daemon.cursors import Cursors, may_run
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from asynctaskd.daemon.lease import Lease
     from asynctaskd.postgres.store import Store
@@ -39,6 +39,8 @@ class Ready:
         sets: those label sets.
         cursors: from where on claims look.
         strict: whether a strict task may wait, if only for another worker.
+        strict_sets: the label sets in which one may wait, as far as they are known.
+        suspect_sets: those in which a suspect may wait, likewise.
         suspects: whether a suspect may wait, likewise.
         is_blocked: whether one of these waits that isn't for this worker, as a claim has shown since the last
             look: the statement for the normal lane alone claims nothing beside it.
@@ -50,6 +52,8 @@ class Ready:
         self._poll_interval = poll_interval
         self.sets: set[str] = set()
         self.strict = self.suspects = True
+        self.strict_sets: set[str] = set()
+        self.suspect_sets: frozenset[str] = frozenset()
         self.is_blocked = False
         self.cursors = Cursors()
         self._announced: set[str] = set()
@@ -92,12 +96,19 @@ class Ready:
         self._due = poll = began + self._poll_interval
         look = await self._store.ready_sets(self._lease.labels)
         self.sets = set(look.normal)
-        self.strict, self.suspects, self.is_blocked = bool(look.strict), look.suspects, False
+        self.strict, self.suspects, self.is_blocked = bool(look.strict), bool(look.suspects), False
+        self.strict_sets, self.suspect_sets = set(look.strict), look.suspects
         self.cursors.put_back(look, self._lease.labels)
         self._looked_at = self._now()
         self._soonest = self._looked_at + _SPACING * (self._looked_at - began)
         # A notice during the look brought the next one near, but not as near as that.
         self._due = max(self._due, min(self._soonest, poll))
+
+    def own_sets(self, *, strict: bool, suspects: bool) -> Iterator[str]:
+        """The label sets in which something may wait for this worker: in the lanes that it asks now."""
+        yield from self.sets
+        for other in (self.strict_sets if strict else (), self.suspect_sets if suspects else ()):
+            yield from (one for one in other if may_run(one, self._lease.labels))
 
     def first(self, label_sets: Iterable[str], count: int) -> list[str]:
         """Those of some label sets in which the first `count` tasks of all are."""

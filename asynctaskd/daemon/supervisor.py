@@ -1,4 +1,4 @@
-"""The Daemon: builds the stations, starts their loops, and stops them in order.
+"""The Daemon: has the stations built, starts their loops, and stops them in order.
 
 Stop in two words: stop claiming, then stop working. A loop that crashes ends the daemon with its error and
 leaves no task behind.
@@ -8,37 +8,25 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import AsyncExitStack
-from functools import partial
 from typing import TYPE_CHECKING
 
-from asynctaskd.client import Client
-from asynctaskd.daemon.claim import Claimer
-from asynctaskd.daemon.commands import Steering
-from asynctaskd.daemon.execute import Executor, Interruption
-from asynctaskd.daemon.finalize import Finalizer
-from asynctaskd.daemon.hooks import FailureHooks
-from asynctaskd.daemon.housekeeping import Housekeeper
-from asynctaskd.daemon.identity import definition_rows, worker_row
-from asynctaskd.daemon.isolation import Isolation
-from asynctaskd.daemon.keeper import LeaseKeeper, end_process
-from asynctaskd.daemon.lease import Lease
+from asynctaskd.daemon.control import CONTROL
+from asynctaskd.daemon.execute import Interruption
+from asynctaskd.daemon.identity import definition_rows
+from asynctaskd.daemon.keeper import end_process
 from asynctaskd.daemon.loops import OUTAGE, Backoff, repeat
-from asynctaskd.daemon.retention import Retention
-from asynctaskd.daemon.slots import Slots
+from asynctaskd.daemon.stations import Stations
 from asynctaskd.daemon.succession import succeed
-from asynctaskd.daemon.transactions import Transactions
 from asynctaskd.errors import DatabaseUnavailableError, InvalidPayloadError
-from asynctaskd.postgres.driver import StatementRefusedError, open_pool
-from asynctaskd.postgres.listener import Listener, require_notices
+from asynctaskd.postgres.driver import StatementRefusedError
+from asynctaskd.postgres.listener import require_notices
 from asynctaskd.postgres.migrate import require_primary
-from asynctaskd.postgres.retention import alone
-from asynctaskd.postgres.store import Store
 from asynctaskd.task import EventKind, TaskStatus, Transition
 from asynctaskd.telemetry.events import emit
 from asynctaskd.version import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine
+    from collections.abc import Callable, Coroutine
     from typing import Any
     from uuid import UUID
 
@@ -50,11 +38,13 @@ if TYPE_CHECKING:
 _LAST_WORDS = 1.5
 _LAST_STATEMENTS = 4.0
 _GOODBYE = 1.0
+# How long `once` waits, in seconds, before it asks again whether there is work that nobody has claimed yet.
+_ASK_AGAIN = 0.01
 
 _GIVEN_BACK = Transition(TaskStatus.PENDING, attempt_spent=False, event=EventKind.RELEASED)
 
 
-class Daemon:
+class Daemon(Stations):
     """One worker: it claims, executes and finalizes until it is told to stop.
 
     Args:
@@ -77,15 +67,10 @@ class Daemon:
         one_suspect: bool = False,
         end_process: Callable[[], None] = end_process,
     ) -> None:
-        self._app = app
-        self._dsn = dsn
-        self._config = config
-        self._app_path = app_path
-        self._one_suspect = one_suspect
-        self._end_process = end_process
-        self._stopping = asyncio.Event()
+        super().__init__(
+            app, dsn, config, app_path=app_path, one_suspect=one_suspect, end_process=end_process
+        )
         self._hurry = asyncio.Event()
-        self._poll_interval = config.worker.poll_interval.total_seconds()
         self._loops: list[asyncio.Task[None]] = []
         self.ready = asyncio.Event()
 
@@ -148,80 +133,6 @@ class Daemon:
                     return True
         return False
 
-    async def _build(self, stack: AsyncExitStack) -> None:
-        """Open the connections and put the stations together, each before those that need it."""
-        config = self._config.worker
-        self._store = await self._open_store()
-        stack.push_async_callback(self._store.close)
-        self._pool = await open_pool(self._dsn, size=self._config.database.pool_size)
-        stack.callback(self._pool.terminate)
-        transactions = Transactions(self._pool, self._store)
-
-        self._slots = Slots(config.concurrency, freed=self._on_freed)
-        self._steering = Steering(self._store, own_strict_percentage=config.max_strict_percentage)
-        self._lease = Lease(
-            worker_row(self._app, config),
-            lost=self._on_lease_lost,
-        )
-        self._housekeeper = self._make_housekeeper()
-        self._retention = self._make_retention()
-        self._finalizer = self._make_finalizer(transactions)
-        self._executor = self._make_executor(transactions)
-        stack.callback(self._executor.close)
-        self._isolation = self._make_isolation()
-        self._keeper = self._make_keeper()
-        self._listener = self._make_listener()
-        self._claimer = self._make_claimer()
-
-    def _open_store(self, **options: Any) -> Awaitable[Store]:
-        return Store.open(self._dsn, schema=self._config.database.schema_name, **options)
-
-    def _make_housekeeper(self) -> Housekeeper:
-        return Housekeeper(
-            self._store,
-            list(self._app.definitions),
-            look=self._look,
-            poll_interval=self._poll_interval,
-            lease=self._config.worker.lease.total_seconds(),
-        )
-
-    def _make_retention(self) -> Retention:
-        return Retention(
-            partial(self._open_store, connections=1),
-            partial(alone, self._dsn, schema=self._config.database.schema_name),
-        )
-
-    def _make_finalizer(self, transactions: Transactions) -> Finalizer:
-        return Finalizer(
-            self._store,
-            self._slots,
-            FailureHooks(self._app, transactions, self._store),
-            promoted=self._look,
-            expect=self._housekeeper.expect,
-        )
-
-    def _make_executor(self, transactions: Transactions) -> Executor:
-        return Executor(
-            self._app,
-            self._slots,
-            transactions,
-            Client(self._pool, self._app, schema=self._config.database.schema_name),
-            may_begin=self._lease.look,
-            finish=self._finalizer.put,
-        )
-
-    def _make_keeper(self) -> LeaseKeeper:
-        config = self._config.worker
-        return LeaseKeeper(
-            self._lease,
-            self._steering,
-            self._slots,
-            open_store=partial(self._open_store, connections=1),
-            renew_interval=config.renew_interval.total_seconds(),
-            stall_limit=config.stall_limit.total_seconds(),
-            end_process=self._end_process,
-        )
-
     async def _enter(self) -> bool:
         """Register once nobody else has this one's worker.id; False if it was told to stop meanwhile."""
         while await self._is_alone():
@@ -234,24 +145,16 @@ class Daemon:
         named = self._config.worker.id is not None
         return not named or await succeed(self._store, self._lease.worker, self._stopping)
 
-    def _make_isolation(self) -> Isolation | None:
-        if self._app_path is None:
-            return None
-        return Isolation(
-            self._app_path,
-            self._dsn,
-            self._config,
-            store=self._store,
-            lease=self._lease,
-            steering=self._steering,
-            slots=self._slots,
-        )
-
     async def _register(self) -> bool:
         await self._store.ensure_partitions()
         await self._store.register_definitions(definition_rows(self._app))
+        await self._configs.expire()
         await self._steering.load()
-        return await self._keeper.acquire(self._store)
+        if not await self._keeper.acquire(self._store):
+            return False
+        if not self._one_suspect:
+            await self._cron.declare()
+        return True
 
     def _start_loops(self, group: asyncio.TaskGroup) -> None:
         def start(name: str, loop: Coroutine[Any, Any, None]) -> None:
@@ -259,48 +162,37 @@ class Daemon:
 
         start("finalize", self._finalizer.run())
         start("lease", self._keeper.run())
+        start("interrupts", self._interrupts.run())
+        start("audience", repeat("audience", self._audience.step, self._audience.wake))
+        start("steering", repeat("steering", self._follow, self._steering.wake))
         start("housekeeping", repeat("housekeeping", self._housekeeper.step, self._housekeeper.wake))
         if not self._one_suspect:
+            start("cron", repeat("cron", self._cron.step, self._cron.wake))
             start("retention", repeat("retention", self._retention.step, self._retention.wake))
         if self._config.database.listen != "off":
             start("listen", self._listener.run())
         self._claiming = group.create_task(self._claim_until_stopped(), name="claim")
         self._isolating = group.create_task(self._isolate_until_stopped(), name="isolation")
+        self._controlling = group.create_task(self._control_until_stopped(), name="control")
 
     async def _claim_until_stopped(self) -> None:
         if self._one_suspect:
             await self._claimer.run_one_suspect()
         elif self._config.worker.enabled:
             await self._claimer.run()
+        else:
+            await self._claimer.run_disabled()
 
     async def _isolate_until_stopped(self) -> None:
         if self._isolation is not None and self._config.worker.enabled:
             await self._isolation.run()
 
-    @property
-    def _listen_dsn(self) -> str:
-        given = self._config.database.listen_url
-        return given.get_secret_value() if given else self._dsn
+    async def _control_until_stopped(self) -> None:
+        if not self._one_suspect:  # disabled ones too: perhaps no others live
+            await self._control.run()
 
-    def _make_listener(self) -> Listener:
-        return Listener(
-            self._listen_dsn,
-            [f"{self._config.database.schema_name}_ready"],
-            hear=lambda _, label_set: self._claimer.look(label_set),
-            wake=self._look,
-        )
-
-    def _make_claimer(self) -> Claimer:
-        return Claimer(
-            self._store,
-            self._lease,
-            self._steering,
-            self._slots,
-            start=self._executor.start,
-            hears=self._listener.up.is_set,
-            poll_interval=self._poll_interval,
-            takes_suspects=self._isolation is None,
-        )
+    async def _follow(self) -> float:
+        return await self._steering.follow(self.worker_id)
 
     async def _work(self, once: bool) -> None:
         if self._one_suspect:
@@ -313,8 +205,12 @@ class Daemon:
     async def _work_off(self) -> None:
         """Until nothing is due and nothing runs."""
         backoff = Backoff("once")
+        has_looked_at_schedules = False
         while self._config.worker.enabled and not self._stopping.is_set():
             try:
+                if not has_looked_at_schedules:
+                    await self._cron.catch_up()
+                    has_looked_at_schedules = True
                 if not await self._has_work():
                     return
             except OUTAGE as error:
@@ -322,12 +218,27 @@ class Daemon:
             else:
                 self._look()
                 await _first_of(self._slots.wait_empty(), self._stopping.wait(), timeout=self._poll_interval)
+                await asyncio.sleep(_ASK_AGAIN)
 
     async def _has_work(self) -> bool:
+        departed = self._slots.departed
+        if self._runs_something() or await self._is_work_left():
+            return True
+        # What began, or even ended, while that was asked may have let others go since.
+        return self._runs_something() or self._slots.departed > departed
+
+    async def _is_work_left(self) -> bool:
         await self._housekeeper.promote_due()
+        await self._housekeeper.settle_dependencies()
         # Asked in this order: what is let go has promoted the next of its serial key before.
-        return self._runs_something() or await self._store.has_work(
-            self.worker_id, self._lease.labels, strict=self._steering.max_strict_percentage > 0
+        config = self._steering.config
+        closed = [label for label, limit in config.limits.items() if not limit]
+        return self._housekeeper.is_settling or await self._store.has_work(
+            self.worker_id,
+            [*self._lease.labels, CONTROL],
+            strict=self._steering.max_strict_percentage > 0,
+            paused_labels=[*config.paused_labels, *closed],
+            paused_names=config.paused_names,
         )
 
     def _runs_something(self) -> bool:
@@ -341,10 +252,14 @@ class Daemon:
             self._isolation.stop()
         grace = self._config.worker.grace.total_seconds()
         await _first_of(self._until_idle(), self._hurry.wait(), timeout=grace)
+        self._control.stop()  # only now: what steers the fleet gets through while this one drains
         self._interrupt(Interruption.SHUTDOWN)
-        await self._claiming  # what a claim in flight still brings is given back too
+        await asyncio.gather(
+            self._claiming, self._controlling
+        )  # what a claim in flight brings is given back too
         self._interrupt(Interruption.SHUTDOWN)
-        await asyncio.gather(_first_of(self._slots.wait_empty(), timeout=_LAST_WORDS), self._end_isolation())
+        emptied = _first_of(self._slots.wait_empty(aside=True), timeout=_LAST_WORDS)
+        await asyncio.gather(emptied, self._end_isolation())
 
     async def _until_idle(self) -> None:
         await asyncio.shield(self._claiming)
@@ -398,20 +313,6 @@ class Daemon:
         if unaware:
             await asyncio.wait(unaware, timeout=_LAST_WORDS)
         await self._finalizer.close(_LAST_WORDS)
-
-    def _interrupt(self, why: Interruption) -> None:
-        for execution in self._slots:
-            execution.interrupt(why)
-
-    def _on_lease_lost(self) -> None:
-        self._slots.note_lease_lost()
-        self._interrupt(Interruption.LEASE_LOST)
-
-    def _on_freed(self) -> None:
-        self._claimer.wake()
-
-    def _look(self) -> None:
-        self._claimer.look()
 
 
 async def _first_of(*waiting: Coroutine[Any, Any, Any], timeout: float | None = None) -> None:

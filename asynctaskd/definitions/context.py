@@ -85,6 +85,13 @@ class TaskContext(ABC):
         """
 
     @abstractmethod
+    async def dependency_results(self) -> dict[int, Any]:
+        """The results of the tasks that this one depends on, by id, in the order of `depends_on`.
+
+        One whose record was forgotten (its `keep`) is left out.
+        """
+
+    @abstractmethod
     def transaction(self) -> AbstractAsyncContextManager[asyncpg.Connection[asyncpg.Record]]:
         """A connection whose commit completes the task together with what was written on it.
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import functools
 import inspect
+import json
 from collections.abc import Awaitable, Callable, Mapping
+from datetime import UTC, datetime
 from typing import Any, Generic, ParamSpec, TypeVar
 
+from asynctaskd.definitions.cron import Cron
 from asynctaskd.definitions.options import TaskOptions
 from asynctaskd.definitions.parameters import Parameters
 from asynctaskd.definitions.payload import dump_payload
@@ -23,6 +26,8 @@ FailureHook = Callable[[Any, TaskFailure, Any], Awaitable[None]]
 """async (params, failure, tx: asyncpg.Connection) -> None"""
 
 Hook = TypeVar("Hook", bound=FailureHook)
+
+_SOME_SLOT = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 class Definition(Generic[P, R]):
@@ -69,6 +74,8 @@ class Definition(Generic[P, R]):
         self.bind: Callable[[str], Any] = self._parameters.bind
         self.stored: Callable[[str], str] = self._parameters.stored
         self.stores_as_given: Callable[[str], bool] = self._parameters.stores_as_given
+        if options.cron is not None:
+            self._check_schedule(options.cron)
 
     @property
     def schema(self) -> Mapping[str, Any]:
@@ -111,6 +118,13 @@ class Definition(Generic[P, R]):
         """
         return self._parameters.dump({} if payload is None else payload)
 
+    def at_slot(self, params: object, slot: datetime) -> object:
+        """A schedule's params for one slot, in the schedule's zone.
+
+        Every required `date` or `date-time` without a value gets the slot's; what isn't a mapping stays.
+        """
+        return self._parameters.at_slot(params, slot)
+
     def dump_result(self, value: object) -> str | None:
         """Write what the handler returned as JSON text; None stays None.
 
@@ -118,6 +132,12 @@ class Definition(Generic[P, R]):
             InvalidPayloadError: it can't be stored: no JSON, over 1 MiB, and so on.
         """
         return None if value is None else dump_payload(value, f"result of task {self.name!r}")
+
+    def _check_schedule(self, cron: Cron) -> None:
+        try:
+            self.dump(self.at_slot(json.loads(cron.written_params()), _SOME_SLOT))
+        except InvalidPayloadError as error:
+            raise InvalidDefinitionError(f"task {self.name!r}: its schedule's {error}") from None
 
     def on_failed(self, hook: Hook) -> Hook:
         """Register what runs when a task fails for good: `async (params, failure, tx) -> None`.

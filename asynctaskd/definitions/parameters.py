@@ -6,6 +6,7 @@ import hashlib
 import inspect
 import json
 from collections.abc import Callable, Mapping
+from datetime import datetime
 from functools import cached_property
 from inspect import Parameter
 from types import GenericAlias
@@ -91,6 +92,30 @@ class Parameters:
         except Exception:  # noqa: BLE001  (a validator of the user's own may raise anything)
             return False
         return True
+
+    def at_slot(self, params: object, slot: datetime) -> object:
+        """Params with the slot in every required date and date-time that has no value."""
+        if not isinstance(params, Mapping):
+            return params
+        values = {"date": slot.date().isoformat(), "date-time": slot.isoformat()}
+        left_out = (
+            (alias, values[kind])
+            for alias, name, kind in self._instants
+            if alias not in params and name not in params
+        )
+        return {**params, **dict(left_out)}
+
+    @cached_property
+    def _instants(self) -> list[tuple[str, str, str]]:
+        """The required dates and date-times: alias, name, format."""
+        required = self.schema.get("required", ())
+        properties = self.schema.get("properties", {})
+        names = _schema(self._adapter, by_alias=False).get("properties", {})
+        return [
+            (alias, name, property_["format"])
+            for (alias, property_), name in zip(properties.items(), names, strict=True)
+            if alias in required and property_.get("format") in ("date", "date-time")
+        ]
 
     @cached_property
     def _read_all(self) -> Callable[..., Any]:

@@ -15,6 +15,7 @@ from asynctaskd.definitions.text import is_storable, shown
 from asynctaskd.durations import parse_duration
 from asynctaskd.errors import InvalidInputError
 from asynctaskd.scheduling.retry import RetryPolicy
+from asynctaskd.task import TaskStatus
 
 NAME_PATTERN = "[A-Za-z0-9_.:/-]{1,128}"
 """What names of tasks and labels look like, unanchored."""
@@ -70,12 +71,25 @@ def task_id(option: str, value: object) -> int:
     return integer(option, value, 1, MAX_INT64)
 
 
+def task_ids(option: str, value: object) -> tuple[int, ...]:
+    """Ids of tasks, each once, in the order given."""
+    if isinstance(value, str | bytes | Mapping) or not isinstance(value, Iterable):
+        raise InvalidInputError(f"{option} must be a list of task ids, got {shown(value)}")
+    return tuple(dict.fromkeys(task_id(option, one) for one in value))
+
+
 def text(option: str, value: object) -> str:
     """A non-empty text of at most 512 characters that PostgreSQL takes."""
+    given = storable(option, value)
+    if not 1 <= len(given) <= MAX_TEXT:
+        raise InvalidInputError(f"{option} must have 1 to {MAX_TEXT} characters, got {len(given)}")
+    return given
+
+
+def storable(option: str, value: object) -> str:
+    """A text of any length that PostgreSQL takes."""
     if not isinstance(value, str):
         raise InvalidInputError(f"{option} must be a string, got {shown(value)}")
-    if not 1 <= len(value) <= MAX_TEXT:
-        raise InvalidInputError(f"{option} must have 1 to {MAX_TEXT} characters, got {len(value)}")
     if not is_storable(value):
         raise InvalidInputError(f"{option} must hold no NUL character or lone surrogate, got {shown(value)}")
     return str(value)
@@ -97,12 +111,12 @@ def tags(option: str, value: object) -> tuple[str, ...]:
 
 def unique_until(option: str, value: object) -> str:
     """`finished` or `forgotten`."""
-    return _one_of(option, value, ("finished", "forgotten"))
+    return one_of(option, value, ("finished", "forgotten"))
 
 
 def on_conflict(option: str, value: object) -> str:
     """`return` (the id of the first task) or `raise`."""
-    return _one_of(option, value, ("return", "raise"))
+    return one_of(option, value, ("return", "raise"))
 
 
 def duration(option: str, value: object) -> timedelta:
@@ -181,7 +195,15 @@ def _strings(option: str, value: object) -> Iterable[object]:
     return value
 
 
-def _one_of(option: str, value: object, allowed: tuple[str, ...]) -> str:
+def status(option: str, value: object) -> TaskStatus:
+    """The status of a task."""
+    if value not in set(TaskStatus):
+        raise InvalidInputError(f"{option} must be one of {', '.join(TaskStatus)}, got {value!r}")
+    return TaskStatus(str(value))
+
+
+def one_of(option: str, value: object, allowed: tuple[str, ...]) -> str:
+    """One of some words."""
     if value not in allowed:
         raise InvalidInputError(f"{option} must be {' or '.join(allowed)}, got {shown(value)}")
     return str(value)

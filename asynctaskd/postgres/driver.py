@@ -18,6 +18,7 @@ from asynctaskd.errors import (
     DatabaseUnavailableError,
     InvalidInputError,
     InvalidPayloadError,
+    InvalidStateError,
     SchemaVersionError,
     TaskAlreadyExistsError,
 )
@@ -29,12 +30,16 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
 
-class StatementRefusedError(AsynctaskdError):
-    """The server refused a statement for what is in it: trying again changes nothing."""
+class StatementRefusedError(InvalidInputError):
+    """The server or its driver refused a value in a statement: trying again changes nothing."""
 
 
 class RowsLockedError(DatabaseUnavailableError):
     """Somebody keeps something locked that a statement needs."""
+
+
+class ConflictError(DatabaseUnavailableError):
+    """The server aborted a transaction in favour of another one: the whole of it may be tried again."""
 
 
 CALL_TIMEOUT = 10.0
@@ -94,7 +99,6 @@ _UNAVAILABLE = (
     asyncpg.InvalidSQLStatementNameError,  # somebody cleared the session: a pooler, an operator
     asyncpg.DuplicatePreparedStatementError,
     asyncpg.ObjectNotInPrerequisiteStateError,  # the database takes no connections for now
-    *CONFLICTS,
 )
 _REFUSED = (
     asyncpg.InvalidAuthorizationSpecificationError,
@@ -162,6 +166,8 @@ def translate(error: BaseException) -> AsynctaskdError | None:
         )
     if isinstance(error, asyncpg.LockNotAvailableError):
         return RowsLockedError(f"the database is unavailable: {_brief(error)}")
+    if isinstance(error, CONFLICTS):
+        return ConflictError(f"the database is unavailable: {_brief(error)}")
     if isinstance(error, _UNAVAILABLE):
         return DatabaseUnavailableError(f"the database is unavailable: {_brief(error)}")
     if isinstance(error, _UNFIT):
@@ -177,8 +183,12 @@ def _comes_from_notify(error: BaseException) -> bool:
 
 def _domain_error(error: asyncpg.PostgresError) -> AsynctaskdError:
     message, detail = str(error.args[0]), getattr(error, "detail", None)
+    if error.sqlstate == "ATD04":
+        return InvalidStateError(message)
     if error.sqlstate == "ATD03" and detail:
         return TaskAlreadyExistsError(message, task_id=int(detail))
+    if error.sqlstate == "ATD04":
+        return InvalidStateError(message)
     if _ABOUT_PAYLOAD.match(message):
         return InvalidPayloadError(message)
     return InvalidInputError(message)

@@ -13,7 +13,7 @@ from asynctaskd.postgres.driver import connect, open_connection, translated
 from asynctaskd.telemetry.events import emit
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping
 
     from asynctaskd.postgres.connection import Connection
 
@@ -52,15 +52,14 @@ class _PooledError(Exception):
 class Listener:
     """One connection that listens, replaced whenever it breaks or falls silent.
 
-    `hear(channel, payload)` is called for every notice, and `wake()` whenever listening has begun anew, since
-    notices may have been missed until then.
+    `hear` maps channels to what is called with the payload of each notice, and `wake()` is called whenever
+    listening has begun anew, since notices may have been missed until then.
     """
 
     def __init__(
-        self, dsn: str, channels: Sequence[str], *, hear: Callable[[str, str], None], wake: Callable[[], None]
+        self, dsn: str, hear: Mapping[str, Callable[[str], None]], *, wake: Callable[[], None]
     ) -> None:
         self._dsn = dsn
-        self._channels = channels
         self._hear = hear
         self._wake = wake
         self._probe_channel = f"asynctaskd_probe_{uuid4().hex}"
@@ -89,7 +88,7 @@ class Listener:
                 raise _PooledError
             await self._subscribe(connection)
             self._pause = _FIRST_PAUSE
-            emit("listener.up", channels=list(self._channels))
+            emit("listener.up", channels=list(self._hear))
             self._wake()
             await self._watch(connection)
         finally:
@@ -100,7 +99,7 @@ class Listener:
         self._lost.clear()
         connection.add_termination_listener(lambda _: self._lost.set())
         with translated():
-            for channel in (*self._channels, self._probe_channel):
+            for channel in (*self._hear, self._probe_channel):
                 listening = connection.add_listener(channel, self._on_notice)
                 await limited(connection, listening, PROBE_TIMEOUT)
         self.up.set()
@@ -136,4 +135,4 @@ class Listener:
         if channel == self._probe_channel:
             self._echo.set()
         else:
-            self._hear(channel, str(payload))
+            self._hear[channel](str(payload))

@@ -6,20 +6,52 @@ daemon runs on its own major with a minor at least as new as it needs: additions
 
 from __future__ import annotations
 
+import asyncio
 import re
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import asyncpg
+
 from asynctaskd.errors import DatabaseUnavailableError, SchemaVersionError
-from asynctaskd.postgres.driver import connect, render, translated
+from asynctaskd.postgres.driver import RowsLockedError, connect, render, translated
 
 if TYPE_CHECKING:
-    import asyncpg
+    from collections.abc import Sequence
 
 _HEADER = re.compile(r"-- schema (\d+)\.(\d+)\n")
-_LOCK_TIMEOUT = "5s"
+
+# For how long to try to get all tables, and how long to let others work between two attempts, in seconds.
+_PATIENCE = 5.0
+_PAUSE = 0.1
+
+# A statement that builds indexes takes as long as the table is large, in seconds.
+_LONGEST = 24 * 3600.0
+
+# What locks a table that may be in use: the statements of migrations, not the bodies of functions.
+_ALTERS = re.compile(
+    r"(?:^ALTER TABLE|^UPDATE|^CREATE (?:UNIQUE )?INDEX \w+ ON|\bREFERENCES) asynctaskd\.(\w+)", re.MULTILINE
+)
+
+# The order in which enqueue and claim take them: whoever comes later waits at the first.
+_ORDER = ("definitions", "tasks", "workers", "runtime_configs")
+
+# A session looks for deadlocks once, when it has waited for deadlock_timeout. Whose time comes soon could
+# find itself in one with us, and give up its transaction for it. Those who wait for us now want to migrate.
+_SOMEBODY_LOOKS_SOON = """
+SELECT EXISTS (
+    SELECT FROM pg_locks, (SELECT current_setting('deadlock_timeout')::interval) AS set (timeout)
+    WHERE NOT granted AND waitstart > clock_timestamp() - 2 * timeout
+      AND waitstart < clock_timestamp() - timeout / 2 AND pg_backend_pid() <> ALL (pg_blocking_pids(pid)))
+"""
+
+# So an attempt ends before anybody looks who begins to wait for it.
+_LIMIT_ATTEMPT = """
+SELECT set_config('statement_timeout', greatest(extract(epoch FROM timeout) * 250, 1)::integer::text, true)
+FROM (SELECT current_setting('deadlock_timeout')::interval) AS set (timeout)
+"""
 _BOOKKEEPING = """
 CREATE SCHEMA IF NOT EXISTS asynctaskd;
 CREATE TABLE IF NOT EXISTS asynctaskd.migrations (
@@ -76,7 +108,7 @@ async def migrate(dsn: str, *, schema: str = "asynctaskd") -> list[Migration]:
     However many processes call it at once, one applies and the others find nothing to do.
 
     Raises:
-        DatabaseUnavailableError: the database can't be reached, or a table was locked for 5 s.
+        DatabaseUnavailableError: the database can't be reached, or a table was in use for 5 s.
         SchemaVersionError: the database was migrated by a newer major version.
     """
     async with connect(dsn) as connection:
@@ -86,20 +118,69 @@ async def migrate(dsn: str, *, schema: str = "asynctaskd") -> list[Migration]:
 
 
 async def _apply_missing(connection: asyncpg.Connection, schema: str) -> list[Migration]:
-    await connection.execute("SELECT pg_advisory_xact_lock(hashtext($1))", f"{schema}.migrations")
-    await connection.execute(f"SET LOCAL lock_timeout = '{_LOCK_TIMEOUT}'")
+    await connection.execute(
+        "SELECT pg_advisory_xact_lock(hashtext($1))", f"{schema}.migrations", timeout=_LONGEST
+    )
     applied = await _applied(connection, schema)
     _refuse_newer_major(applied)
     missing = [migration for migration in shipped_migrations() if migration.number not in applied]
     if missing:
+        await _lock(connection, await _in_use(connection, missing, schema), schema)
         await connection.execute(render(_BOOKKEEPING, schema))
     for migration in missing:
         await _apply(connection, migration, schema)
     return missing
 
 
+async def _in_use(connection: asyncpg.Connection, missing: Sequence[Migration], schema: str) -> list[str]:
+    """The tables there are that these migrations alter, in the order in which to lock them."""
+    altered = {table for migration in missing for table in _ALTERS.findall(migration.sql)}
+    others = sorted(altered.difference(_ORDER))
+    found = await connection.fetch(
+        "SELECT name FROM unnest($1::text[]) WITH ORDINALITY AS one(name, nth)"
+        " WHERE to_regclass(format('%I.%I', $2::text, name)) IS NOT NULL ORDER BY nth",
+        [*(table for table in _ORDER if table in altered), *others],
+        schema,
+    )
+    return [row["name"] for row in found]
+
+
+async def _lock(connection: asyncpg.Connection, tables: Sequence[str], schema: str) -> None:
+    """Lock all of these tables, so that from here on nothing is waited for with a lock in hand.
+
+    Transactions of users take them in any order. So what was got is let go again where the others don't come
+    before anybody looks for deadlocks: it is never a user whose transaction is aborted.
+
+    Raises:
+        RowsLockedError: a table is in use all the time.
+    """
+    loop = asyncio.get_running_loop()
+    ends_at = loop.time() + _PATIENCE
+    while tables and not await _has_locked(connection, tables, schema):
+        if loop.time() >= ends_at:
+            raise RowsLockedError(
+                f"{', '.join(tables)}: in use for {_PATIENCE:g} s (lock timeout), so nothing was changed: "
+                "see pg_stat_activity for transactions that take long, and try again"
+            )
+        await asyncio.sleep(_PAUSE)
+
+
+async def _has_locked(connection: asyncpg.Connection, tables: Sequence[str], schema: str) -> bool:
+    if await connection.fetchval(_SOMEBODY_LOOKS_SOON):
+        return False
+    names = ", ".join(f'"{schema}"."{table}"' for table in tables)
+    try:
+        async with connection.transaction():
+            await connection.execute(_LIMIT_ATTEMPT)
+            await connection.execute(f"LOCK TABLE {names} IN ACCESS EXCLUSIVE MODE")
+            await connection.execute("SET LOCAL statement_timeout = 0")
+    except (asyncpg.QueryCanceledError, asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError):
+        return False
+    return True
+
+
 async def _apply(connection: asyncpg.Connection, migration: Migration, schema: str) -> None:
-    await connection.execute(render(migration.sql, schema))
+    await connection.execute(render(migration.sql, schema), timeout=_LONGEST)
     await connection.execute(
         render(
             "INSERT INTO asynctaskd.migrations (number, name, major, minor) VALUES ($1, $2, $3, $4)", schema

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from asynctaskd.task import Task, TaskStatus
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
     from datetime import datetime, timedelta
     from uuid import UUID
 
@@ -24,17 +26,27 @@ START: Position = (-(2**31), 0)
 """Before every task: no weight or priority has that place."""
 
 
+class News(NamedTuple):
+    """What a renewal tells a worker: whether there is a configuration to apply or to answer, whether
+    operators ask for it, and whether somebody watches.
+    """
+
+    is_steered: bool
+    is_asked: bool
+    is_watched: bool = False
+
+
 class Look(NamedTuple):
     """What a look from the start found: label sets, each with the position after which its tasks begin.
 
-    Those of the `normal` lane are the worker's own, those of the `strict` lane anybody's. `suspects` says
-    whether one waits, `newest` is the last id that was given to a task. The server looked at so many `sets`,
-    anybody's, in so many `seconds`.
+    Those of the `normal` lane are the worker's own, those of the `strict` lane anybody's, and so are those of
+    the first `suspects` that wait. `newest` is the last id that was given to a task. The server looked at so
+    many `sets`, anybody's, in so many `seconds`.
     """
 
     normal: dict[str, Position]
     strict: dict[str, Position]
-    suspects: bool
+    suspects: frozenset[str]
     newest: int
     sets: int
     seconds: float
@@ -55,6 +67,36 @@ class Share(NamedTuple):
     weight: int
     standing: float
     after: Position = START
+
+
+class StrictLane(NamedTuple):
+    """How many tasks a claim may take of the strict lane, and where it looks for them.
+
+    With `new_above`, since walking through what is dead would take long: in some label sets only, `after` a
+    position of each, and in all above that id; and nowhere for tasks of the normal lane that have more weight
+    than their share's position. A claim from the normal lane alone holds back for no strict task in
+    `blocked_sets`, nor for those up to the id `unblocked_above`.
+    """
+
+    most: int
+    after: Mapping[str, Position] = MappingProxyType({})
+    new_above: int = 0
+    unblocked_above: int = 0
+    blocked_sets: Sequence[str] = ()
+
+
+class Barred(NamedTuple):
+    """What a claim mustn't take: tasks of these `ids`, or that carry one of these `labels`, or more of a
+    label in `spare` than stands there. Tasks of these `names` are to be put aside.
+    """
+
+    ids: Sequence[int] = ()
+    labels: Sequence[str] = ()
+    spare: Mapping[str, int] = MappingProxyType({})
+    names: Sequence[str] = ()
+
+
+NOTHING_BARRED = Barred()
 
 
 class Ended(NamedTuple):
@@ -88,6 +130,7 @@ class DefinitionRow:
     retry: str | None
     max_attempts: int | None
     keep: timedelta | None
+    has_hook: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +152,7 @@ class WorkerRow:
     names: list[str]
     concurrency: int
     lease: timedelta
+    max_strict_percentage: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,29 +8,28 @@ from __future__ import annotations
 
 import asyncio
 import json
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
 
+from asynctaskd.postgres.claims import Claims
 from asynctaskd.postgres.connection import limited
 from asynctaskd.postgres.driver import StatementRefusedError, open_pinned_sessions, query, translated
-from asynctaskd.postgres.records import DefinitionRow, DuePartition, Look, Namesake
-from asynctaskd.postgres.sessions import HOT, LONG, Sessions
+from asynctaskd.postgres.records import DefinitionRow, DuePartition, Namesake, News
+from asynctaskd.postgres.sessions import HOT
 from asynctaskd.task import ClaimedTask, TaskStatus
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
     from datetime import datetime, timedelta
     from uuid import UUID
 
-    from asynctaskd.postgres.records import Ended, Position, Share, WorkerRow
+    from asynctaskd.postgres.records import Ended, WorkerRow
+    from asynctaskd.postgres.sessions import Sessions
 
 # One for each loop that talks to the database, so that none waits for another: claim, finalize, housekeeping,
-# and those that write hooks' ends and progress.
-CONNECTIONS = 4
-
-_NOWHERE: Mapping[str, Position] = MappingProxyType({})
+# control, and those that write hooks' ends and progress.
+CONNECTIONS = 5
 
 _NEXT_LOOK = 0.05  # seconds
 
@@ -51,17 +50,19 @@ _LONG = frozenset(
         "recover",
         "register_definitions",
         "release_orphans",
+        "settle_dependencies",
         "wake_unknown",
     }
 )
 
 
-class Store:
+class Store(Claims):
     """The daemon's own connections and statements."""
 
+    long = _LONG
+
     def __init__(self, sessions: Sessions, schema: str) -> None:
-        self._sessions = sessions
-        self._schema = schema
+        super().__init__(sessions, schema)
         self._progress = asyncio.Lock()
 
     @classmethod
@@ -71,85 +72,7 @@ class Store:
 
     async def close(self) -> None:
         """Close all connections, by force: nothing is under way any more, or nobody waits for it."""
-        self._sessions.terminate()
-
-    async def _fetch(self, name: str, *arguments: Any) -> list[asyncpg.Record]:
-        with translated():
-            return await self._ask(name, *arguments)
-
-    async def _ask(self, name: str, *arguments: Any) -> list[asyncpg.Record]:
-        limit = LONG if name in _LONG else HOT
-        return await self._sessions.fetch(query(name, self._schema), *arguments, timeout=limit)
-
-    async def _value(self, name: str, *arguments: Any) -> Any:
-        rows = await self._fetch(name, *arguments)
-        return rows[0][0] if rows else None
-
-    async def claim(
-        self,
-        worker_id: UUID,
-        labels: Sequence[str],
-        *,
-        strict: int,
-        slots: int,
-        shares: Sequence[Share],
-        but: Sequence[int] = (),
-        suspects: int = 1,
-        suspects_alone: bool = False,
-        strict_after: Mapping[str, Position] = _NOWHERE,
-        new_above: int = 0,
-        plain: bool = False,
-    ) -> list[ClaimedTask]:
-        """Claim at most `slots` tasks, at most `strict` of the strict lane and `suspects` that may kill their
-        worker, and no id in `but`; with `suspects_alone` nothing but such.
-
-        With `new_above`, tasks of the strict lane are looked for in some label sets only, `strict_after` a
-        position of each, and in all above that id; and none for having more weight than its share's position.
-
-        `plain` is for less than half the price: from the normal lane, and nothing at all while another lane
-        that may be asked holds something. Each share has to be all that its group gets, and `but` empty.
-        """
-        if plain:
-            return await self._claim_normal(worker_id, shares, strict, suspects, new_above)
-        rows = await self._fetch(
-            "claim",
-            worker_id,
-            labels,
-            strict,
-            slots,
-            [share.label_set for share in shares],
-            [share.group for share in shares],
-            [share.quota for share in shares],
-            [share.row_limit for share in shares],
-            [share.weight for share in shares],
-            [share.standing for share in shares],
-            [share.after[0] for share in shares],
-            [share.after[1] for share in shares],
-            but,
-            suspects,
-            suspects_alone,
-            new_above,
-            list(strict_after),
-            [place for place, _ in strict_after.values()],
-            [task_id for _, task_id in strict_after.values()],
-        )
-        return sorted(map(ClaimedTask._make, rows), key=_strict_first)
-
-    async def _claim_normal(
-        self, worker_id: UUID, shares: Sequence[Share], strict: int, suspects: int, new_above: int
-    ) -> list[ClaimedTask]:
-        rows = await self._fetch(
-            "claim_normal",
-            worker_id,
-            [share.label_set for share in shares],
-            [share.quota for share in shares],
-            [share.after[0] for share in shares],
-            [share.after[1] for share in shares],
-            strict,
-            suspects,
-            new_above,
-        )
-        return list(map(ClaimedTask._make, rows))
+        self.sessions.terminate()
 
     async def clock(self) -> datetime:
         """The time by the database's clock."""
@@ -159,23 +82,6 @@ class Store:
     async def release_orphans(self, worker_id: UUID, known: Sequence[int], as_of: datetime) -> int:
         """Put back what a worker holds since `as_of` or longer beside the ids it knows; returns how many."""
         return int(await self._value("release_orphans", worker_id, known, as_of))
-
-    async def ready_sets(self, labels: Sequence[str]) -> Look:
-        """Look from the start for what is ready for a worker of these labels."""
-        found: list[dict[str, Position]] = [{}, {}, {}]
-        *rows, (_, _, sets, newest), (_, _, _, microseconds) = await self._fetch("ready_sets", labels)
-        for lane, label_set, place, task_id in rows:
-            found[lane][label_set] = (place, task_id - 1)
-        normal, strict, suspects = found
-        return Look(normal, strict, bool(suspects), newest, sets, microseconds / 1_000_000)
-
-    async def has_work(self, worker_id: UUID, labels: Sequence[str], *, strict: bool) -> bool:
-        """Whether a worker holds anything, or anything is ready for it."""
-        return bool(await self._value("has_work", worker_id, labels, strict))
-
-    async def has_suspect(self, labels: Sequence[str], *, strict: bool) -> bool:
-        """Whether a task is ready for a worker of these labels that has lost its worker twice in a row."""
-        return bool(await self._value("has_suspect", labels, strict))
 
     async def finalize(self, batch: Sequence[Ended]) -> set[int]:
         """Write what became of some executions; returns the ids of those whose claim still stood."""
@@ -219,9 +125,9 @@ class Store:
 
     async def _finalize_in_savepoint(self, connection: asyncpg.Connection, ended: Ended) -> str | None:
         async with connection.transaction():  # so that an error doesn't spoil the caller's transaction
-            [before] = await connection.fetch(query("pin_plans", self._schema))
-            rows = await connection.fetch(query("finalize", self._schema), *_columns([ended]))
-            await connection.fetchrow(query("unpin_plans", self._schema), *before[:_PINNED])
+            [before] = await connection.fetch(query("pin_plans", self.schema))
+            rows = await connection.fetch(query("finalize", self.schema), *_columns([ended]))
+            await connection.fetchrow(query("unpin_plans", self.schema), *before[:_PINNED])
             return _written(rows).get(ended.task_id)
 
     async def was_committed(self, transaction_id: str, claimed: ClaimedTask) -> bool:
@@ -248,7 +154,7 @@ class Store:
         if connection is None:
             await self._fetch("note_hook_failed", *arguments)
         else:
-            call = connection.execute(query("note_hook_failed", self._schema), *arguments)
+            call = connection.execute(query("note_hook_failed", self.schema), *arguments)
             await limited(connection, call, HOT)
 
     async def note_progress(self, task: ClaimedTask, progress: str) -> bool:
@@ -294,9 +200,23 @@ class Store:
         """Let the first of each serial key's line go (all keys: None); returns how many went."""
         return int(await self._value("promote_serial", keys))
 
-    async def expire(self, limit: int = 1000) -> int:
-        """End tasks past their deadline; returns how many."""
-        return int(await self._value("expire", limit))
+    async def awaited(self, after: int, limit: int) -> list[tuple[int, bool]]:
+        """Tasks that others depend on, by id from `after` on, and whether each has ended."""
+        return [(row[0], row[1]) for row in await self._fetch("awaited", after, limit)]
+
+    async def settle_dependencies(self, task_ids: Sequence[int]) -> tuple[int, list[int]]:
+        """Let go, or cancel, what waits for those of some tasks that have ended: a part, where they are many.
+
+        Returns how many were seen to, and the ended tasks for which others still wait. These are at hand for
+        the next call, unless none was seen to: then somebody keeps them locked.
+        """
+        [(settled, unsettled)] = await self._fetch("settle_dependencies", task_ids)
+        return settled, unsettled
+
+    async def expire(self, limit: int = 1000) -> bool:
+        """End tasks past their deadline; returns whether there are more."""
+        [(found, expired)] = await self._fetch("expire", limit)
+        return bool(expired < found or found == limit)
 
     async def recover(self, limit: int = 1000, *, judge: bool = True) -> list[asyncpg.Record]:
         """Put back the tasks of workers that aren't live: rows of id, name, holder, losses.
@@ -332,8 +252,8 @@ class Store:
         """Make tasks due that waited for somebody to know these names; returns how many."""
         return int(await self._value("wake_unknown", names, limit))
 
-    async def register_worker(self, worker: WorkerRow, *, version: int = 0) -> bool:
-        """Write down a new worker, its lease and the configuration version it applies.
+    async def register_worker(self, worker: WorkerRow, config: UUID | None = None) -> bool:
+        """Write down a new worker, its lease and the identity of the configuration that it applies.
 
         False: a live worker of another process has its name, and nothing was written.
         """
@@ -350,19 +270,29 @@ class Store:
             worker.names,
             worker.concurrency,
             worker.lease,
-            version,
+            config,
+            worker.max_strict_percentage,
         )
         return bool(written)
 
     async def renew_lease(
-        self, worker_id: UUID, lease: timedelta, *, running: int, version: int, stall: str | None = None
-    ) -> int | None:
-        """Renew a lease; returns the newest configuration's version, or None if the lease was lost.
+        self,
+        worker_id: UUID,
+        lease: timedelta,
+        *,
+        running: int,
+        config: UUID | None = None,
+        stall: str | None = None,
+        finished: int = 0,
+        failed: int = 0,
+    ) -> News | None:
+        """Renew a lease; returns what is new for this worker, or None if the lease was lost.
 
-        `stall` says what blocks the worker's event loop (JSON).
+        `config` is the identity of the configuration that it applies; `stall` says what blocks the worker's
+        event loop (JSON); `finished` and `failed` count its executions.
         """
-        newest: int | None = await self._value("renew_lease", worker_id, lease, running, version, stall)
-        return newest
+        rows = await self._fetch("renew_lease", worker_id, lease, running, config, stall, finished, failed)
+        return News(*rows[0]) if rows else None
 
     async def count_notices(self) -> tuple[int, int]:
         """How many notices were sent in the whole database, and how many saved since nobody waited."""
@@ -381,18 +311,14 @@ class Store:
         """Forget workers that have long been gone."""
         await self._fetch("forget_workers")
 
+    async def forget_commands(self) -> None:
+        """Forget commands that nobody asks about any more."""
+        await self._fetch("forget_commands")
+
     async def register_definitions(self, rows: Sequence[DefinitionRow]) -> None:
         """Write down what this worker knows, so that SQL and Python enqueue alike."""
         columns = [[getattr(row, field) for row in rows] for field in DefinitionRow.__slots__]
         await self._fetch("register_definitions", *columns)
-
-    async def newest_config(self) -> dict[str, Any] | None:
-        """The newest runtime configuration, or None where none was ever written."""
-        rows = await self._fetch("newest_config")
-        if not rows:
-            return None
-        row = dict(rows[0])
-        return row | {name: json.loads(row[name]) for name in ("weights", "limits")}
 
     async def note_stale(self, batch: Sequence[Ended]) -> set[int]:
         """Of a batch that `finalize` found gone: record whose claims were lost, and return those tasks' ids.
@@ -401,10 +327,6 @@ class Store:
         """
         columns = _columns(batch)[:3]
         return {row[0] for row in await self._fetch("note_stale", *columns)}
-
-
-def _strict_first(task: ClaimedTask) -> tuple[bool, int]:
-    return not task.strict, task.id
 
 
 def _written(rows: list[asyncpg.Record]) -> dict[int, str]:

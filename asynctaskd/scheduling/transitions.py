@@ -16,6 +16,7 @@ from asynctaskd.task import (
     Overdue,
     Released,
     Snoozed,
+    Stopped,
     TaskStatus,
     Transition,
     Unroutable,
@@ -45,6 +46,8 @@ def decide(
             return _released(delay)
         case Unroutable():
             return _put_back(_reroute_delay(task, now), reason="unknown_name")
+        case Stopped(status):
+            return _stopped(status)
         case Overdue():
             return Transition(
                 TaskStatus.EXPIRED, reason="deadline passed", attempt_spent=False, event=EventKind.EXPIRED
@@ -62,6 +65,12 @@ def _released(delay: timedelta | None) -> Transition:
     if delay is None:
         return Transition(TaskStatus.PENDING, attempt_spent=False, event=EventKind.RELEASED)
     return _put_back(delay, event=EventKind.RELEASED)
+
+
+def _stopped(status: TaskStatus) -> Transition:
+    if status is TaskStatus.PAUSED:  # its event is written where the request is settled, whoever obeyed it
+        return Transition(status, attempt_spent=False, reason="paused by operator")
+    return Transition(status, reason=f"{status} by operator", event=EventKind(status))
 
 
 def _put_back(delay: timedelta, *, reason: str | None = None, event: EventKind | None = None) -> Transition:

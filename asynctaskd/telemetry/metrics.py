@@ -11,12 +11,15 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from prometheus_client import CollectorRegistry, Counter, Metric, ProcessCollector
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 from typing_extensions import override
 
 from asynctaskd.telemetry.events import attach
+
+# In seconds: a notice takes milliseconds, a renewal of the lease some seconds.
+_CONVERGENCE = (0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +63,15 @@ _COUNTED: Mapping[str, _Counted] = {
         "database_outages", "Outages of the database, as each station saw them.", ("station",)
     ),
     "listener.lost": _Counted("listener_losses", "LISTEN connections that were lost or found deaf."),
+    "schedule.skipped": _Counted(
+        "schedule_slots_skipped", "Slots of schedules that got no task.", ("schedule",), "slots"
+    ),
     "partition.dropped": _Counted(
         "partitions_dropped", "Partitions of finished tasks that were dropped, their day having come."
+    ),
+    "config.superseded": _Counted(
+        "config_superseded",
+        "Versions of the runtime configuration that a newer one overtook, among those published here.",
     ),
     "child.died": _Counted("children_died", "Processes for tasks that may kill their worker, which died."),
 }
@@ -80,8 +90,15 @@ class Metrics:
         notices = _Notices()
         self.registry.register(stall)
         self.registry.register(notices)
+        lag = Gauge(
+            "asynctaskd_cron_lag_seconds",
+            "How late the schedule is that has waited longest for a slot to be decided.",
+            registry=self.registry,
+        )
         self._detach = [attach(stall.note, "loop.stalled", "loop.recovered")]
         self._detach += [attach(notices.note, "notices.counted")]
+        self._detach += _watch_config(self.registry)
+        self._detach += [attach(lambda _, facts: lag.set(facts["lag"]), "cron.looked")]
         self._detach += [_count(event, counted, self.registry) for event, counted in _COUNTED.items()]
 
     def close(self) -> None:
@@ -98,6 +115,30 @@ def _count(event: str, counted: _Counted, registry: CollectorRegistry) -> Callab
         which.inc(1 if counted.amount is None else facts[counted.amount])
 
     return attach(note, event)
+
+
+def _watch_config(registry: CollectorRegistry) -> list[Callable[[], None]]:
+    version = Gauge(
+        "asynctaskd_config_version",
+        "The version of the runtime configuration in force here.",
+        registry=registry,
+    )
+    lagging = Gauge(
+        "asynctaskd_lagging_workers",
+        "Live workers of the whole fleet that don't apply the newest version, as of the last poll.",
+        registry=registry,
+    )
+    seconds = Histogram(
+        "asynctaskd_convergence_seconds",
+        "How long the whole fleet took to apply a version, of those published here.",
+        buckets=_CONVERGENCE,
+        registry=registry,
+    )
+    return [
+        attach(lambda _, facts: version.set(facts["version"]), "config.applied"),
+        attach(lambda _, facts: lagging.set(facts["workers"]), "config.lagging"),
+        attach(lambda _, facts: seconds.observe(facts["seconds"]), "config.converged"),
+    ]
 
 
 class _Stall(Collector):

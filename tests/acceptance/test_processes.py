@@ -196,7 +196,7 @@ async def test_a_poison_task_kills_two_workers_and_then_only_its_own_process(
 async def test_a_neighbour_of_several_poison_tasks_completes(worker, connection, witness, go_on):
     client = Client(connection)
     neighbour = await client.enqueue("hold")
-    poison = [await client.enqueue("exit") for _ in range(4)]
+    poison = [await client.enqueue("exit") for _ in range(2)]
     async with worker("--processes", "1", "--concurrency", "2") as parent:
         for one in poison:
             await until(connection, "SELECT status = 'failed' FROM asynctaskd.all_tasks WHERE id = $1", one)

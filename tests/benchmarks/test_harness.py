@@ -13,7 +13,7 @@ from benchmarks.measures import MEASURES, wanted
 from benchmarks.measures.measure import Sample, percentiles
 from benchmarks.measures.steady import Sent, verdict
 from benchmarks.options import parse
-from benchmarks.results import Taken, merge_into
+from benchmarks.results import Taken, as_json, merge_into
 
 README = Path(__file__).parents[2] / "benchmarks" / "README.md"
 
@@ -67,17 +67,16 @@ def test_a_url_of_a_socket_gets_a_host():
 
 def test_rounds_become_a_median_with_its_spread(tmp_path):
     file = tmp_path / "bench.json"
-    merge_into(
-        file, {"drain": taken(*(Sample("us", figures={"tasks/s": n, "CPU": None}) for n in (1, 2, 9)))}
-    )
+    samples = [Sample("us", figures={"tasks/s": n, "CPU": None}) for n in (1, 2, 9)]
+    merge_into(file, as_json({"drain": taken(*samples)}))
     figures = json.loads(file.read_text())["drain"]["rows"][0]["figures"]
     assert figures == {"tasks/s": {"median": 2, "min": 1, "max": 9, "values": [1, 2, 9]}, "CPU": None}
 
 
 def test_what_wasnt_measured_again_is_kept(tmp_path):
     file = tmp_path / "bench.json"
-    merge_into(file, {"bulk": taken(Sample("us", figures={"rows/s": 5.0}))})
-    merge_into(file, {"drain": taken(Sample("us", figures={"tasks/s": 7.0}))})
+    merge_into(file, as_json({"bulk": taken(Sample("us", figures={"rows/s": 5.0}))}))
+    merge_into(file, as_json({"drain": taken(Sample("us", figures={"tasks/s": 7.0}))}))
     assert list(json.loads(file.read_text())) == ["bulk", "drain"]
 
 

@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import time
+from datetime import datetime
 from typing import Any
 
 from asynctaskd import (
@@ -33,6 +34,27 @@ class WentWrongError(Exception):
 async def quick(ctx: TaskContext) -> str:
     with witnessed(ctx):
         return "done"
+
+
+@app.task("brief")
+async def brief(ctx: TaskContext) -> None:
+    """One of many that compete."""
+    with witnessed(ctx):
+        await asyncio.sleep(0.1)
+
+
+@app.task("ticking")
+async def ticking(slot: datetime, ctx: TaskContext) -> None:
+    """A slot of a schedule that goes on all the time."""
+    with witnessed(ctx):
+        pass
+
+
+@app.task("tocking")
+async def tocking(slot: datetime, ctx: TaskContext) -> None:
+    """A slot of a schedule that is paused now and then."""
+    with witnessed(ctx):
+        await asyncio.sleep(0.5)
 
 
 @app.task("slow")
@@ -163,10 +185,15 @@ async def effect(ctx: TaskContext) -> None:
 
 
 @app.task("family")
-async def family(children: int, ctx: TaskContext) -> None:
+async def family(children: int, ctx: TaskContext, generations: int = 1) -> None:
+    """Takes its time between one child and the next, so that whoever cancels it comes in the middle."""
     with witnessed(ctx):
         for _ in range(children):
-            await ctx.enqueue("quick")
+            if generations > 1:
+                await ctx.enqueue("family", {"children": children, "generations": generations - 1})
+            else:
+                await ctx.enqueue("slow", {"seconds": 0.3})
+            await asyncio.sleep(0.1)
 
 
 @app.task("big")

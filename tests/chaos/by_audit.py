@@ -6,7 +6,8 @@ import math
 from collections import defaultdict
 from itertools import pairwise
 
-from tests.chaos.history import Change, History, LeaseRow, Story, without
+from tests.chaos.history import History, without
+from tests.chaos.records import Change, LeaseRow, Story
 from tests.chaos.verdicts import Verdict, invariant
 from tests.chaos.workload import FOREVER, HOOK_FAILS, HOOKED
 
@@ -16,6 +17,7 @@ _INSTANT = 0.05
 _LATE = 0.25
 
 _GIVEN_BACK = {"released", "snoozed", "expired"}
+_ENDS = {"completed", "failed", "cancelled", "expired"}
 _QUARANTINED_AFTER = 3
 
 
@@ -26,9 +28,15 @@ def conservation(history: History, verdict: Verdict) -> None:
     for task, story in history.stories.items():
         verdict.judged += 1
         removed = [change.txid for change in story.changes if change.op == "delete"]
-        arrived = [change.txid for change in story.changes if change.op == "finish"]
+        arrived = [end.txid for end in story.finishes]
+        if story.birth.status in _ENDS:
+            removed.insert(0, story.birth.txid)  # it was carried out where it was asked for
         if removed != arrived:
             verdict.violation(task, "left and arrived in other transactions", left=removed, arrived=arrived)
+        left = {change.txid for change in story.changes if change.op == "forget"}
+        for change in story.changes:
+            if change.op == "revive" and change.txid not in left:
+                verdict.violation(task, "is among the live and the finished ones", at=change.at)
     for change in history.changes:
         if change.task not in history.stories:
             verdict.violation(change.task, "changed, but was never born", at=change.at, op=change.op)
@@ -65,16 +73,21 @@ def tokens_grow(history: History, verdict: Verdict) -> None:
             newest = max(newest, token)
 
 
-@invariant("one end, and nothing after it")
+@invariant("one end, and nothing after it but an operator's retry")
 def one_end(history: History, verdict: Verdict) -> None:
     for task, story in history.stories.items():
-        if story.finish is None:
-            continue
-        verdict.judged += 1
-        end = story.finish
+        retries = {
+            one.closed.txid
+            for one in history.receipts_of.get(task, ())
+            if one.issued.action == "retry" and one.closed is not None and one.closed.outcome == "changed"
+        }
+        verdict.judged += bool(story.finishes)
+        end: Change | None = None
         for change in story.changes:
-            if change.seq > end.seq and change.txid != end.txid and change.op != "forget":
+            if end is not None and change.txid not in {end.txid, *retries} and change.op != "forget":
                 verdict.violation(task, f"{change.op} after it was {end.status}", at=change.at, end=end.at)
+            if change.op in ("finish", "revive"):
+                end = change if change.op == "finish" else None
 
 
 @invariant("who finishes a task holds its latest claim, and is that claim's worker")
@@ -156,7 +169,9 @@ def event_between_runs(history: History, verdict: Verdict) -> None:
         failed_quietly = (claim.left.failures or 0) > (claim.left.old_failures or 0)
         told = history.stories[claim.task].told_with(claim.left)
         reasons = told & {"lease_lost", "released", "snoozed", "retried", "failed"}
-        if not reasons and not failed_quietly:
+        # What is paused has its event where the request is settled.
+        is_paused = claim.left.status == "paused" and claim.left.requested is not None
+        if not reasons and not failed_quietly and not is_paused:
             verdict.about(claim, f"became {claim.left.status} without an event", txid=claim.left.txid)
 
 
@@ -166,19 +181,24 @@ def hook_with_status(history: History, verdict: Verdict) -> None:
     for mark in history.hooks:
         ran[mark.task].append(mark.txid)
     for task, story in history.stories.items():
-        end, name = story.finish, story.birth.name
-        failed = end is not None and end.status == "failed"
-        expected = [end.txid] if end is not None and failed and name in HOOKED else []
-        verdict.judged += failed and name in HOOKED | HOOK_FAILS
-        told = story.told_with(end) if end is not None else set()
-        excused = name in HOOKED and failed and "hook_failed" in told and not ran[task]
-        if ran[task] != expected and not excused:
-            status = end and end.status
+        name = story.birth.name
+        failures = [end for end in story.finishes if end.status == "failed" and name in HOOKED | HOOK_FAILS]
+        verdict.judged += len(failures)
+        excused = {end.txid for end in failures if "hook_failed" in story.told_with(end)}
+        expected = {end.txid for end in failures if name in HOOKED}
+        has_run = sorted(ran[task])
+        if has_run != sorted(expected - excused) and has_run != sorted(expected):
+            status = story.finish and story.finish.status
             verdict.violation(
-                task, f"{status}, but its hook ran in {ran[task]}", name=name, expected=expected
+                task, f"{status}, but its hook ran in {has_run}", name=name, expected=sorted(expected)
             )
-        if (failed and name in HOOK_FAILS) != ("hook_failed" in told) and not excused:
-            verdict.violation(task, "its hook raises, and no hook_failed stands beside its status", told=told)
+        for end in story.finishes:
+            told = story.told_with(end)
+            must_be_told = end in failures and name in HOOK_FAILS
+            if must_be_told != ("hook_failed" in told) and end.txid not in expected:
+                verdict.violation(
+                    task, "its hook raises, and no hook_failed stands beside its status", told=told
+                )
 
 
 @invariant("ctx.transaction() writes exactly once for a task that completed, and never for one that didn't")
@@ -218,14 +238,18 @@ def attempts_counted(history: History, verdict: Verdict) -> None:
 
 def _was_given_back(story: Story, change: Change) -> bool:
     grown = (change.attempts or 0) - (change.old_attempts or 0)
-    return grown == -1 and bool(story.told_with(change) & _GIVEN_BACK)
+    was_paused = change.status == "paused" and change.requested is not None
+    return grown == -1 and (was_paused or bool(story.told_with(change) & _GIVEN_BACK))
 
 
 @invariant("losses in a row are counted, and the third quarantines")
 def losses_bounded(history: History, verdict: Verdict) -> None:
     for task, story in history.stories.items():
-        in_a_row = 0
+        in_a_row, before = 0, -1
         for claim in story.claims:
+            if story.revived_between(before, claim.change.seq):
+                in_a_row = 0  # whoever retries it begins anew
+            before = claim.change.seq
             if in_a_row >= _QUARANTINED_AFTER and claim.executions:
                 verdict.about(claim, f"ran after {in_a_row} losses in a row")
             if claim.left is None:
@@ -238,20 +262,14 @@ def losses_bounded(history: History, verdict: Verdict) -> None:
                     verdict.about(claim, f"loss {in_a_row} in a row is counted as {claim.left.losses}")
             elif claim.left.op == "update" and "released" not in told:
                 in_a_row = 0
-        end = story.finish
-        if (
-            end is not None
-            and (end.reason == "quarantined") != (in_a_row >= _QUARANTINED_AFTER)
-            and _ran(story)
-        ):
-            verdict.violation(
-                task, f"{end.status} ({end.reason}) after {in_a_row} losses in a row", at=end.at
-            )
-
-
-def _ran(story: Story) -> bool:
-    """Whether its last claim decided its end, not an operator or its deadline."""
-    return bool(story.claims) and story.claims[-1].left is not None and story.claims[-1].left.op == "delete"
+            end = story.finish_with(claim.left) if claim.left.op == "delete" else None
+            if end is None:
+                continue
+            by_operator = "by operator" in (end.reason or "") or end.reason == "failed_by_operator"
+            if not by_operator and (end.reason == "quarantined") != (in_a_row >= _QUARANTINED_AFTER):
+                verdict.violation(
+                    task, f"{end.status} ({end.reason}) after {in_a_row} losses in a row", at=end.at
+                )
 
 
 @invariant("a unique tag has one holder")
@@ -259,15 +277,17 @@ def unique_tags(history: History, verdict: Verdict) -> None:
     holders = defaultdict(list)
     for story in history.stories.values():
         if story.birth.unique_tag is not None:
-            holders[story.birth.unique_tag].append(story)
-    for tag, stories in holders.items():
+            holders[story.birth.unique_tag] += _lives(story)
+    for tag, lives in holders.items():
         verdict.judged += 1
-        for first, second in pairwise(stories):
-            end = first.finish
-            if tag.startswith(FOREVER) or end is None or end.seq > second.birth.seq:
-                verdict.violation(
-                    second.birth.task,
-                    f"has the tag {tag!r} of task {first.birth.task}",
-                    born=second.birth.at,
-                    first_ended=end and end.at,
-                )
+        lives.sort()
+        for (_, end, first), (since, _, second) in pairwise(lives):
+            if first != second and (tag.startswith(FOREVER) or end > since):
+                verdict.violation(second, f"has the tag {tag!r} of task {first}", since=since, until=end)
+
+
+def _lives(story: Story) -> list[tuple[int, float, int]]:
+    """From its birth, or a retry, to its end, in sequence numbers; and its id."""
+    begins = [story.birth.seq, *(change.seq for change in story.changes if change.op == "revive")]
+    ends = [*(end.seq for end in story.finishes), math.inf]
+    return [(begin, end, story.birth.task) for begin, end in zip(begins, ends, strict=False)]

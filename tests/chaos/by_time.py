@@ -7,7 +7,8 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterator
 
-from tests.chaos.history import Claim, History, Span, Story, Worker, without
+from tests.chaos.history import History, without
+from tests.chaos.records import Claim, Config, Span, Story, Worker
 from tests.chaos.verdicts import Verdict, invariant
 
 _WRITTEN_WITHIN = 12.0
@@ -21,6 +22,9 @@ _SETTLES_WITHIN = 5.0
 
 _SEEN_WITHIN = 1.0
 """How long after its insert a task may be invisible to claims: until its transaction's commit is known."""
+
+_KNOWN_WITHIN = 1.5
+"""How long a worker that is busy may not know of a group's backlog: a poll interval, and a busy machine."""
 
 _WINDOW = 1000
 _TOLERANCE = 0.05
@@ -77,6 +81,9 @@ def woken(history: History, verdict: Verdict) -> None:
             for worker, (begin, end) in idle:
                 waited = min(until, end, history.ended_at) - max(since, begin)
                 if waited > _WOKEN_WITHIN and labels <= worker.labels:
+                    span = max(since, begin), min(until, end, history.ended_at)
+                    if _may_be_held_back(history, worker, story, span):
+                        continue
                     verdict.violation(
                         task,
                         f"waited {waited:.1f} s beside an idle worker",
@@ -90,7 +97,12 @@ def woken(history: History, verdict: Verdict) -> None:
 
 def labels_of(story: Story) -> frozenset[str]:
     """What a worker needs to run it."""
-    return frozenset(filter(None, story.birth.label_set.split(",")))
+    return story.birth.labels
+
+
+def _may_be_held_back(history: History, worker: Worker, story: Story, span: Span) -> bool:
+    """Whether a version that this worker may apply in that time pauses, limits or caps such tasks."""
+    return any(one.may_keep_waiting(story.birth) for one in history.in_force(worker.id, *span))
 
 
 def _is_suspect(story: Story, at: float) -> bool:
@@ -157,8 +169,16 @@ def _could_have(history: History, strict: Story, claim: Claim, since: float) -> 
         return False
     # A worker leaves alone what it lost and whose handler has not stopped.
     held = [one for one in strict.claims if one.at < claim.at and _is_of(history, one, worker.pid)]
-    cap = -(-worker.concurrency * history.settings.strict_percentage // 100)
+    steered_by = history.in_force(worker.id, claim.change.asked_at, claim.at)
+    if any(one.may_hold_back(strict.birth) for one in steered_by):
+        return False
+    cap = min(-(-worker.concurrency * _strict_percentage(history, one) // 100) for one in steered_by)
     return not held and _strict_running(history, claim.worker, claim.change.asked_at) < cap
+
+
+def _strict_percentage(history: History, config: Config) -> int:
+    own = config.content["max_strict_percentage"]
+    return history.settings.strict_percentage if own is None else int(own)
 
 
 def _is_of(history: History, claim: Claim, pid: int) -> bool:
@@ -172,45 +192,63 @@ def _strict_running(history: History, worker: str, at: float) -> int:
 
 @invariant("groups share claims as their weights say, within 5 % of 1,000 claims, while all have a backlog")
 def group_shares(history: History, verdict: Verdict) -> None:
-    if not history.weights:
-        verdict.note = "no label has a weight"
-        return
-    weights = {"default": 1} | history.weights
-    total = sum(weights.values())
-    for claims in _saturated(history, weights):
-        for start in range(0, len(claims) - _WINDOW + 1, _WINDOW):
-            window = claims[start : start + _WINDOW]
-            verdict.judged += 1
-            got = Counter(group for _, group in window)
-            for group, weight in weights.items():
-                if abs(got[group] / _WINDOW - weight / total) > _TOLERANCE:
-                    verdict.violation(
-                        window[0][0].task,
-                        f"group {group!r} got {got[group]} of {_WINDOW} claims instead of {weight}/{total}",
-                        since=window[0][0].at,
-                        until=window[-1][0].at,
-                    )
+    for weights in _contested(history):
+        total = sum(weights.values())
+        for claims in _saturated(history, weights):
+            for start in range(0, len(claims) - _WINDOW + 1, _WINDOW):
+                window = claims[start : start + _WINDOW]
+                verdict.judged += 1
+                got = Counter(group for _, group in window)
+                for group, weight in weights.items():
+                    if abs(got[group] / _WINDOW - weight / total) > _TOLERANCE:
+                        share = f"{got[group]} of {_WINDOW} claims instead of {weight}/{total}"
+                        since, until = window[0][0].at, window[-1][0].at
+                        verdict.violation(
+                            window[0][0].task, f"group {group!r} got {share}", since=since, until=until
+                        )
+
+
+def _contested(history: History) -> list[dict[str, int]]:
+    """The different weights that there were, of more than one group."""
+    found: list[dict[str, int]] = []
+    for config in history.versions:
+        if len(config.weights) > 1 and config.weights not in found:
+            found.append(config.weights)
+    return found
 
 
 def _saturated(history: History, weights: dict[str, int]) -> Iterator[list[tuple[Claim, str]]]:
-    """Normal claims one after the other, as long as every group has a backlog."""
+    """Normal claims one after the other, as long as every group has a backlog, and nothing but these weights
+    is in force where they are made.
+    """
     claims = {claim.change.seq: claim for claim in history.claims}
     backlog: Counter[str] = Counter()
     row: list[tuple[Claim, str]] = []
-    for seq, group, step in _queue(history, weights):
-        if min(backlog[name] for name in weights) < _BACKLOG:
+    since = math.inf
+    for seq, at, group, step in _queue(history, weights):
+        claim = claims.get(seq)
+        goes_on = min(backlog[name] for name in weights) >= _BACKLOG
+        if not goes_on or (claim is not None and not _is_steered_by(history, claim, weights)):
             if len(row) >= _WINDOW:
                 yield row
-            row = []
-        elif seq in claims:
-            row.append((claims[seq], group))
+            row, since = [], math.inf
+        else:
+            since = min(since, at)
+            if claim is not None and at > since + _KNOWN_WITHIN:
+                row.append((claim, group))
         backlog[group] += step
     if len(row) >= _WINDOW:
         yield row
 
 
-def _queue(history: History, weights: dict[str, int]) -> list[tuple[int, str, int]]:
-    """(seq, group, +1 or -1) whenever a normal task became or ceased to be claimable."""
+def _is_steered_by(history: History, claim: Claim, weights: dict[str, int]) -> bool:
+    """Whether its worker applied these weights, and nothing that holds tasks back."""
+    steered_by = history.in_force(claim.worker, claim.change.asked_at, claim.at)
+    return all(one.weights == weights and not one.restricts for one in steered_by)
+
+
+def _queue(history: History, weights: dict[str, int]) -> list[tuple[int, float, str, int]]:
+    """(seq, at, group, +1 or -1) whenever a normal task became or ceased to be claimable."""
     steps = []
     for story in history.stories.values():
         if story.birth.priority > 0:
@@ -218,10 +256,10 @@ def _queue(history: History, weights: dict[str, int]) -> list[tuple[int, str, in
         group = next((label for label in sorted(labels_of(story)) if label in weights), "default")
         was = story.birth.status == "pending"
         if was:
-            steps.append((story.birth.seq, group, 1))
+            steps.append((story.birth.seq, story.birth.at, group, 1))
         for change in story.changes:
-            now = change.op == "update" and change.status == "pending"
-            if now != was and change.op in ("update", "delete"):
-                steps.append((change.seq, group, 1 if now else -1))
+            now = change.op in ("update", "revive") and change.status == "pending"
+            if now != was and change.op in ("update", "delete", "revive"):
+                steps.append((change.seq, change.at, group, 1 if now else -1))
                 was = now
     return sorted(steps)

@@ -7,7 +7,8 @@ from collections import defaultdict
 from itertools import pairwise
 
 from asynctaskd.postgres.connection import CANCEL_TIMEOUT
-from tests.chaos.history import Claim, Execution, History, Span
+from tests.chaos.history import History
+from tests.chaos.records import CONTROL, Claim, Execution, Span
 from tests.chaos.verdicts import Verdict, invariant
 
 _INSTANT = 0.005
@@ -72,12 +73,13 @@ def stale_never_accepted(history: History, verdict: Verdict) -> None:
             continue
         story = history.stories[claim.task]
         told = story.told_with(claim.left)
-        end = story.finish if claim.left.op == "delete" else None
+        end = story.finish_with(claim.left) if claim.left.op == "delete" else None
         if end is None and not told & {"retried", "snoozed"}:
             continue
         verdict.judged += 1
         ended = [one for one in claim.executions if _has_ended(one, claim.left_at)]
-        if end is not None and not claim.executions and end.status == "completed":
+        has_handler = story.birth.label_set != CONTROL
+        if end is not None and not claim.executions and end.status == "completed" and has_handler:
             verdict.about(claim, "completed, though its handler never started", by_process=claim.left.process)
         elif claim.executions and not ended:
             ends = [one.end for one in claim.executions]
@@ -147,8 +149,9 @@ def serial_keys(history: History, verdict: Verdict) -> None:
 @invariant("nothing starts after its deadline")
 def deadlines_kept(history: History, verdict: Verdict) -> None:
     for claim in history.claims:
-        deadline = history.stories[claim.task].birth.deadline
-        if deadline is None:
+        story = history.stories[claim.task]
+        deadline = story.birth.deadline
+        if deadline is None or story.revived_between(0, claim.change.seq):
             continue
         verdict.judged += 1
         if claim.executions and claim.at > deadline + _INSTANT:
@@ -173,7 +176,8 @@ def duplicates_explained(history: History, verdict: Verdict) -> None:
     for first, second in repeats(history):
         verdict.judged += 1
         told = history.stories[first.task].told_with(first.left) if first.left is not None else set()
-        if not told & {"lease_lost", "released", "retried", "snoozed"} and not _failed_quietly(first):
+        is_explained = _failed_quietly(first) or _was_steered(history, first, second)
+        if not told & {"lease_lost", "released", "retried", "snoozed"} and not is_explained:
             verdict.about(first, f"ran again with token {second.token}", told=sorted(told))
 
 
@@ -190,12 +194,19 @@ def _failed_quietly(claim: Claim) -> bool:
     return claim.left is not None and (claim.left.failures or 0) > (claim.left.old_failures or 0)
 
 
+def _was_steered(history: History, first: Claim, second: Claim) -> bool:
+    """Whether an operator paused the first run, or retried what came of it."""
+    left = first.left
+    is_paused = left is not None and left.status == "paused" and left.requested is not None
+    return is_paused or history.stories[first.task].revived_between(first.change.seq, second.change.seq)
+
+
 def duplicates(history: History) -> list[dict[str, object]]:
     """Runs that a retry or a snooze doesn't explain, each with the loss or release that does."""
     found: list[dict[str, object]] = []
     for first, second in repeats(history):
         told = history.stories[first.task].told_with(first.left) if first.left is not None else set()
-        if told & {"retried", "snoozed"} or _failed_quietly(first):
+        if told & {"retried", "snoozed"} or _failed_quietly(first) or _was_steered(history, first, second):
             continue
         found.append(
             {

@@ -1,8 +1,4 @@
-"""What happened in a chaos run: the audit, the witness, the faults and the ledger, as plain records in order.
-
-All instants are seconds since 1970 as floats, by one clock: the database, the handlers and the runner share a
-machine.
-"""
+"""What happened in a chaos run: the audit, the witness, the faults and the ledger, in order."""
 
 from __future__ import annotations
 
@@ -15,244 +11,31 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from sys import intern
-from typing import Any, NamedTuple
+from typing import Any
 
-import asyncpg
-
-Span = tuple[float, float]
-"""From, to."""
-
-HARMLESS = frozenset({"burst"})
-"""Kinds in the fault log after which everything has to go on as ever."""
-
-
-class Birth(NamedTuple):
-    """A task was inserted, by a transaction that was committed."""
-
-    seq: int
-    at: float
-    txid: int
-    task: int
-    name: str = "quick"
-    status: str = "pending"
-    priority: int = 0
-    max_attempts: int | None = None
-    deadline: float | None = None
-    label_set: str = ""
-    serial_key: str | None = None
-    unique_tag: str | None = None
-
-
-class Change(NamedTuple):
-    """A task's row changed: `op` is update, delete, or finish (its arrival among the finished ones)."""
-
-    seq: int
-    at: float
-    asked_at: float  # when the server got the statement
-    txid: int
-    process: int | None  # who wrote it, where that is known
-    op: str
-    task: int
-    old_status: str | None
-    status: str | None
-    old_token: int | None
-    token: int | None
-    old_worker: str | None
-    worker: str | None
-    old_attempts: int | None
-    attempts: int | None
-    old_failures: int | None
-    failures: int | None
-    old_losses: int | None
-    losses: int | None
-    reason: str | None
-
-    @property
-    def is_claim(self) -> bool:
-        """Whether it gave the task to a worker."""
-        grown = self.old_status != "running" or self.token != self.old_token
-        return self.op == "update" and self.status == "running" and grown
-
-
-class Event(NamedTuple):
-    """A row of `task_events`."""
-
-    seq: int
-    at: float
-    txid: int
-    task: int
-    token: int
-    kind: str
-
-
-class LeaseRow(NamedTuple):
-    """A worker's row as it was after a change of its lease."""
-
-    seq: int
-    at: float
-    worker: str
-    pid: int
-    concurrency: int
-    labels: tuple[str, ...]
-    expires_at: float
-    lost_at: float | None = None
-    stopped_at: float | None = None
-
-
-class Mark(NamedTuple):
-    """A row that a handler or a hook wrote in the transaction it was given; hooks don't know their token."""
-
-    task: int
-    token: int | None
-    txid: int
-
-
-@dataclass(slots=True)
-class Execution:
-    """One call of a handler, as the witness saw it; `end` is None where nobody saw one."""
-
-    task: int
-    token: int
-    name: str
-    pid: int
-    start: float
-    end: float | None = None
-    how: str | None = None
-
-
-class LedgerLine(NamedTuple):
-    """What the enqueuer knows of one order."""
-
-    at: float
-    task: int | None
-    outcome: str
-
-
-@dataclass(slots=True)
-class Fault:
-    """Something that was broken on purpose. `over` is when it was mended; None where it has no duration."""
-
-    at: float
-    kind: str
-    number: int | None
-    pid: int | None
-    facts: dict[str, Any]
-    over: float | None = None
-    found: float | None = None
-    moot: bool = False  # a silent connection of which nobody wanted anything, or that ended in another way
-    asked: float | None = None  # when somebody first did
-
-    @property
-    def connection(self) -> str | None:
-        """The one connection that it is about."""
-        return self.facts.get("conn")
-
-    @property
-    def span(self) -> Span:
-        """While it lasted."""
-        return self.at, self.over if self.over is not None else self.at
-
-
-@dataclass(slots=True)
-class Claim:
-    """One claim of a task: who got it, how it was left, and what the witness saw of it."""
-
-    change: Change
-    left: Change | None = None
-    executions: list[Execution] = field(default_factory=list)
-
-    @property
-    def task(self) -> int:
-        return self.change.task
-
-    @property
-    def token(self) -> int:
-        return self.change.token or 0
-
-    @property
-    def worker(self) -> str:
-        return self.change.worker or ""
-
-    @property
-    def at(self) -> float:
-        return self.change.at
-
-    @property
-    def left_at(self) -> float:
-        """When its row stopped running under this claim; infinite where it never did."""
-        return math.inf if self.left is None else self.left.at
-
-
-@dataclass(slots=True)
-class Story:
-    """All that happened to one task, in order."""
-
-    birth: Birth
-    changes: list[Change] = field(default_factory=list)
-    events: list[Event] = field(default_factory=list)
-    claims: list[Claim] = field(default_factory=list)
-    visible_at: float = 0.0  # from then on it was certainly committed
-
-    @property
-    def finish(self) -> Change | None:
-        """Its arrival among the finished tasks."""
-        return next((change for change in self.changes if change.op == "finish"), None)
-
-    def told_with(self, change: Change) -> set[str]:
-        """The kinds of the events that were written in the same transaction."""
-        return {event.kind for event in self.events if event.txid == change.txid}
-
-    def pending_spans(self) -> Iterator[tuple[float, float, Change | None]]:
-        """When it could be claimed: from, to, and what ended it (None: nothing did)."""
-        since = self.visible_at if self.birth.status == "pending" else None
-        for change in self.changes:
-            if change.op == "update" and change.status == "pending":
-                since = change.at if since is None else since
-            elif since is not None and change.op in ("update", "delete"):
-                yield since, max(since, change.at), change
-                since = None
-        if since is not None:
-            yield since, math.inf, None
-
-
-@dataclass(slots=True)
-class Worker:
-    """One identity and its lease."""
-
-    id: str
-    rows: list[LeaseRow]
-
-    @property
-    def pid(self) -> int:
-        return self.rows[0].pid
-
-    @property
-    def concurrency(self) -> int:
-        return self.rows[0].concurrency
-
-    @property
-    def labels(self) -> frozenset[str]:
-        return frozenset(self.rows[0].labels)
-
-    @property
-    def since(self) -> float:
-        """When it registered."""
-        return self.rows[0].at
-
-    @property
-    def valid_until(self) -> float:
-        """When its claims ended: by expiry, by being declared lost, or by its goodbye."""
-        last = self.rows[-1]
-        return min(last.expires_at, last.lost_at or math.inf, last.stopped_at or math.inf)
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What the workers were told, in seconds."""
-
-    lease: float = 30.0
-    grace: float = 30.0
-    strict_percentage: int = 100
+from tests.chaos.reading import read_audit
+from tests.chaos.records import (
+    CONTROL,
+    HARMLESS,
+    Ack,
+    Birth,
+    Change,
+    Claim,
+    Config,
+    Event,
+    Execution,
+    Fault,
+    LeaseRow,
+    LedgerLine,
+    Mark,
+    Receipt,
+    ReceiptRow,
+    Settings,
+    Slot,
+    Span,
+    Story,
+    Worker,
+)
 
 
 @dataclass
@@ -269,7 +52,11 @@ class History:
     ledger: list[LedgerLine] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
     exits: dict[int, float] = field(default_factory=dict)  # pid → when the process was seen to be gone
-    weights: dict[str, int] = field(default_factory=dict)
+    configs: list[Config] = field(default_factory=list)
+    acks: list[Ack] = field(default_factory=list)
+    receipt_rows: list[ReceiptRow] = field(default_factory=list)
+    slots: list[Slot] = field(default_factory=list)
+    answers: list[dict[str, Any]] = field(default_factory=list)  # what the operator was told
     settings: Settings = field(default_factory=Settings)
     ended_at: float = math.inf
 
@@ -286,7 +73,7 @@ class History:
         ]
         if settings is not None:
             history.settings = settings
-        await _read_audit(history, dsn)
+        await read_audit(history, dsn)
         return history
 
     def take_journal(self, lines: Iterable[dict[str, Any]]) -> None:
@@ -304,6 +91,8 @@ class History:
                 _mend(by_number[line["n"]], line)
             elif line.get("event") == "exited":
                 self.exits[line["pid"]] = line["at"]
+            elif line.get("event") == "answered":
+                self.answers.append(line)
             elif line.get("event") == "run_began":
                 known = {name: line[name] for name in Settings.__dataclass_fields__ if name in line}
                 self.settings = Settings(**known)
@@ -333,7 +122,7 @@ class History:
             seen[execution.task, execution.token].append(execution)
         for story in stories.values():
             for change in story.changes:
-                if story.claims and story.claims[-1].left is None and change.old_status == "running":
+                if story.claims and story.claims[-1].left is None and change.ends_a_claim:
                     story.claims[-1].left = change
                 if change.is_claim:
                     story.claims.append(Claim(change, executions=seen[change.task, change.token or 0]))
@@ -408,11 +197,53 @@ class History:
         return times
 
     @cached_property
+    def versions(self) -> list[Config]:
+        """Every version of the configuration, the defaults first."""
+        first: dict[int, Config] = {0: Config(0, -math.inf, 0)}
+        for config in self.configs:
+            first.setdefault(config.version, config)
+        return [first[version] for version in sorted(first)]
+
+    @cached_property
+    def acks_of(self) -> dict[str, list[Ack]]:
+        """Worker → what it said, in order."""
+        found = defaultdict(list)
+        for ack in self.acks:
+            found[ack.worker].append(ack)
+        return found
+
+    def in_force(self, worker: str, since: float, until: float) -> list[Config]:
+        """The versions one of which this worker applies at any moment between: from what it had acknowledged
+        before to the newest there was.
+        """
+        acks = self.acks_of.get(worker, [])
+        place = bisect_right(acks, since, key=lambda ack: ack.at) - 1
+        oldest = acks[place].version if place >= 0 else 0
+        return [one for one in self.versions if one.version >= oldest and one.at <= until]
+
+    @cached_property
+    def receipts(self) -> list[Receipt]:
+        """Every receipt, in the order in which they were issued."""
+        rows = defaultdict(list)
+        for row in self.receipt_rows:
+            rows[row.request, row.task].append(row)
+        return [Receipt(one) for one in rows.values()]
+
+    @cached_property
+    def receipts_of(self) -> dict[int, list[Receipt]]:
+        """Task → its receipts, in the order in which they were issued."""
+        found = defaultdict(list)
+        for receipt in self.receipts:
+            found[receipt.issued.task].append(receipt)
+        return found
+
+    @cached_property
     def steps(self) -> dict[str, list[tuple[float, int]]]:
         """Worker → +1 for every task it got, -1 for every one it was rid of, in order."""
         found = defaultdict(list)
         for claim in self.claims:
-            found[claim.worker] += [(claim.at, 1), (claim.left_at, -1)]
+            if self.stories[claim.task].birth.label_set != CONTROL:
+                found[claim.worker] += [(claim.at, 1), (claim.left_at, -1)]
         return {worker: sorted(steps) for worker, steps in found.items()}
 
     @cached_property
@@ -420,7 +251,8 @@ class History:
         """Worker → when it held tasks of the strict lane."""
         found = defaultdict(list)
         for claim in self.claims:
-            if self.stories[claim.task].birth.priority > 0:
+            birth = self.stories[claim.task].birth
+            if birth.priority > 0 and birth.label_set != CONTROL:
                 found[claim.worker].append((claim.at, claim.left_at))
         return found
 
@@ -491,45 +323,3 @@ def read_lines(path: Path) -> Iterator[dict[str, Any]]:
         for line in lines:
             if line.endswith("\n"):
                 yield json.loads(line)
-
-
-_BIRTHS = """SELECT seq, extract(epoch FROM at)::float8, txid, task_id, name, status, priority, max_attempts,
-    extract(epoch FROM deadline)::float8, label_set, serial_key, unique_tag FROM chaos.births ORDER BY seq"""
-_CHANGES = """SELECT seq, extract(epoch FROM at)::float8, extract(epoch FROM asked_at)::float8, txid, process,
-    op, task_id, old_status, status, old_token, token, old_worker::text, worker::text, old_attempts, attempts,
-    old_failures, failures, old_losses, losses, reason FROM chaos.changes ORDER BY seq"""
-_EVENTS = """SELECT seq, extract(epoch FROM at)::float8, txid, task_id, token, kind
-    FROM chaos.events ORDER BY seq"""
-_LEASES = """SELECT seq, extract(epoch FROM at)::float8, worker::text, pid, concurrency, labels,
-    extract(epoch FROM expires_at)::float8, extract(epoch FROM lost_at)::float8,
-    extract(epoch FROM stopped_at)::float8 FROM chaos.leases ORDER BY seq"""
-
-
-async def _read_audit(history: History, dsn: str) -> None:
-    connection = await asyncpg.connect(dsn)
-    try:
-        async with connection.transaction(isolation="repeatable_read", readonly=True):
-            history.births = [Birth(*row) async for row in _shared(connection, _BIRTHS)]
-            history.changes = [Change(*row) async for row in _shared(connection, _CHANGES)]
-            history.events = [Event(*row) async for row in _shared(connection, _EVENTS)]
-            history.leases = [LeaseRow(*row) async for row in _shared(connection, _LEASES)]
-            marks = "SELECT task_id, {}, txid FROM chaos.{}"
-            history.hooks = [Mark(*row) for row in await connection.fetch(marks.format("NULL", "hooks"))]
-            history.effects = [Mark(*row) for row in await connection.fetch(marks.format("token", "effects"))]
-            weights = await connection.fetchval(
-                "SELECT weights::text FROM asynctaskd.runtime_configs ORDER BY version DESC LIMIT 1"
-            )
-            history.weights = json.loads(weights) if weights else {}
-    finally:
-        await connection.close()
-
-
-async def _shared(connection: Any, query: str) -> Any:
-    """Rows whose equal texts are one object: a million of them have but a few words."""
-    words: dict[Any, Any] = {}
-    async for row in connection.cursor(query, prefetch=5000):
-        yield [words.setdefault(value, value) if isinstance(value, str) else _plain(value) for value in row]
-
-
-def _plain(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from tests.chaos import by_audit, by_time, by_witness
+from tests.chaos import by_audit, by_command, by_config, by_schedule, by_time, by_witness
 from tests.chaos.by_witness import duplicates
 from tests.chaos.history import History
 from tests.chaos.verdicts import JUDGES, Verdict, Violation
 
 __all__ = ["INVARIANTS", "Verdict", "Violation", "duplicates", "judge", "violations"]
 
-_BOOKS = (by_audit, by_witness, by_time)  # importing them fills JUDGES
+_BOOKS = (by_audit, by_witness, by_time, by_command, by_config, by_schedule)  # importing them fills JUDGES
 
 INVARIANTS = {name: says for name, (says, _) in JUDGES.items()}
 """Every invariant by name, and what it says."""

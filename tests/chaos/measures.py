@@ -7,10 +7,12 @@ from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 from tests.chaos.by_time import idle_spans
 from tests.chaos.by_witness import duplicates
-from tests.chaos.history import Claim, Fault, History, Span, merged, without
+from tests.chaos.history import History, merged, without
+from tests.chaos.records import Claim, Fault, Span, Story
 
 _CUTS_EVERYONE = frozenset({"restart", "failover"})
 _LOCKS = frozenset({"lock_table", "lock_rows"})
@@ -65,22 +67,37 @@ def counts(history: History) -> dict[str, int]:
     ]
     statuses = Counter(str(end.status) for _, end in ends)
     quarantined = [name for name, end in ends if end.reason == "quarantined"]
-    return {
-        "tasks": len(history.births),
-        "claims": len(history.claims),
-        "executions": len(history.executions),
-        "duplicates": len(duplicates(history)),
-        "losses": events["lease_lost"],
-        "releases": events["released"],
-        "stale results refused": events["stale_result"],
-        "quarantined": len(quarantined),
-        "quarantined though harmless": sum(name != "poison" for name in quarantined),
-        "hooks run": len(history.hooks),
-        "hooks failed": events["hook_failed"],
-        "effects": len(history.effects),
-        "workers": len(history.workers),
-        "faults": len({fault.number for fault in history.faults}),
-    } | {f"ended {status}": number for status, number in sorted(statuses.items())}
+    return (
+        {
+            "tasks": len(history.births),
+            "claims": len(history.claims),
+            "executions": len(history.executions),
+            "duplicates": len(duplicates(history)),
+            "losses": events["lease_lost"],
+            "releases": events["released"],
+            "stale results refused": events["stale_result"],
+            "quarantined": len(quarantined),
+            "quarantined though harmless": sum(name != "poison" for name in quarantined),
+            "hooks run": len(history.hooks),
+            "hooks failed": events["hook_failed"],
+            "effects": len(history.effects),
+            "workers": len(history.workers),
+            "versions of the configuration": len(history.configs),
+            "slots of schedules": len(history.slots),
+            "commands": len({receipt.issued.request for receipt in history.receipts}),
+            "receipts": len(history.receipts),
+            "retried by operators": sum(change.op == "revive" for change in history.changes),
+            "faults": len({fault.number for fault in history.faults}),
+        }
+        | _receipts(history)
+        | {f"ended {status}": number for status, number in sorted(statuses.items())}
+    )
+
+
+def _receipts(history: History) -> dict[str, int]:
+    closed = [receipt.closed for receipt in history.receipts]
+    outcomes = Counter(f"{row.action} {row.outcome}" for row in closed if row is not None)
+    return {f"receipts: {what}": number for what, number in sorted(outcomes.items())}
 
 
 def percentile(values: list[float], share: float) -> float:
@@ -117,17 +134,17 @@ def _was_seen(history: History, fault: Fault, until: float) -> bool:
     """Whether those who put it right had the database all the time: another worker, and the parent too."""
     parent = fault.facts.get("parent")
     parent_saw = parent is None or _ran(history, parent, (fault.at, until))
-    return parent_saw and _another_saw(history, fault, until)
+    return parent_saw and _another_saw(history, fault.pid, (fault.at, until))
 
 
-def _another_saw(history: History, fault: Fault, until: float) -> bool:
+def _another_saw(history: History, pid: int | None, span: Span) -> bool:
     """Whether another worker had the database all the time: who was cut off judges nobody for a lease."""
     lease = history.settings.lease
     return any(
-        worker.pid != fault.pid
-        and worker.since <= fault.at + lease / 2
-        and worker.valid_until >= until
-        and _outside((fault.at, until), _cut_off(history, worker.pid))
+        worker.pid != pid
+        and worker.since <= span[0] + lease / 2
+        and worker.valid_until >= span[1]
+        and _outside(span, _cut_off(history, worker.pid))
         for worker in history.workers.values()
     )
 
@@ -148,8 +165,32 @@ def _held(history: History, fault: Fault) -> Iterator[tuple[Claim, Claim]]:
 
 
 def _next_claim(history: History, claim: Claim) -> Claim | None:
-    claims = history.stories[claim.task].claims
-    return next((one for one in claims if one.token > claim.token), None)
+    """The next claim of that task, unless an operator may have kept it waiting."""
+    story = history.stories[claim.task]
+    following = next((one for one in story.claims if one.token > claim.token), None)
+    if following is None or was_steered(history, story, claim.at, following.at):
+        return None
+    return following
+
+
+def was_steered(history: History, story: Story, since: float, until: float) -> bool:
+    """Whether commands or a configuration may have kept a task waiting between two moments."""
+    commanded = any(
+        one.issued.at <= until and (one.closed is None or one.closed.at >= since)
+        for one in history.receipts_of.get(story.birth.task, ())
+    )
+    paused = any(change.status == "paused" and since <= change.at <= until for change in story.changes)
+    return commanded or paused or _may_be_held_back(history, story, since, until)
+
+
+def _may_be_held_back(history: History, story: Story, since: float, until: float) -> bool:
+    """Whether any version that somebody may have applied in that time pauses, limits or caps such tasks."""
+    lease = history.settings.lease
+    return any(
+        one.may_keep_waiting(story.birth) and one.at <= until and (after is None or after.at + lease >= since)
+        for one, after in pairwise([*history.versions, None])
+        if one is not None
+    )
 
 
 def _cut_off(history: History, pid: int) -> list[Span]:
@@ -174,8 +215,20 @@ def _handed_over(history: History) -> Iterator[float]:
                 continue
             since = min(let_go, claim.left_at)
             told = history.stories[claim.task].told_with(claim.left)
-            if "released" in told and _outside((since, following.at), broken):
+            span = since, following.at
+            if "released" in told and _outside(span, broken) and _was_there(history, pid, span):
                 yield following.at - since
+
+
+def _was_there(history: History, but: int, span: Span) -> bool:
+    """Whether another worker was there all the time, and nothing of it was broken."""
+    return any(
+        worker.pid != but
+        and worker.since <= span[0]
+        and worker.valid_until >= span[1]
+        and _outside(span, history.disturbances(worker.pid, settle=1.0))
+        for worker in history.workers.values()
+    )
 
 
 def _signals(history: History) -> dict[int, list[float]]:
@@ -189,7 +242,12 @@ def _signals(history: History) -> dict[int, list[float]]:
 def _claiming_again(history: History) -> Iterator[float]:
     """From the moment the server accepts connections to the first claim, where something could be claimed."""
     claimed = [claim.at for claim in history.claims]
-    pending = [span[:2] for story in history.stories.values() for span in story.pending_spans()]
+    pending = [
+        (since, until)
+        for story in history.stories.values()
+        for since, until, _ in story.pending_spans()
+        if not _may_be_held_back(history, story, since, min(until, history.ended_at))
+    ]
     starts = sorted(fault.at for fault in history.faults if fault.kind in _CUTS_EVERYONE)
     for fault in history.faults:
         if fault.kind not in _CUTS_EVERYONE or fault.over is None:
@@ -236,7 +294,7 @@ def _deaf_waits(history: History) -> Iterator[float]:
             if how is None or not how.is_claim or _begin_of(broken, since) is None:
                 continue
             free_since = _begin_of(idle.get(how.worker or "", []), until)
-            if free_since is not None:
+            if free_since is not None and not was_steered(history, story, since, until):
                 yield until - max(since, free_since)
 
 

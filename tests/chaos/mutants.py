@@ -8,81 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
-
-import asyncpg
 
 from asynctaskd.daemon import claim, hooks, transactions
 from asynctaskd.daemon import lease as leases
 from asynctaskd.daemon.loops import OUTAGE
-from asynctaskd.postgres import driver, store
-
-Patch = Callable[[], None]
-
-
-@dataclass(frozen=True)
-class Mutant:
-    """A mistake: what it is, the invariants that must catch it, and the faults that bring it to light."""
-
-    name: str
-    what: str
-    caught_by: frozenset[str]
-    faults: tuple[str, ...]
-    patch: Patch | None = None
-    statement: str = ""
-
-    def apply(self) -> None:
-        """Make the mistake in this process."""
-        if self.patch is not None:
-            self.patch()
-
-    async def prepare(self, dsn: str) -> None:
-        """Make the mistake in a migrated database, where it belongs there."""
-        if not self.statement:
-            return
-        connection = await asyncpg.connect(dsn)
-        try:
-            await connection.execute(self.statement)
-        finally:
-            await connection.close()
-
-
-def rewrite(name: str, *changes: tuple[str, str]) -> Patch:
-    """Change the text of a query; each old part must be there."""
-
-    def patch() -> None:
-        right = driver.query.__wrapped__(name, "asynctaskd")
-        wrong = right
-        for old, new in changes:
-            if old not in wrong:
-                raise LookupError(f"{name}.sql has changed, and the mutant no longer fits: {old!r} is gone")
-            wrong = wrong.replace(old, new)
-        render = driver.render
-        driver.render = lambda sql, schema: render(wrong if sql == right else sql, schema)
-        driver.query.cache_clear()
-
-    return patch
-
-
-def together(*patches: Patch) -> Patch:
-    """Several patches as one."""
-
-    def patch() -> None:
-        for one in patches:
-            one()
-
-    return patch
-
-
-def replace(owner: Any, name: str, make: Callable[[Any], Any]) -> Patch:
-    """Put `make(what is there)` in the place of an attribute, which must exist."""
-
-    def patch() -> None:
-        setattr(owner, name, make(getattr(owner, name)))
-
-    return patch
+from asynctaskd.postgres import store
+from tests.chaos.mutant import Mutant, replace, rewrite, together
+from tests.chaos.mutants_of_steering import STEERING
 
 
 def _swallow(call: Any) -> Any:
@@ -152,8 +86,10 @@ def _say_done_first(write: Any) -> Any:
 
 
 def _strict_last(ask: Any) -> Any:
-    async def mistaken(self: Any, *arguments: Any, strict: int, shares: Any, **others: Any) -> Any:
-        return await ask(self, *arguments, strict=0 if shares else strict, shares=shares, **others)
+    async def mistaken(self: Any, *arguments: Any, strict: Any, shares: Any, **others: Any) -> Any:
+        return await ask(
+            self, *arguments, strict=strict._replace(most=0) if shares else strict, shares=shares, **others
+        )
 
     return mistaken
 
@@ -281,7 +217,10 @@ _ALL = [
         frozenset({"attempts_counted"}),
         (),
         together(
-            rewrite("claim", ("attempts = t.attempts + 1", "attempts = t.attempts")),
+            rewrite(
+                "claim",
+                ("t.attempts + (t.name <> ALL ($23) OR t.requested IS NOT NULL)::integer", "t.attempts"),
+            ),
             rewrite("claim_normal", ("attempts = t.attempts + 1", "attempts = t.attempts")),
         ),
     ),
@@ -315,8 +254,8 @@ _ALL = [
             ),
             ("FROM ended WHERE kept > interval '0'", "FROM ended WHERE event IS DISTINCT FROM 'released'"),
             (
-                "AND o.status IN ('scheduled', 'pending')",
-                "AND o.status IN ('scheduled', 'pending') AND o.event IS DISTINCT FROM 'released'",
+                "AND o.status IN ('scheduled', 'pending', 'paused')",
+                "AND o.status IN ('scheduled', 'pending', 'paused') AND o.event IS DISTINCT FROM 'released'",
             ),
         ),
     ),
@@ -347,5 +286,5 @@ _ALL = [
     ),
 ]
 
-MUTANTS = {mutant.name: mutant for mutant in _ALL}
+MUTANTS = {mutant.name: mutant for mutant in [*_ALL, *STEERING]}
 """Every mutant by its name, which CHAOS_MUTANT takes."""

@@ -5,20 +5,26 @@ Every step writes what a faithful system would have written; what a test wants w
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import count
 from typing import Any
 
-from tests.chaos.history import (
+from tests.chaos.history import History
+from tests.chaos.records import (
+    Ack,
     Birth,
     Change,
+    Config,
     Event,
     Execution,
     Fault,
-    History,
     LeaseRow,
     LedgerLine,
     Mark,
+    ReceiptRow,
     Settings,
+    Slot,
 )
 
 LEASE = 10.0
@@ -32,6 +38,18 @@ class Past:
         self._numbers = count(1)
         self._rows: dict[int, dict[str, Any]] = {}
         self._txid = 0
+        self._is_open = False
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Changes that belong together."""
+        self._txid += 1
+        self._is_open = True
+        yield
+        self._is_open = False
+
+    def _begin(self) -> None:
+        self._txid += not self._is_open
 
     def worker(self, worker: str, pid: int, at: float = 0.0, **facts: Any) -> None:
         """A worker registers."""
@@ -51,7 +69,7 @@ class Past:
 
     def born(self, task: int, at: float, **facts: Any) -> None:
         """A task is enqueued and committed."""
-        self._txid += 1
+        self._begin()
         self.history.births.append(Birth(next(self._numbers), at, self._txid, task, **facts))
         status = facts.get("status", "pending")
         self._rows[task] = {
@@ -62,6 +80,7 @@ class Past:
             "failures": 0,
             "losses": 0,
             "reason": None,
+            "requested": None,
         }
         self.history.ledger.append(LedgerLine(at, task, "committed"))
 
@@ -129,11 +148,12 @@ class Past:
         old |= {"old_failures": None, "old_losses": None}
         own = {"status": "completed", "token": 1, "worker": None, "attempts": 1, "failures": 0, "losses": 0}
         own |= {"reason": None}
-        self._write(task, at, "finish", None, **own | row | old)
+        self._write(task, at, "finish", None, **own | row | old | {"requested": None})
+        self._rows[task] = own | row
 
     def change(self, task: int, at: float, op: str, process: int | None, **facts: Any) -> None:
-        """Any change of a task's row, in a transaction of its own."""
-        self._txid += 1
+        """Any change of a task's row, in a transaction of its own unless one is open."""
+        self._begin()
         row = self._rows[task]
         old = {f"old_{name}": value for name, value in row.items() if name != "reason"}
         asked_at = facts.pop("asked_at", at)
@@ -145,6 +165,61 @@ class Past:
         if kind is not None:
             token = self._rows[task]["token"] or 0
             self.history.events.append(Event(next(self._numbers), at, self._txid, task, token, kind))
+
+    def revive(self, task: int, at: float) -> None:
+        """An operator retries a task: it leaves the finished ones and is live again."""
+        row = self._rows[task] | {"status": "pending", "worker": None, "failures": 0, "losses": 0}
+        with self.transaction():
+            self.change(task, at, "forget", None)
+            self.change(task, at, "revive", None, **row)
+            self.command("retry", [task], at, "retried")
+            self.answer("retried", task, at, "changed", "pending")
+
+    def ask(self, task: int, at: float, wanted: str | None) -> None:
+        """A request is written on a task that runs."""
+        self.change(task, at, "update", None, requested=wanted)
+
+    def command(self, action: str, tasks: list[int], at: float, request: str, **facts: Any) -> None:
+        """Receipts are issued."""
+        self._begin()
+        for task in tasks:
+            row = self._rows[task]
+            own = {"status": row["status"], "worker": row["worker"], "token": row["token"]}
+            self.history.receipt_rows.append(
+                ReceiptRow(next(self._numbers), at, self._txid, request, task, action, **own | facts)
+            )
+
+    def answer(
+        self, request: str, task: int, at: float, outcome: str, status: str, reason: str | None = None
+    ) -> None:
+        """A receipt is completed, in the last transaction."""
+        rows = self.history.receipt_rows
+        last = [row for row in rows if (row.request, row.task) == (request, task)][-1]
+        known = {"outcome": outcome, "status": status, "reason": reason, "stopped_at": at}
+        rows.append(last._replace(seq=next(self._numbers), at=at, txid=self._txid, **known))
+
+    def tell_operator(self, action: str, at: float, **facts: Any) -> None:
+        """An answer arrives."""
+        self.history.answers.append({"action": action, "at": at, **facts})
+
+    def config(self, version: int, at: float, **content: Any) -> None:
+        """A version of the configuration is written."""
+        first = Config(next(self._numbers), at, version)
+        self.history.configs.append(first._replace(content=first.content | content))
+
+    def ack(self, worker: str, version: int, at: float) -> None:
+        """A worker says that it applies a version."""
+        self.history.acks.append(Ack(next(self._numbers), at, worker, version))
+
+    def slot(self, schedule: str, slot: float, at: float, task: int | None) -> None:
+        """A slot is decided: its row, and its task."""
+        with self.transaction():
+            if task is not None:
+                self.born(task, at, name=schedule, slot=slot)
+            outcome = "skipped" if task is None else "ran"
+            self.history.slots.append(
+                Slot(next(self._numbers), at, self._txid, schedule, slot, task, outcome)
+            )
 
     def hook(self, task: int, *, beside: bool = False) -> None:
         """A failure hook writes its row, in the last transaction or in another one."""
@@ -189,6 +264,7 @@ def orderly() -> Past:
     _finish_some(past)
     _lose_one(past)
     _fail_some(past)
+    _steer(past)
     return past
 
 
@@ -239,3 +315,65 @@ def _fail_some(past: Past) -> None:
     past.run(21, 12.2, 12.3)
     past.end(21, 12.4, "failed", "failed", reason="error")
     past.tell(21, 12.4, "hook_failed")
+
+
+def _steer(past: Past) -> None:
+    past.config(1, 12.5, limits={"red": 1}, paused_labels=["blue"])
+    past.ack("b", 1, 12.51)
+    past.done(30, "b", 12.52, label_set="red")
+    past.tell_operator("config", 12.6, version=1, applied=["b"])
+    past.config(2, 12.95)
+    past.ack("b", 2, 12.96)
+    _cancel_a_family(past)
+    _pause_and_resume(past)
+    for task, slot in ((40, 12.0), (41, 13.0)):
+        past.slot("ticking", slot, 12.8, task)
+        past.claim(task, "b", 12.81)
+        past.run(task, 12.82, 12.83)
+        past.end(task, 12.84)
+    past.slot("tocking", 12.0, 12.8, None)
+
+
+def _cancel_a_family(past: Past) -> None:
+    """While it runs; one child is there, and another one comes too late."""
+    past.born(31, 12.5, name="family")
+    past.claim(31, "b", 12.51)
+    past.born(32, 12.53, parent=31)
+    with past.transaction():
+        past.command("cancel", [31, 32], 12.54, "cancelled")
+        past.end(32, 12.54, "cancelled", "cancelled", reason="cancelled by operator")
+        past.answer("cancelled", 32, 12.54, "changed", "cancelled")
+        past.ask(31, 12.54, "cancelled")
+    with past.transaction():
+        past.born(33, 12.55, parent=31, status="paused")
+        past.end(33, 12.55, "cancelled", "cancelled", reason="parent cancelled")
+    past.run(31, 12.52, 12.56, how="cancelled")
+    past.end(31, 12.57, "cancelled", "cancelled", reason="cancelled by operator")
+    past.answer("cancelled", 31, 12.6, "stopped", "cancelled")
+    past.tell_operator("cancel", 12.6, request="cancelled", tasks=[[31, "stopped"], [32, "changed"]])
+    past.revive(32, 12.7)
+    past.claim(32, "b", 12.71)
+    past.run(32, 12.72, 12.73)
+    past.end(32, 12.74)
+
+
+def _pause_and_resume(past: Past) -> None:
+    past.born(34, 12.5, name="family")
+    past.claim(34, "b", 12.51)
+    with past.transaction():
+        past.command("pause", [34], 12.52, "paused")
+        past.ask(34, 12.52, "paused")
+    past.run(34, 12.52, 12.53, how="cancelled")
+    past.back(34, 12.54, None, status="paused", attempts=0)
+    past.ask(34, 12.6, None)
+    past.answer("paused", 34, 12.6, "stopped", "paused")
+    past.born(35, 12.61, parent=34, status="paused")
+    with past.transaction():
+        past.command("resume", [34, 35], 12.7, "resumed")
+        for task in (34, 35):
+            past.change(task, 12.7, "update", None, status="pending")
+            past.answer("resumed", task, 12.7, "changed", "pending")
+    for task in (34, 35):
+        past.claim(task, "b", 12.71)
+        past.run(task, 12.72, 12.73)
+        past.end(task, 12.74)

@@ -18,7 +18,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from tests.chaos.mutants import MUTANTS, Mutant
+from tests.chaos.mutant import Mutant
+from tests.chaos.mutants import MUTANTS
 from tests.chaos.report import Caught, write_json
 from tests.chaos.stage import Options, run_once
 

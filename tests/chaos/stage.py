@@ -23,6 +23,7 @@ from tests.chaos.history import History, read_lines
 from tests.chaos.journal import Journal
 from tests.chaos.judge import duplicates, judge
 from tests.chaos.mutants import MUTANTS
+from tests.chaos.operator import Operator
 from tests.chaos.plan import GRACE, LEASE, Event, make_plan
 from tests.chaos.report import Findings
 from tests.chaos.servers import Servers
@@ -113,6 +114,14 @@ class Run:
         self.enqueuer = Enqueuer(
             self.proxy, self.ledger, seed=options.seed, total=options.tasks, seconds=options.seconds
         )
+        mutant = MUTANTS.get(options.mutant)
+        self.operator = Operator(
+            self.proxy,
+            self.journal,
+            seed=options.seed,
+            seconds=options.seconds if mutant is None or mutant.is_steered else 0.0,
+            contest=mutant is None or "group_shares" in mutant.caught_by,
+        )
         self.breaker = Breaker(self.servers, self.fleet, self.enqueuer, self.proxy, self.journal)
         self.plan = make_plan(
             options.seed,
@@ -127,6 +136,7 @@ class Run:
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self.enqueuer.run())
+                group.create_task(self.operator.run())
                 for event in self.plan:
                     group.create_task(self._strike(event))
         finally:
@@ -170,11 +180,15 @@ class Run:
     async def _drain(self) -> None:
         began = time.monotonic()
         await self.servers.protected(timeout=START_LIMIT)
+        await self.operator.restore()
         self.journal.event("draining")
+        resuming = asyncio.create_task(self.operator.resume_all())
         try:
             await self._until("SELECT -count(*) FROM asynctaskd.tasks", 0, self.options.drain_limit)
         except TimeoutError:
             self.wrong += await self._hanging()
+        finally:
+            resuming.cancel()
         self.journal.event("drained", left=len(self.wrong))
         self.drained_in = time.monotonic() - began
 
@@ -220,6 +234,8 @@ class Run:
                 "orders committed": self.enqueuer.committed,
                 "orders whose commit was unknown at first": self.enqueuer.unknown,
                 "longest enqueue, in seconds": round(self.enqueuer.longest_wait, 2),
+                "commands and changes answered": self.operator.answered,
+                "commands and changes unanswered": self.operator.unanswered,
                 "faults that found nothing to hit": len(self.breaker.skipped),
             },
             faults=dict(self.journal.faults),

@@ -83,6 +83,44 @@ async def test_a_real_run_is_recorded_and_acquitted(
         assert verdicts[invariant].judged
 
 
+async def test_what_is_steered_is_recorded_and_acquitted(
+    database: Any, connection: Any, tmp_path: Path, witness_file: Path
+):
+    await audit.install(database.dsn)
+    (tmp_path / "faults.jsonl").write_text('{"at": 0.0, "event": "run_began", "lease": 6.0, "grace": 5.0}\n')
+    client = Client(connection)
+    slow, paused = [await client.enqueue("slow", {"seconds": 60}) for _ in range(2)]
+    child = await client.enqueue("quick", parent_id=slow)
+    worker = {"lease": "6s", "renew_interval": "1s", "labels": ["red"]}
+    daemon = Daemon(app, signed(database.dsn), DaemonConfig.model_validate({"worker": worker}))
+    life = asyncio.create_task(daemon.run())
+    await client.wait(child, timeout="30s")
+    await client.update_runtime_config(limits={"red": 1})
+    red = await client.enqueue("quick", labels=["red"])
+    receipts = [await client.pause(paused), await client.cancel(slow), await client.cancel(paused)]
+    late = await client.enqueue("quick", parent_id=slow)
+    await client.retry(late)
+    await client.wait(late, timeout="30s")
+    await client.wait(red, timeout="30s")
+    daemon.stop()
+    await life
+
+    history = await History.load(
+        database.dsn, witness=witness_file, faults=tmp_path / "faults.jsonl", ledger=tmp_path / "ledger.jsonl"
+    )
+    verdicts = {verdict.invariant: verdict for verdict in judge(history)}
+    assert [str(one) for verdict in verdicts.values() for one in verdict.violations] == []
+    assert [task.outcome for receipt in receipts for task in receipt.tasks] == [
+        "stopped",
+        "stopped",
+        "changed",
+    ]
+    for invariant in ("stopped_after_end", "receipts_agree", "commands_hold", "limits_kept"):
+        assert verdicts[invariant].judged
+    assert [one.version for one in history.acks] == [0, 1]
+    assert history.stories[late].revived_between(0, history.changes[-1].seq)
+
+
 def test_a_start_without_an_end_stays_open():
     lines = [
         {"task": 1, "token": 1, "name": "quick", "pid": 7, "what": "start", "at": 1.0},
@@ -144,7 +182,13 @@ async def test_a_mutant_fits_what_it_patches(name: str):
 
 
 @pytest.mark.parametrize("name", [name for name, mutant in MUTANTS.items() if mutant.statement])
-async def test_a_mutant_of_the_database_fits_it(name: str, database: Any, connection: Any):
+async def test_a_mutant_of_the_database_fits_it(name: str, database: Any):
+    await audit.install(database.dsn)
+    await MUTANTS[name].prepare(database.dsn)
+
+
+@pytest.mark.parametrize("name", ["tag_ignored", "serial_ignored"])
+async def test_a_mutant_of_the_queue_makes_its_mistake(name: str, database: Any, connection: Any):
     await MUTANTS[name].prepare(database.dsn)
     client = Client(connection)
     options = {"unique_tag": "t"} if name == "tag_ignored" else {"serial_key": "k"}

@@ -7,10 +7,10 @@ from collections.abc import Callable
 import pytest
 
 from tests.chaos.by_time import _BACKLOG, _WINDOW
-from tests.chaos.history import LedgerLine
 from tests.chaos.judge import INVARIANTS, duplicates, judge, violations
 from tests.chaos.mutants import MUTANTS
 from tests.chaos.pasts import Past, orderly
+from tests.chaos.records import LedgerLine
 
 Scene = Callable[[Past], None]
 
@@ -370,20 +370,213 @@ def a_normal_task_before_a_strict_one(past: Past) -> None:
 
 def _backlog(past: Past, red: int, default: int, step: float = 0.0001) -> None:
     """Of a thousand claims so many go to each group, while both have more."""
-    past.history.weights = {"red": 3}
+    past.config(3, 12.97, weights={"red": 3})
+    past.ack("b", 3, 12.98)
     for nth in range(red + _BACKLOG + 1):
         past.born(1000 + nth, 13.0, label_set="red")
     for nth in range(default + _BACKLOG + 1):
         past.born(5000 + nth, 13.0)
     for nth in range(red):
-        past.claim(1000 + nth, "b", 13.0 + nth * step)
+        past.claim(1000 + nth, "b", 15.0 + nth * step)
     for nth in range(default):
-        past.claim(5000 + nth, "b", 13.5 + nth * step)
+        past.claim(5000 + nth, "b", 15.5 + nth * step)
 
 
 @breaks("group_shares", 1000)
 def a_group_with_less_than_its_share(past: Past) -> None:
     _backlog(past, _WINDOW // 2, _WINDOW // 2)
+
+
+@breaks("nothing_claimed_while_paused")
+def claimed_though_its_label_is_paused(past: Past) -> None:
+    past.config(3, 13.0, paused_labels=["red"])
+    past.ack("b", 3, 13.1)
+    past.done(99, "b", 13.2, label_set="red")
+
+
+@breaks("nothing_claimed_while_paused")
+def claimed_though_its_name_is_paused(past: Past) -> None:
+    past.config(3, 13.0, paused_names=["quiet"])
+    past.ack("b", 3, 13.1)
+    past.done(99, "b", 13.2, name="quiet")
+
+
+@breaks("nothing_claimed_while_paused")
+def claimed_though_it_is_paused(past: Past) -> None:
+    past.born(99, 13.0, status="paused")
+    past.claim(99, "b", 13.1)
+    past.end(99, 13.2)
+
+
+@breaks("nothing_claimed_while_paused")
+def put_back_and_claimed_though_it_is_to_be_cancelled(past: Past) -> None:
+    past.born(99, 13.0)
+    past.claim(99, "b", 13.1)
+    past.ask(99, 13.2, "cancelled")
+    past.back(99, 13.3, "released")
+    past.claim(99, "b", 13.4)
+    past.end(99, 13.5)
+
+
+def _pause(past: Past) -> None:
+    past.born(99, 13.0)
+    with past.transaction():
+        past.command("pause", [99], 13.1, "p")
+        past.change(99, 13.1, "update", None, status="paused")
+        past.answer("p", 99, 13.1, "changed", "paused")
+
+
+@breaks("commands_hold")
+def claimed_after_its_pause_though_nobody_resumed_it(past: Past) -> None:
+    _pause(past)
+    past.change(99, 13.2, "update", 2, status="pending")
+    past.claim(99, "b", 13.3)
+    past.end(99, 13.4)
+
+
+def _cancel_running(past: Past) -> None:
+    past.born(98, 13.0, name="family")
+    past.claim(98, "b", 13.1)
+    with past.transaction():
+        past.command("cancel", [98], 13.2, "c")
+        past.ask(98, 13.2, "cancelled")
+
+
+@breaks("no_child_of_cancelled")
+def born_alive_below_a_cancelled_task(past: Past) -> None:
+    _cancel_running(past)
+    past.born(99, 13.3, parent=98)
+
+
+@breaks("no_child_of_cancelled")
+def claimed_below_a_cancelled_grandparent(past: Past) -> None:
+    past.born(97, 13.0)
+    past.born(98, 13.0, parent=97)
+    past.born(99, 13.0, parent=98)
+    past.end(97, 13.1, "cancelled", "cancelled")
+    past.end(98, 13.1, "cancelled", "cancelled")
+    past.claim(99, "b", 13.2)
+    past.end(99, 13.3)
+
+
+@breaks("born_paused")
+def born_alive_below_a_paused_task(past: Past) -> None:
+    past.born(98, 13.0)
+    past.change(98, 13.1, "update", None, status="paused", reason="paused by operator")
+    past.born(99, 13.2, parent=98)
+
+
+@breaks("limits_kept")
+def one_more_than_the_limit(past: Past) -> None:
+    past.config(3, 13.0, limits={"red": 1})
+    past.ack("b", 3, 13.1)
+    for task in (98, 99):
+        past.born(task, 13.2, label_set="red")
+        past.claim(task, "b", 13.3)
+
+
+@breaks("versions_forward", None)
+def an_older_version_acknowledged_after_a_newer_one(past: Past) -> None:
+    past.ack("b", 1, 13.0)
+
+
+@breaks("versions_forward", None)
+def acknowledged_before_it_is_there(past: Past) -> None:
+    past.ack("b", 3, 13.0)
+
+
+@breaks("versions_forward", None)
+def versions_that_are_not_in_the_order_of_their_commits(past: Past) -> None:
+    past.config(4, 13.0)
+    past.config(3, 13.1)
+
+
+@breaks("versions_arrive", None)
+def a_version_that_a_worker_never_hears_of(past: Past) -> None:
+    past.config(3, 13.0)
+
+
+@breaks("receipts_complete")
+def a_receipt_that_stays_open(past: Past) -> None:
+    past.born(99, 13.0)
+    past.claim(99, "b", 13.1)
+    past.command("cancel", [99], 13.2, "c")
+    past.end(99, 13.3, "cancelled", "cancelled")
+
+
+@breaks("receipts_complete")
+def a_receipt_that_is_completed_far_too_late(past: Past) -> None:
+    past.renew("b", 15.0, expires_at=40.0)
+    past.born(99, 13.0)
+    past.claim(99, "b", 13.1)
+    past.command("cancel", [99], 13.2, "c")
+    past.end(99, 13.3, "cancelled", "cancelled")
+    past.answer("c", 99, 23.0, "stopped", "cancelled")
+
+
+@breaks("receipts_agree")
+def said_to_be_cancelled_and_completed(past: Past) -> None:
+    past.born(99, 13.0)
+    past.claim(99, "b", 13.1)
+    past.command("cancel", [99], 13.2, "c")
+    past.end(99, 13.3)
+    past.answer("c", 99, 13.4, "stopped", "cancelled")
+
+
+@breaks("receipts_agree")
+def said_to_have_finished_first_and_cancelled(past: Past) -> None:
+    past.born(99, 13.0)
+    past.claim(99, "b", 13.1)
+    past.command("cancel", [99], 13.2, "c")
+    past.end(99, 13.3, "cancelled", "cancelled")
+    past.answer("c", 99, 13.4, "refused", "cancelled", "finished first")
+
+
+@breaks("receipts_agree")
+def cancelled_by_an_operator_without_a_receipt(past: Past) -> None:
+    past.born(99, 13.0)
+    past.end(99, 13.1, "cancelled", "cancelled", reason="cancelled by operator")
+
+
+@breaks("stopped_after_end")
+def said_to_have_stopped_while_it_runs(past: Past) -> None:
+    past.born(99, 13.0)
+    past.claim(99, "b", 13.1)
+    past.command("cancel", [99], 13.2, "c")
+    past.end(99, 13.3, "cancelled", "cancelled")
+    past.answer("c", 99, 13.3, "stopped", "cancelled")
+    past.run(99, 13.1, 14.0)
+
+
+@breaks("answers_kept")
+def an_answer_of_which_nothing_is_written(past: Past) -> None:
+    past.tell_operator("cancel", 13.0, request="c", tasks=[[99, "changed"]])
+
+
+@breaks("answers_kept", 31)
+def an_answer_that_is_written_otherwise(past: Past) -> None:
+    past.tell_operator("cancel", 13.0, request="cancelled", tasks=[[31, "refused"]])
+
+
+@breaks("answers_kept", None)
+def a_worker_that_is_said_to_apply_what_it_never_acknowledged(past: Past) -> None:
+    past.tell_operator("config", 13.0, version=2, applied=["a"])
+
+
+@breaks("one_task_per_slot")
+def a_slot_with_two_tasks(past: Past) -> None:
+    past.slot("tocking", 14.0, 14.0, 98)
+    past.slot("tocking", 14.0, 14.1, 99)
+
+
+@breaks("one_task_per_slot")
+def a_slot_of_which_nothing_is_written(past: Past) -> None:
+    past.born(99, 14.0, name="tocking", slot=14.0)
+
+
+@breaks("slots_complete", None)
+def a_slot_that_is_left_out(past: Past) -> None:
+    past.slot("ticking", 15.0, 15.0, 99)
 
 
 @pytest.mark.parametrize(
@@ -445,6 +638,31 @@ def test_a_suspect_may_wait_beside_an_idle_worker() -> None:
     _lose(past, 2)
     past.claim(99, "b", 28.0)
     assert found(past, "woken") == []
+
+
+def test_losses_are_counted_anew_where_a_task_was_cancelled_at_rest_and_retried() -> None:
+    past = orderly()
+    _lose(past, 1)
+    past.end(99, 14.0, "cancelled", "cancelled", reason="cancelled by operator")
+    past.revive(99, 15.0)
+    past.claim(99, "b", 16.0)
+    past.back(99, 17.0, "lease_lost", losses=1)
+    past.claim(99, "b", 18.0)
+    past.end(99, 18.1)
+    assert found(past, "losses_bounded") == []
+
+
+def test_below_a_task_that_was_retried_by_itself_children_are_born_and_run() -> None:
+    past = orderly()
+    past.born(97, 13.0)
+    past.born(98, 13.1, parent=97)
+    for task in (97, 98):
+        past.end(task, 13.2, "cancelled", "cancelled", reason="cancelled by operator")
+    past.revive(98, 14.0)
+    past.born(99, 15.0, parent=98)
+    past.claim(99, "b", 15.1)
+    past.end(99, 15.2)
+    assert found(past, "no_child_of_cancelled") == []
 
 
 def test_an_outcome_that_waits_for_the_database_is_no_breach() -> None:

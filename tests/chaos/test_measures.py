@@ -63,6 +63,7 @@ def test_a_release_is_measured_from_the_end_of_the_grace_period():
     past.born(99, 13.0)
     past.claim(99, "c", 13.1)
     past.fault("sigterm", 14.0, 3)
+    past.renew("b", 18.0)
     past.back(99, 19.2, "released")
     past.claim(99, "b", 19.5)
     found = figure(past, "told to let go → claimed elsewhere")
@@ -80,6 +81,32 @@ def test_a_release_after_the_second_signal_is_measured_from_there():
     past.claim(99, "b", 17.0)
     found = figure(past, "told to let go → claimed elsewhere")
     assert (found.p100, found.held) == (pytest.approx(2.5), False)
+
+
+def test_a_release_that_nobody_was_there_to_take_is_not_measured():
+    past = orderly()
+    past.worker("c", 3, 13.0)
+    past.born(99, 13.0)
+    past.claim(99, "c", 13.1)
+    past.fault("sigterm", 14.0, 3)
+    past.back(99, 19.2, "released")
+    past.worker("d", 4, 21.0)
+    past.claim(99, "d", 21.5)
+    assert figure(past, "told to let go → claimed elsewhere").count == 0
+
+
+def test_what_an_operator_keeps_waiting_is_not_measured():
+    past = orderly()
+    past.worker("c", 3, 13.0)
+    past.born(99, 13.0)
+    past.claim(99, "c", 13.1)
+    past.fault("sigterm", 14.0, 3)
+    past.renew("b", 18.0)
+    past.back(99, 19.2, "released")
+    past.command("pause", [99], 19.3, "p")
+    past.answer("p", 99, 19.3, "changed", "paused")
+    past.claim(99, "b", 25.0)
+    assert figure(past, "told to let go → claimed elsewhere").count == 0
 
 
 def test_claiming_again_is_measured_from_the_servers_return():
@@ -137,8 +164,8 @@ def test_a_wait_without_listen_is_measured_beside_the_free_slot():
 
 def test_counts_tell_how_much_happened():
     told = counts(orderly().history)
-    assert (told["tasks"], told["executions"], told["duplicates"], told["losses"]) == (10, 13, 2, 1)
-    assert (told["ended completed"], told["ended failed"], told["hooks failed"]) == (8, 2, 1)
+    assert (told["tasks"], told["executions"], told["duplicates"], told["losses"]) == (18, 21, 2, 1)
+    assert (told["ended completed"], told["ended failed"], told["hooks failed"]) == (14, 2, 1)
 
 
 @pytest.mark.parametrize("share, value", [(0.5, 2.0), (0.99, 4.0), (1.0, 4.0), (0.25, 1.0)])

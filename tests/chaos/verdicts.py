@@ -6,7 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.chaos.history import Claim, History
+from tests.chaos.history import History
+from tests.chaos.records import Claim
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,9 @@ HOOKED = frozenset({"doomed", "overtime", "poison"})
 HOOK_FAILS = frozenset({"accursed"})
 """Names whose failure hook raises."""
 
+BATCHES = 20
+"""Some tasks carry the tag of one of so many batches."""
+
 FOREVER = "forever:"
 """How unique tags begin that are never free again."""
 
@@ -29,6 +32,8 @@ class Order:
     options: dict[str, Any] = field(default_factory=dict)
 
 
+_BATCHED = 0.3
+
 Kind = Callable[[random.Random, int], Order]
 
 
@@ -37,7 +42,11 @@ def draw(rng: random.Random, number: int, *, poison: float = 0.0005) -> Order:
     if rng.random() < poison:
         return Order("poison")
     [kind] = rng.choices(list(_KINDS), weights=list(_KINDS.values()))
-    return kind(rng, number)
+    order = kind(rng, number)
+    if rng.random() < _BATCHED:
+        spared = ["spared"] if rng.random() < _BATCHED else []
+        order.options["tags"] = [f"batch:{rng.randrange(BATCHES)}", "some", *spared]
+    return order
 
 
 def _plain(name: str) -> Kind:
@@ -64,7 +73,7 @@ def _doomed(rng: random.Random, number: int) -> Order:
 
 
 def _family(rng: random.Random, number: int) -> Order:
-    return Order("family", {"children": rng.randint(1, 4)})
+    return Order("family", {"children": rng.randint(1, 3), "generations": rng.randint(1, 3)})
 
 
 def _big(rng: random.Random, number: int) -> Order:
@@ -116,7 +125,7 @@ _KINDS: dict[Kind, float] = {
     _plain("blocking"): 0.5,
     _plain("stubborn"): 1,
     _plain("effect"): 8,
-    _family: 2,
+    _family: 4,
     _big: 0.5,
     _once: 5,
     _again: 2,

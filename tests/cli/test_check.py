@@ -9,6 +9,7 @@ from asynctaskd.cli import probes
 from asynctaskd.cli.probes import FAILURE, OK, WARNING, Server, clock, encoding, primary, reachable
 from asynctaskd.config import DaemonConfig
 from asynctaskd.errors import DatabaseUnavailableError
+from tests.support.bad_versions import bad_version
 from tests.support.pooler import pooler_to
 
 SERVER = Server("18.1", 180001, "UTF8", is_standby=False, is_read_only=False, seconds=0.001, skew=0.01)
@@ -26,7 +27,7 @@ def test_a_good_database_has_nothing_but_a_missing_worker(cli):
     assert code == 0
     assert list(findings) == [
         "reachable", "encoding", "primary", "clock", "pooler", "notices", "schema", "rights", "workers",
-        "connections", "names", "lease",
+        "connections", "names", "runtime", "lease",
     ]  # fmt: skip
     assert {name for name, finding in findings.items() if finding["status"] != OK} == {"workers"}
     assert list(findings["lease"]) == ["check", "status", "message", "remedy"]
@@ -36,8 +37,16 @@ def test_a_good_database_has_nothing_but_a_missing_worker(cli):
 def test_for_people_it_prints_one_line_a_finding(cli):
     result = cli.run("check")
     assert result.exit_code == 0
-    assert [line.split()[0] for line in result.stdout.splitlines()].count("ok") == 11
-    assert len(result.stdout.splitlines()) == 12
+    assert [line.split()[0] for line in result.stdout.splitlines()].count("ok") == 12
+    assert len(result.stdout.splitlines()) == 13
+
+
+def test_a_runtime_configuration_that_cannot_be_read_is_a_failure(cli):
+    cli.sql(bad_version(1, '{"mail": 0}'))
+    findings, code = found(cli)
+    assert (code, findings["runtime"]["status"]) == (1, FAILURE)
+    assert "version 1 of the runtime configuration can't be read" in findings["runtime"]["message"]
+    assert "config rollback" in findings["runtime"]["remedy"]
 
 
 def test_a_live_worker_is_seen(cli, start):
@@ -128,7 +137,7 @@ def test_the_connections_of_all_workers_are_counted_against_the_server_s(cli, mo
     monkeypatch.setenv("ASYNCTASKD_DATABASE_POOL_SIZE", str(allowed))
     findings, code = found(cli)
     assert (findings["connections"]["status"], code) == (WARNING, 0)
-    assert f"1 × {allowed + 6} = {allowed + 6} at most" in findings["connections"]["message"]
+    assert f"1 × {allowed + 8} = {allowed + 8} at most" in findings["connections"]["message"]
 
 
 async def test_a_pooler_is_found_and_what_it_needs_is_told(database, monkeypatch):
@@ -136,7 +145,7 @@ async def test_a_pooler_is_found_and_what_it_needs_is_told(database, monkeypatch
         config = DaemonConfig.model_validate({"database": {"url": pooler.dsn}})
         findings = {finding.check: finding for finding in await probes.probe(pooler.dsn, config)}
     assert (findings["pooler"].status, findings["notices"].status) == (WARNING, WARNING)
-    assert "at least 16 server connections" in str(findings["pooler"].remedy)
+    assert "at least 18 server connections" in str(findings["pooler"].remedy)
     assert "listen_url" in str(findings["notices"].remedy)
     assert findings["schema"].status == OK
 

@@ -4,24 +4,41 @@ from __future__ import annotations
 
 import asyncio
 import io
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
+from uuid import UUID
 
 import pytest
 from rich.console import Console
 
-from asynctaskd.cli import demo_summary
+from asynctaskd.cli import demo_app, demo_summary
 from asynctaskd.cli.demo import demo
-from asynctaskd.cli.demo_app import index_file, read_source
-from asynctaskd.cli.demo_files import BATCH, MISSING, WEIGHTS, DemoFailedError, find_files, group_of, plan
-from asynctaskd.cli.demo_progress import Count, Rate, Shares, Snapshot, shares_wanted
+from asynctaskd.cli.demo_app import are_alike, index_file, look_into, read_source
+from asynctaskd.cli.demo_files import (
+    BATCH,
+    LATER_WEIGHTS,
+    MISSING,
+    WEIGHTS,
+    DemoFailedError,
+    find_files,
+    group_of,
+    plan,
+)
+from asynctaskd.cli.demo_progress import Count, Rate, Shares, Snapshot
+from asynctaskd.cli.demo_steered import Steered
+from asynctaskd.cli.demo_steering import Ack, WeightChange
 from asynctaskd.cli.demo_summary import Check, Run, Summary, next_commands, show
+from asynctaskd.cli.demo_tree import Stopped, TreeCancel
 from asynctaskd.cli.demo_view import PlainView, Progress, duration, percent, plain_line, render
 from asynctaskd.cli.demo_workers import Workers
+from asynctaskd.control.receipts import Receipt, TaskReceipt
 from asynctaskd.errors import ConfigError
 from asynctaskd.postgres import embedded
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
     from conftest import Database
 
 FILES = ["os.py", "email/__init__.py", "email/mime/__init__.py", "email/parser.py", "encodings/utf_8.py"]
@@ -83,21 +100,41 @@ def test_the_same_files_always_give_the_same_plan() -> None:
     assert [r.payload for b in first.batches for r in b] == [r.payload for b in second.batches for r in b]
 
 
-def snapshot(claims: dict[str, int], untouched: int = 1) -> Snapshot:
+def snapshot(claims: Mapping[str, int], untouched: int = 1) -> Snapshot:
     return Snapshot({name: Count(100, untouched, claims[name], claims[name]) for name in WEIGHTS}, Count())
 
 
 def test_shares_are_counted_between_the_first_and_the_last_look_with_all_groups_waiting() -> None:
-    shares = Shares()
+    shares = Shares(WEIGHTS)
     shares.observe(snapshot({"packages": 10, "modules": 10, "extras": 10}))
     shares.observe(snapshot({"packages": 60, "modules": 40, "extras": 20}))
     shares.observe(snapshot({"packages": 90, "modules": 90, "extras": 90}, untouched=0))
     assert shares.claims == {"packages": 50, "modules": 30, "extras": 10}
-    assert shares.had == shares_wanted()
+    assert shares.had == shares.wanted
+    assert shares.follow
+
+
+def test_shares_that_are_off_by_more_than_five_points_do_not_follow() -> None:
+    had = observed(WEIGHTS, {"packages": 51, "modules": 29, "extras": 10})
+    assert had.follow
+    assert not observed(LATER_WEIGHTS, had.claims).follow
+    assert not observed(WEIGHTS, {"packages": 56, "modules": 24, "extras": 10}).follow
+
+
+def test_the_weights_change_while_every_group_has_tasks_for_as_many_claims_again() -> None:
+    files = [f"p/m{n}.py" for n in range(50)] + [f"m{n}.py" for n in range(59)] + ["test/t.py"] * 40
+    work = plan(files)
+    assert work.turning_point == 45
+    tasks = {"packages": 50, "modules": 60, "extras": 40}
+    used = {
+        group: 2 * work.turning_point * weight / sum(WEIGHTS.values()) for group, weight in WEIGHTS.items()
+    }
+    assert all(used[group] <= tasks[group] for group in tasks)
 
 
 def test_there_are_no_shares_before_anything_was_claimed() -> None:
-    assert set(Shares().had.values()) == {None}
+    assert set(Shares(WEIGHTS).had.values()) == {None}
+    assert not Shares(WEIGHTS).follow
 
 
 def test_the_rate_is_that_of_the_last_two_seconds() -> None:
@@ -107,14 +144,21 @@ def test_the_rate_is_that_of_the_last_two_seconds() -> None:
     assert rate.observe(3.0, 250) == 100
 
 
+def observed(weights: Mapping[str, int], claims: Mapping[str, int]) -> Shares:
+    shares = Shares(weights)
+    shares.observe(snapshot(dict.fromkeys(WEIGHTS, 0)))
+    shares.observe(snapshot(claims))
+    return shares
+
+
 def progress(elapsed: float = 1.0) -> Progress:
-    looked = snapshot({"packages": 50, "modules": 30, "extras": 10})
-    return Progress(looked, elapsed, 90.4, {"packages": 0.56, "modules": 1 / 3, "extras": None})
+    claims = {"packages": 50, "modules": 30, "extras": 10}
+    return Progress(snapshot(claims), elapsed, 90.4, observed(WEIGHTS, claims))
 
 
 def test_a_plain_line_says_everything() -> None:
     assert plain_line(progress()) == (
-        " 1.0 s  90/300 done  90/s  packages 56% of 56%, modules 33% of 33%, extras – of 11%  "
+        " 1.0 s  90/300 done  90/s  packages 56% of 56%, modules 33% of 33%, extras 11% of 11%  "
         "urgent 0/0, 0 retries, 0 failed"
     )
 
@@ -137,13 +181,114 @@ def test_the_live_view_fits_the_terminal(width: int) -> None:
     assert any("packages" in line and "56%" in line and "50/100" in line for line in lines)
 
 
+def test_a_worker_is_told_as_it_is_called_and_not_as_an_emoji() -> None:
+    out = io.StringIO()
+    PlainView(Console(file=out)).tell("vm:100: [bold] 4")
+    assert out.getvalue() == "vm:100: [bold] 4\n"
+
+
 def test_durations_and_shares_are_written_as_people_write_them() -> None:
     assert [duration(0.0123), duration(2.34)] == ["12 ms", "2.3 s"]
     assert [percent(0.555), percent(None)] == ["56%", "–"]
 
 
+ONE, OTHER = UUID(int=1), UUID(int=2)
+ASKED = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def change(*acks: Ack, status: str = "converged") -> WeightChange:
+    return WeightChange(2, status, 0.05, acks or (Ack(ONE, "vm:1", 2, 0.0312), Ack(OTHER, "vm:2", 2, 0.04)))
+
+
+def receipt(task_id: int, worker: UUID | None, outcome: str | None, *after: float | None) -> TaskReceipt:
+    delivered, stopped = [None if one is None else ASKED + timedelta(seconds=one) for one in after]
+    return TaskReceipt(
+        task_id=task_id, status="cancelled", outcome=outcome, reason=None, worker_id=worker,
+        requested_at=ASKED, delivered_at=delivered, stopped_at=stopped,
+    )  # fmt: skip
+
+
+def tree(*ran: TaskReceipt) -> TreeCancel:
+    ran = ran or (receipt(1, ONE, "stopped", 0.01, 0.02), receipt(2, OTHER, "stopped", 0.01, 0.03))
+    waited = receipt(9, None, "changed", None, 0.0)
+    whole = Receipt(request_id=UUID(int=3), action="cancel", tasks=[*ran, waited])
+    return TreeCancel(
+        1, 0.05, whole, [Stopped(worker, f"vm:{worker.int}", group) for worker, group in grouped(ran)]
+    )
+
+
+def grouped(ran: Iterable[TaskReceipt]) -> list[tuple[UUID, list[TaskReceipt]]]:
+    return [
+        (worker, group)
+        for worker in (ONE, OTHER)
+        if (group := [one for one in ran if one.worker_id == worker])
+    ]
+
+
+def steered(changed: WeightChange | None = None, cancelled: TreeCancel | None = None) -> Steered:
+    before = observed(WEIGHTS, {"packages": 50, "modules": 30, "extras": 10})
+    after = observed(LATER_WEIGHTS, {"packages": 10, "modules": 20, "extras": 60})
+    return Steered(before, after, changed or change(), cancelled or tree())
+
+
+def test_every_worker_and_every_receipt_is_told_in_words() -> None:
+    assert [str(ack) for ack in change().acks] == [
+        "vm:1 acknowledged version 2 after 31 ms",
+        "vm:2 acknowledged version 2 after 40 ms",
+    ]
+    assert str(Ack(ONE, "vm:1", 2, None)) == "vm:1 acknowledged version 2; its notice didn't come"
+    assert str(Ack(ONE, "vm:1", None, None)) == "vm:1 doesn't apply it"
+    assert str(tree().workers[1]) == (
+        "vm:2: 1 execution requested to stop, delivered after 10 ms, stopped after 30 ms"
+    )
+
+
+def test_what_was_steered_is_well_where_all_workers_answered_and_the_shares_followed() -> None:
+    assert [ok for _, ok in steered().checks(2)] == [True, True, True]
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        change(Ack(ONE, "vm:1", 2, 0.03)),
+        change(Ack(ONE, "vm:1", 2, 0.03), Ack(OTHER, "vm:2", None, None)),
+        change(Ack(ONE, "vm:1", 2, 0.03), Ack(OTHER, "vm:2", 1, 0.03)),
+        change(status="not_converged"),
+    ],
+)
+def test_an_acknowledgement_that_is_missing_is_noticed(changed: WeightChange) -> None:
+    assert [ok for _, ok in steered(changed).checks(2)] == [False, True, True]
+
+
+@pytest.mark.parametrize(
+    "ran",
+    [
+        [receipt(1, ONE, "stopped", 0.01, 0.02)],
+        [receipt(1, ONE, "stopped", 0.01, 0.02), receipt(2, OTHER, "stopped", None, 0.02)],
+        [receipt(1, ONE, "stopped", 0.01, 0.02), receipt(2, OTHER, None, 0.01, None)],
+        [receipt(1, ONE, "stopped", 0.01, 0.02), receipt(2, OTHER, "stopped", 0.03, 0.02)],
+    ],
+)
+def test_a_receipt_that_is_incomplete_is_noticed(ran: list[TaskReceipt]) -> None:
+    assert [ok for _, ok in steered(cancelled=tree(*ran)).checks(2)] == [True, True, False]
+
+
+def test_shares_that_stay_as_they_were_are_noticed() -> None:
+    was = steered()
+    stayed = Steered(was.before, observed(LATER_WEIGHTS, was.before.claims), was.change, was.tree)
+    assert [ok for _, ok in stayed.checks(2)] == [True, False, True]
+
+
+def test_the_table_of_shares_fits_a_narrow_terminal() -> None:
+    out = io.StringIO()
+    Console(file=out, width=80).print(steered().table())
+    [extras] = [line for line in out.getvalue().splitlines() if "extras" in line]
+    assert extras.split() == ["extras", "1", "11%", "11%", "10", "6", "67%", "67%", "60"]
+
+
 def summary(*, ok: bool) -> Summary:
-    run = Run(plan(FILES), 2.0, snapshot({"packages": 50, "modules": 30, "extras": 10}), Shares(), [1, 2])
+    looked = snapshot({"packages": 50, "modules": 30, "extras": 10})
+    run = Run(plan(FILES), 2.0, looked, steered(), [1, 2])
     row = {"path": "os.py", "lines": 1100, "functions": 40, "classes": 3, "comments": 90}
     return Summary(run, "PostgreSQL 18.0", [Check("all is well", ok=ok)], [row], failed_task=7)
 
@@ -152,6 +297,7 @@ def test_what_is_not_so_is_said_loudly() -> None:
     out = io.StringIO()
     show(Console(file=out, width=80), summary(ok=False), "embedded")
     assert "✗ NOT SO: all is well" in out.getvalue()
+    assert "tasks why …" in out.getvalue()
     assert not summary(ok=False).is_well
 
 
@@ -161,6 +307,7 @@ def test_the_commands_to_go_on_with_do_not_give_a_password_away(monkeypatch: pyt
     commands = next_commands(summary(ok=True), "postgresql://me:secret@host/db")
     assert "secret" not in " ".join(commands)
     assert "asynctaskd tasks show 7" in commands
+    assert "asynctaskd tasks cancel 1" in commands
     assert next_commands(summary(ok=True), "embedded")[0] == "export ASYNCTASKD_DATABASE_URL=embedded"
 
 
@@ -186,6 +333,22 @@ def test_a_file_that_is_not_valid_python_is_a_result(tmp_path: Path, source: byt
     (tmp_path / "m.py").write_bytes(source)
     found = read_source(tmp_path / "m.py")
     assert (found.lines, found.is_valid) == (1, False)
+
+
+def test_a_folder_leaves_its_subfolders_to_tasks_below_it() -> None:
+    assert look_into("", FILES) == (["os.py"], ["email/", "encodings/"])
+    assert look_into("email/", FILES) == (["email/__init__.py", "email/parser.py"], ["email/mime/"])
+
+
+def test_files_are_alike_that_have_most_lines_in_common(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(demo_app, "LIBRARY", tmp_path)
+    lines = [f"x = {n}\n" for n in range(40)]
+    for name, text in {"a": lines, "b": [*lines, "y\n"], "c": lines[:20]}.items():
+        (tmp_path / f"{name}.py").write_text("".join(text))
+    assert are_alike("a.py", "b.py")
+    assert not are_alike("a.py", "c.py")
 
 
 def test_a_missing_file_is_an_error_and_retried_three_times(tmp_path: Path) -> None:

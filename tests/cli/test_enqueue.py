@@ -31,6 +31,15 @@ def test_every_option_arrives(cli):
     assert tuple(row) == ("1m,2m", "01:00:00")
 
 
+def test_labels_and_tags_left_out_are_the_definitions(cli):
+    cli.sql(
+        "INSERT INTO asynctaskd.definitions (name, schema_hash, label_set, tags)"
+        " VALUES ('add', '', 'a', '{t}')"
+    )
+    task = cli.json("tasks", "show", str(cli.enqueue("add")))
+    assert (task["labels"], task["tags"]) == (["a"], ["t"])
+
+
 def test_a_delay_and_a_deadline_may_be_durations(cli):
     task = cli.json("tasks", "show", str(cli.enqueue("add", "{}", "--delay", "1h", "--deadline", "2h")))
     assert task["status"] == "scheduled"

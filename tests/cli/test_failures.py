@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 from typer.testing import CliRunner
 
@@ -119,3 +123,20 @@ def test_ctrl_c_ends_a_command_with_130(cli, start):
     process.tell(SIGINT)
     assert process.exit_code() == 130
     assert process.stderr == ["error: interrupted"]
+
+
+@pytest.mark.parametrize("args", ["config show", "tasks list", "tasks cancel 1 --json", "--help"])
+def test_output_that_cannot_be_written_is_no_bug(cli, args):
+    cli.enqueue("add")
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "asynctaskd", *args.split()],
+            check=False,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+    assert (done.returncode, done.stderr) == (
+        1,
+        "error: the output can't be written: No space left on device\n",
+    )

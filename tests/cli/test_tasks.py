@@ -141,7 +141,7 @@ def test_workers_are_listed_with_their_state(cli, start):
     assert (worker["status"], worker["concurrency"], worker["labels"][0]) == ("stopped", 10, "mail")
     assert datetime.fromisoformat(worker["started_at"]).tzinfo is not None
     header, line = cli.run("workers").stdout.splitlines()
-    assert header.split() == ["ID", "STATUS", "SLOTS", "HOST", "LABELS"]
+    assert header.split() == ["ID", "STATUS", "SLOTS", "CONFIG", "HOST", "LABELS"]
     assert line.startswith(f"{worker['id']}  stopped  0/10 ")
 
 

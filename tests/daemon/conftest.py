@@ -12,16 +12,19 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from asynctaskd import App, Client
+from asynctaskd import App, Client, TaskRequest
 from asynctaskd.config import DaemonConfig
 from asynctaskd.daemon.supervisor import Daemon
+from asynctaskd.postgres.statements import Statements
 from asynctaskd.telemetry import attach
+from tests.support.proxy import MIDDLEMAN
 
 if TYPE_CHECKING:
     import asyncpg
@@ -111,6 +114,10 @@ class Tables:
             while not (answer := await self.value(question, *arguments)):  # noqa: ASYNC110  (rows tell nobody)
                 await asyncio.sleep(0.005)
         return answer
+
+    async def until_idle(self, daemon: Daemon) -> None:
+        """Until a worker has said that it waits: what commits from now on wakes it, without a poll."""
+        await self.until("SELECT idle FROM asynctaskd.workers WHERE id = $1", daemon.worker_id)
 
     async def until_status(self, task_id: int, status: str) -> asyncpg.Record:
         """Until the task has that status; returns its row."""
@@ -263,4 +270,131 @@ async def left_since(before: set[asyncio.Task[Any]]) -> set[asyncio.Task[Any]]:
     """The tasks that are still there, once cancelled ones have had their chance to end."""
     for _ in range(10):
         await asyncio.sleep(0)
-    return {task for task in asyncio.all_tasks() - before if not task.done()}
+    later = asyncio.all_tasks() - before
+    return {task for task in later if not task.done() and task.get_name() != MIDDLEMAN}
+
+
+class Calls(Counter[str]):
+    """How often each statement was sent."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._news = asyncio.Event()
+
+    def note(self, name: str) -> None:
+        self[name] += 1
+        self._news.set()
+
+    async def until(self, name: str, count: int) -> None:
+        async with asyncio.timeout(LONG_ENOUGH):
+            while self[name] < count:
+                self._news.clear()
+                await self._news.wait()
+
+
+@pytest.fixture
+def calls(monkeypatch) -> Calls:
+    calls, fetch = Calls(), Statements._fetch
+
+    async def counted(self, name, *arguments):
+        calls.note(name)
+        return await fetch(self, name, *arguments)
+
+    monkeypatch.setattr(Statements, "_fetch", counted)
+    return calls
+
+
+class Hall:
+    """Handlers come in and stay until they are let out; it knows at each moment who is there."""
+
+    def __init__(self, app) -> None:
+        self.here: dict[int, asyncio.Event] = {}
+        self.came = 0
+        self.most: Counter[str] = Counter()
+        self._now: Counter[str] = Counter()
+        self._news = asyncio.Event()
+        self.is_open = False
+        app.task("stay")(self.stay)
+
+    async def stay(self, labels: str = "") -> None:
+        self.came += 1
+        me, door = self.came, asyncio.Event()
+        self.here[me] = door
+        for label in labels.split(","):
+            self._now[label] += 1
+            self.most[label] = max(self.most[label], self._now[label])
+        self._news.set()
+        if not self.is_open:
+            await door.wait()
+        else:
+            await asyncio.sleep(0.002)
+        del self.here[me]
+        for label in labels.split(","):
+            self._now[label] -= 1
+        self._news.set()
+
+    async def until(self, condition) -> None:
+        async with asyncio.timeout(20):
+            while not condition():
+                self._news.clear()
+                await self._news.wait()
+
+    def open(self, doors: int | None = None) -> None:
+        if doors is None:
+            self.is_open = True
+        for door in [door for door in self.here.values() if not door.is_set()][:doors]:
+            door.set()
+
+
+@pytest.fixture
+def hall(app) -> Hall:
+    return Hall(app)
+
+
+@pytest.fixture
+def configure(tables):
+    """Write the next version of the runtime configuration."""
+
+    async def write(**fields) -> int:
+        columns = {
+            name: json.dumps(value) if isinstance(value, dict) else value for name, value in fields.items()
+        }
+        places = "".join(f", ${n}" for n in range(1, len(columns) + 1))
+        return await tables.value(
+            f"INSERT INTO asynctaskd.runtime_configs (version{''.join(', ' + name for name in columns)})"
+            f" SELECT coalesce(max(version), 0) + 1{places} FROM asynctaskd.runtime_configs"
+            " RETURNING version",
+            *columns.values(),
+        )
+
+    return write
+
+
+@pytest.fixture
+def fleet(app, running):
+    """Several daemons: async with fleet(2, concurrency=10, labels=[…])."""
+
+    @asynccontextmanager
+    async def start(size: int, **settings):
+        async with AsyncExitStack() as stack:
+            settings = {"renew_interval": "20ms"} | settings
+            yield [await stack.enter_async_context(running(app, **settings)) for _ in range(size)]
+
+    return start
+
+
+@pytest.fixture
+def applied(tables):
+    """Until every daemon has applied a version."""
+
+    async def wait(version: int) -> None:
+        await tables.until(
+            "SELECT bool_and(applied_config_version >= $1) FROM asynctaskd.workers WHERE stopped_at IS NULL",
+            version,
+        )
+
+    return wait
+
+
+def stays(count: int, *labels: str, **options) -> list[TaskRequest]:
+    return [TaskRequest("stay", {"labels": ",".join(labels)}, labels=list(labels), **options)] * count

@@ -14,6 +14,7 @@ from asynctaskd import TaskRequest
 from asynctaskd.daemon import cursors
 from asynctaskd.postgres.driver import PINNED_PLANS, query
 from asynctaskd.postgres.store import Store
+from tests.support.bad_versions import bad_version
 
 
 class Stage:
@@ -247,9 +248,7 @@ async def test_a_runtime_configuration_that_cannot_be_read_keeps_the_last_good_o
     )
     async with running(app, concurrency=4, renew_interval="20ms"):
         await stage.full(4)
-        await tables.execute(
-            """INSERT INTO asynctaskd.runtime_configs (version, weights) VALUES (2, '{"a": "heavy"}')"""
-        )
+        await tables.execute(bad_version(2, '{"a": "heavy"}'))
         await recorder.wait_for("config.rejected", version=2)
         await stage.play(8)
         await tables.execute(
@@ -443,7 +442,7 @@ def trips(monkeypatch):
 
 @pytest.mark.parametrize("when", ["before", "meanwhile"])
 async def test_a_strict_task_for_another_worker_costs_no_claim_a_second_trip(
-    app, running, client, wait, trips, when
+    app, running, client, wait, tables, trips, when
 ):
     @app.task("normal")
     async def normal() -> None: ...
@@ -453,7 +452,8 @@ async def test_a_strict_task_for_another_worker_costs_no_claim_a_second_trip(
 
     if when == "before":
         await strict_elsewhere()
-    async with running(app, concurrency=5, poll_interval="60s"):
+    async with running(app, concurrency=5, poll_interval="60s") as daemon:
+        await tables.until_idle(daemon)
         await wait(await client.enqueue("normal"))
         await wait(await client.enqueue("normal"))
         if when == "meanwhile":

@@ -17,7 +17,7 @@ def look(
 ) -> Look:
     """What a look found: a strict task of priority 1 in each of two label sets, and what is given."""
     found = {"": (-1, 5), "tpu": (-1, 5)}
-    return Look(normal or {}, found, suspects=False, newest=newest, sets=sets, seconds=seconds)
+    return Look(normal or {}, found, suspects=frozenset(), newest=newest, sets=sets, seconds=seconds)
 
 
 def claimed(task_id: int, **changes: int) -> ClaimedTask:

@@ -45,13 +45,16 @@ async def test_a_task_that_fails_twice_and_then_succeeds_completes(app, running,
     assert await tables.events(done.id) == ["retried", "retried"]
 
 
-async def test_a_retry_is_claimed_when_it_is_due_however_seldom_the_worker_polls(app, running, client, wait):
+async def test_a_retry_is_claimed_when_it_is_due_however_seldom_the_worker_polls(
+    app, running, client, wait, tables
+):
     @app.task("flaky", retry=RetryPolicy("50ms", max_attempts=2))
     async def flaky(ctx: TaskContext) -> None:
         if ctx.attempt == 1:
             raise ValueError("again")
 
-    async with running(app, poll_interval="1h"):
+    async with running(app, poll_interval="1h") as daemon:
+        await tables.until_idle(daemon)
         await wait(await client.enqueue("flaky"))
 
 

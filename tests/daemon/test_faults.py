@@ -132,8 +132,9 @@ async def test_an_enqueue_of_a_handler_whose_backend_is_frozen_is_given_up(
 async def test_a_listener_whose_backend_was_ended_looks_at_once(
     shop, running, client, wait, tables, recorder
 ):
-    async with running(shop, listen="on", poll_interval="1h"):
+    async with running(shop, listen="on", poll_interval="1h") as daemon:
         await recorder.wait_for("listener.up")
+        await tables.until_idle(daemon)
         listens = "query LIKE 'SELECT pg_notify%'"  # once it has asked for its first sign of life
         await tables.until(f"SELECT count(*) = 1 {OURS} AND {listens}")
         assert await tables.terminate(listens) == 1

@@ -12,10 +12,6 @@ def _handlers(app):
     async def quick() -> None: ...
 
 
-async def idle(tables, daemon) -> None:
-    await tables.until("SELECT idle FROM asynctaskd.workers WHERE id = $1", daemon.worker_id)
-
-
 @pytest.mark.parametrize("options", [{}, {"priority": 5}, {"labels": ["a"]}, {"serial_key": "k"}], ids=repr)
 async def test_an_idle_worker_finds_a_task_by_its_notice(
     app, running, client, wait, tables, recorder, options
@@ -23,7 +19,7 @@ async def test_an_idle_worker_finds_a_task_by_its_notice(
     async with running(app, poll_interval=SELDOM, labels=["a"]) as daemon:
         await recorder.wait_for("listener.up")
         for _ in range(3):
-            await idle(tables, daemon)
+            await tables.until_idle(daemon)
             await wait(await client.enqueue("quick", **options))
 
 
@@ -32,7 +28,7 @@ async def test_tasks_of_a_transaction_are_found_when_it_commits(
 ):
     async with running(app, poll_interval=SELDOM) as daemon:
         await recorder.wait_for("listener.up")
-        await idle(tables, daemon)
+        await tables.until_idle(daemon)
         async with connection.transaction():
             ids = [await client.enqueue("quick", connection=connection) for _ in range(3)]
         for task_id in ids:
@@ -42,9 +38,9 @@ async def test_tasks_of_a_transaction_are_found_when_it_commits(
 async def test_a_task_enqueued_by_sql_wakes_like_any_other(app, running, wait, tables, recorder):
     async with running(app, poll_interval=SELDOM) as daemon:
         await recorder.wait_for("listener.up")
-        await idle(tables, daemon)
+        await tables.until_idle(daemon)
         await wait(await tables.value("SELECT asynctaskd.enqueue('quick')"))
-        await idle(tables, daemon)
+        await tables.until_idle(daemon)
         for task_id in await tables.value(
             "SELECT asynctaskd.enqueue_many(ARRAY['quick', 'quick'], ARRAY['{}', '{}']::jsonb[])"
         ):
@@ -58,7 +54,7 @@ async def test_notices_are_heard_again_after_the_listening_connection_was_ended(
         await recorder.wait_for("listener.up")
         assert await tables.terminate("query ~ 'pg_notify|LISTEN'") == 1
         await recorder.wait_for("listener.up", times=2)
-        await idle(tables, daemon)
+        await tables.until_idle(daemon)
         await wait(await client.enqueue("quick"))
 
 
@@ -67,7 +63,7 @@ async def test_a_task_enqueued_while_nobody_listened_is_found_when_listening_beg
 ):
     async with running(app, poll_interval=SELDOM) as daemon:
         await recorder.wait_for("listener.up")
-        await idle(tables, daemon)
+        await tables.until_idle(daemon)
         assert await tables.terminate("query ~ 'pg_notify|LISTEN'") == 1
         await wait(await client.enqueue("quick"))
 
@@ -90,8 +86,9 @@ async def test_a_worker_that_does_not_listen_asks_nobody_to_speak(app, running, 
 
 
 async def test_a_serial_line_moves_on_without_a_poll(app, running, client, wait, tables, recorder):
-    async with running(app, poll_interval=SELDOM):
+    async with running(app, poll_interval=SELDOM) as daemon:
         await recorder.wait_for("listener.up")
+        await tables.until_idle(daemon)
         ids = [await client.enqueue("quick", serial_key="k") for _ in range(10)]
         for task_id in ids:
             await wait(task_id)
@@ -100,8 +97,8 @@ async def test_a_serial_line_moves_on_without_a_poll(app, running, client, wait,
 async def test_unreadable_notices_end_nothing(app, running, client, wait, tables, recorder):
     async with running(app, poll_interval=SELDOM) as daemon:
         await recorder.wait_for("listener.up")
-        await idle(tables, daemon)
+        await tables.until_idle(daemon)
         for payload in ("", "nobody,knows", '{"op": 1}', "x" * 7000, "\u00e4"):
             await tables.execute("SELECT pg_notify('asynctaskd_ready', $1)", payload)
-        await idle(tables, daemon)
+        await tables.until_idle(daemon)
         await wait(await client.enqueue("quick"))

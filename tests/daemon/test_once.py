@@ -5,6 +5,8 @@ import asyncio
 import pytest
 
 from asynctaskd import RetryPolicy, TaskContext, TaskRequest
+from asynctaskd.daemon.finalize import Finalizer
+from asynctaskd.postgres.store import Store
 
 
 @pytest.fixture
@@ -116,3 +118,43 @@ async def test_it_performs_failures_with_their_hooks(app, once, client, tables):
     await once(app)
     assert told == [task_id]
     assert (await tables.task(task_id))["status"] == "failed"
+
+
+@pytest.mark.parametrize("let_go", ["before it is told", "after"])
+async def test_a_task_that_ends_unseen_while_work_is_looked_for_sets_others_going(
+    app, once, client, pool, tables, monkeypatch, let_go
+):
+    written, may_go_on, answered = asyncio.Event(), asyncio.Event(), asyncio.Event()
+    set_others_going, has_work = Finalizer._set_others_going, Store.has_work
+    slots = None
+
+    async def held(self, batch):
+        nonlocal slots
+        slots = self._slots
+        written.set()
+        await may_go_on.wait()
+        await set_others_going(self, batch)
+
+    async def asked(self, *arguments, **options):
+        if answered.is_set():
+            return await has_work(self, *arguments, **options)
+        async with pool.acquire() as connection, connection.transaction():
+            first = await client.enqueue("one", connection=connection)
+            await client.enqueue("one", depends_on=[first], connection=connection)
+        await written.wait()
+        answer = await has_work(self, *arguments, **options)
+        answered.set()
+        if let_go == "after":
+            asyncio.get_running_loop().call_soon(may_go_on.set)
+        else:
+            may_go_on.set()
+            await slots.wait_empty()
+        return answer
+
+    @app.task("one")
+    async def one() -> None: ...
+
+    monkeypatch.setattr(Finalizer, "_set_others_going", held)
+    monkeypatch.setattr(Store, "has_work", asked)
+    await once(app)
+    assert await tables.value("SELECT count(*) FROM asynctaskd.tasks") == 0

@@ -84,7 +84,7 @@ async def test_its_statements_have_their_settings_in_each_transaction(pooler):
     store = await Store.open(pooler.dsn, schema="asynctaskd", connections=1)
     try:
         for _ in range(2 * SESSIONS):
-            [row] = await store._sessions.fetch(
+            [row] = await store.sessions.fetch(
                 "SELECT current_setting('enable_seqscan'), current_setting('lock_timeout'), $1::integer", 7
             )
             assert tuple(row) == ("off", "2500ms", 7)
@@ -96,9 +96,9 @@ async def test_an_error_ends_its_transaction_and_not_the_connection(pooler):
     store = await Store.open(pooler.dsn, schema="asynctaskd", connections=1)
     try:
         with pytest.raises(asyncpg.DivisionByZeroError):
-            await store._sessions.fetch("SELECT 1 / $1::integer", 0)
-        assert [tuple(row) for row in await store._sessions.fetch("SELECT 1")] == [(1,)]
-        assert len(store._sessions._idle) == 1
+            await store.sessions.fetch("SELECT 1 / $1::integer", 0)
+        assert [tuple(row) for row in await store.sessions.fetch("SELECT 1")] == [(1,)]
+        assert len(store.sessions._idle) == 1
     finally:
         await store.close()
 

@@ -25,7 +25,7 @@ class Store:
         self.looks += 1
         self.meanwhile()
         self.now += self.seconds
-        return Look({}, {}, False, 0, 0, 0.0)
+        return Look({}, {}, frozenset(), 0, 0, 0.0)
 
 
 class Lease:

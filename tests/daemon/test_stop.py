@@ -230,10 +230,10 @@ async def test_a_daemon_that_is_cancelled_or_crashes_leaves_no_execution_behind(
 async def test_the_second_stop_is_heard_while_a_claim_hangs(
     app, started, client, tables, connection, soon, recorder
 ):
-    # Of the claim loop: which of its two statements meets the lock is a matter of chance.
+    # Of those that claim: which of their statements meets the lock is a matter of chance.
     hanging = """SELECT count(*) > 0 FROM pg_stat_activity
                  WHERE wait_event_type = 'Lock' AND datname = current_database()
-                   AND query ~ '^-- (Claim up to|A look from the start)'"""
+                   AND query ~ '^-- (Claim|A look from the start)'"""
     entered, cancelled = asyncio.Event(), asyncio.Event()
 
     @app.task("hold")

@@ -309,13 +309,14 @@ async def test_handlers_that_want_more_connections_than_there_are_wait_for_each_
     assert await written() == [f"{n:02}" for n in range(20)]
 
 
-async def test_a_serial_key_moves_on_after_a_transaction(app, running, client, wait, written):
+async def test_a_serial_key_moves_on_after_a_transaction(app, running, client, wait, tables, written):
     @app.task("book")
     async def book(ctx: TaskContext) -> None:
         async with ctx.transaction() as connection:
             await write(connection, "one")
 
-    async with running(app, poll_interval="1h"):
+    async with running(app, poll_interval="1h") as daemon:
+        await tables.until_idle(daemon)
         first = await client.enqueue("book", serial_key="k")
         second = await client.enqueue("book", serial_key="k")
         await wait(first)
@@ -366,7 +367,10 @@ async def test_a_transaction_that_broke_before_its_commit_and_whose_task_was_rec
         await commit()
 
     at_commit(broken_and_recovered)
-    async with running(app, lease="1h", renew_interval="20m", poll_interval="1h"):  # it doesn't notice itself
+    async with running(
+        app, lease="1h", renew_interval="20m", poll_interval="1h"
+    ) as daemon:  # it doesn't notice itself
+        await tables.until_idle(daemon)
         task_id = await client.enqueue("book")
         await soon(told)
         [error] = errors

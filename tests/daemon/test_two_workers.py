@@ -32,7 +32,7 @@ def crossing(monkeypatch, pool):
             return await fetch(self, name, *arguments)
         async with pool.acquire() as connection, connection.transaction():
             async with turn:  # whoever comes second finds locked what the first has found
-                rows = await connection.fetch(query(name, self._schema), *arguments)
+                rows = await connection.fetch(query(name, self.schema), *arguments)
                 comes_first = bool(rows) and not first
                 if comes_first:
                     first.append(self)

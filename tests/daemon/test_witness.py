@@ -10,6 +10,8 @@ import pytest
 from asynctaskd.daemon.housekeeping import Housekeeper
 from asynctaskd.daemon.witness import put_back
 from asynctaskd.errors import DatabaseUnavailableError
+from asynctaskd.postgres.configs import ConfigStore
+from asynctaskd.postgres.orders import OrderStore
 from asynctaskd.postgres.store import Store
 
 
@@ -91,10 +93,18 @@ async def test_one_that_had_said_itself_that_it_is_lost_is_put_back_too(store, h
     assert (await tables.detail(ids[0], "lease_lost"))["cause"] == "its event loop was blocked"
 
 
+async def no_one(_: int) -> int:
+    return 0
+
+
 async def test_a_worker_that_was_cut_off_puts_back_what_witnesses_saw_and_judges_nobody(
     store, holder, tables, monkeypatch
 ):
-    housekeeper = Housekeeper(store, [], look=lambda: None, poll_interval=0.0, lease=3600.0)
+    orders = OrderStore(store.sessions, store.schema)
+    configs = ConfigStore(store.sessions, store.schema)
+    housekeeper = Housekeeper(
+        store, orders, configs, [], unpark=no_one, look=lambda: None, poll_interval=0.0, lease=3600.0
+    )
 
     async def cut_off(*_):
         raise DatabaseUnavailableError("away")

@@ -29,7 +29,7 @@ from asynctaskd import (
 from asynctaskd.definitions import rules
 from asynctaskd.definitions.payload import check_payload
 from asynctaskd.postgres.driver import StatementRefusedError, translated
-from asynctaskd.postgres.records import DefinitionRow, Ended, Share, WorkerRow
+from asynctaskd.postgres.records import DefinitionRow, Ended, Share, StrictLane, WorkerRow
 from asynctaskd.postgres.store import Store
 from asynctaskd.scheduling.retry import SPEC_PATTERN
 from asynctaskd.task import Transition
@@ -153,7 +153,10 @@ async def worker(store: Store, *labels: str, idle: bool = False) -> Any:
 async def claim(store: Store, worker_id: Any, *, slots: int = 10) -> list[int]:
     """Claim what is there without labels; the ids, in the order of claiming."""
     shares = [Share("", "default", slots, slots, 1, 0.0)]
-    return [task.id for task in await store.claim(worker_id, [], strict=slots, slots=slots, shares=shares)]
+    return [
+        task.id
+        for task in await store.claim(worker_id, [], strict=StrictLane(slots), slots=slots, shares=shares)
+    ]
 
 
 async def finish(store: Store, task_id: int, token: int = 1, status: str = "completed") -> set[int]:
@@ -276,7 +279,7 @@ async def test_a_payload_may_be_any_json_value(door: Door, client: Client, paylo
 
 def definition(name: str = "known", **columns: Any) -> DefinitionRow:
     left_out = dict.fromkeys(DefinitionRow.__slots__)
-    return DefinitionRow(**left_out | {"name": name, "schema_hash": "x"} | columns)
+    return DefinitionRow(**left_out | {"name": name, "schema_hash": "x", "has_hook": False} | columns)
 
 
 DECLARED = definition(
@@ -917,7 +920,7 @@ async def test_a_head_that_ended_or_is_paused_lets_the_next_one_go(
         await connection.execute("UPDATE asynctaskd.tasks SET status = 'paused' WHERE id = $1", head)
     else:
         await connection.execute("SELECT asynctaskd.finish(ARRAY[$1::bigint], $2, 'test')", head, how)
-    assert await store.promote_serial(["k"]) == 1
+    await store.promote_serial(["k"])
     assert await statuses(client, head, mate) == [how, "pending"]
 
 
@@ -988,3 +991,30 @@ async def test_no_definition_has_a_default_that_no_task_may_have(
     await connection.execute("INSERT INTO asynctaskd.definitions (name, schema_hash) VALUES ('a', '')")
     with pytest.raises(asyncpg.CheckViolationError):
         await connection.execute(f"UPDATE asynctaskd.definitions SET {default}")
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        "unique_tag => 'u'",
+        "serial_id => 1, serial_key => 'k'",
+        "run_at => now()",
+        "deadline => now() + interval '1 h'",
+    ],
+)
+async def test_an_option_of_a_single_task_is_refused_beside_cron(
+    connection: Connection[Record], option: str
+) -> None:
+    with pytest.raises(asyncpg.PostgresError) as error:
+        await connection.fetchval(f"SELECT asynctaskd.enqueue('a', '{{}}', cron => '@hourly', {option})")
+    assert error.value.sqlstate == "ATD01"
+    assert await connection.fetchval("SELECT count(*) FROM asynctaskd.schedules") == 0
+
+
+async def test_a_schedule_keeps_the_options_of_its_enqueue(connection: Connection[Record]) -> None:
+    await connection.fetchval(
+        "SELECT asynctaskd.enqueue('a', '{}', cron => '@hourly', serial_key => 'k', deadline_after => '1 h',"
+        """ metadata => '{"none": null}')"""
+    )
+    options = json.loads(await connection.fetchval("SELECT options FROM asynctaskd.schedules"))
+    assert options == {"serial_key": "k", "deadline_after": "01:00:00", "metadata": {"none": None}}

@@ -15,7 +15,7 @@ import pytest
 
 from asynctaskd import Client, TaskRequest
 from asynctaskd.postgres import store as postgres
-from asynctaskd.postgres.records import Ended
+from asynctaskd.postgres.records import Ended, StrictLane
 from asynctaskd.postgres.store import Store
 from asynctaskd.task import TaskStatus, Transition
 
@@ -149,7 +149,7 @@ async def test_a_claim_that_had_to_wait_is_dated_when_it_was_made(
     store = Store(pool, "asynctaskd")
     async with connection.transaction():
         await connection.execute("LOCK TABLE asynctaskd.tasks IN EXCLUSIVE MODE")
-        claiming = asyncio.create_task(store.claim(worker, [], strict=1, slots=1, shares=[]))
+        claiming = asyncio.create_task(store.claim(worker, [], strict=StrictLane(1), slots=1, shares=[]))
         await until(
             pool,
             "SELECT count(*) = 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
@@ -180,7 +180,7 @@ async def test_ids_go_on_past_2_to_the_31_and_past_what_a_double_holds(
         await connection.execute(f"SELECT setval(pg_get_serial_sequence('asynctaskd.tasks', 'id'), {beyond})")
         task_id = await client.enqueue("x", priority=1)
         assert task_id == beyond + 1
-        [task] = await store.claim(worker, [], strict=1, slots=1, shares=[])
+        [task] = await store.claim(worker, [], strict=StrictLane(1), slots=1, shares=[])
         assert task.id == task_id
         await store.finalize([Ended(task.id, task.claim_token, Transition(TaskStatus.COMPLETED), None)])
         assert (await client.get_task(task_id)).status == "completed"
@@ -191,7 +191,7 @@ async def test_a_claim_token_goes_on_past_2_to_the_31(connection: Connection, po
     worker = await connection.fetchval("SELECT id FROM asynctaskd.workers")
     await Client(connection).enqueue("x", priority=1)
     await connection.execute("UPDATE asynctaskd.tasks SET claim_token = 2147483647")
-    [task] = await Store(pool, "asynctaskd").claim(worker, [], strict=1, slots=1, shares=[])
+    [task] = await Store(pool, "asynctaskd").claim(worker, [], strict=StrictLane(1), slots=1, shares=[])
     assert task.claim_token == 2**31
 
 

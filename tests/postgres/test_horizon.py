@@ -11,7 +11,7 @@ import pytest
 
 from asynctaskd import Client, TaskRequest
 from asynctaskd.postgres.driver import PINNED_PLANS
-from asynctaskd.postgres.records import START, Ended, Position, Share
+from asynctaskd.postgres.records import START, Barred, Ended, Position, Share, StrictLane
 from asynctaskd.postgres.store import Store
 from asynctaskd.task import ClaimedTask, TaskStatus, Transition
 
@@ -53,7 +53,7 @@ async def session(database: Database) -> AsyncIterator[Connection]:
 
 async def take(store: Store, count: int, after: Position = START, *, plain: bool) -> list[ClaimedTask]:
     share = Share("", "default", count, count, 1, 0.0, after)
-    return await store.claim(WORKER, [], strict=0, slots=count, shares=[share], plain=plain)
+    return await store.claim(WORKER, [], strict=StrictLane(0), slots=count, shares=[share], plain=plain)
 
 
 async def complete(store: Store, tasks: list[ClaimedTask]) -> Position:
@@ -131,21 +131,28 @@ async def test_while_an_old_transaction_goes_on_so_does_a_claim_of_strict_tasks_
     client = Client(pool)
     *_, newest = await client.enqueue_many([TaskRequest("x", priority=2) for _ in range(DEAD + BATCH)])
     store = Store(pool, "asynctaskd")
-    first = await looked_at(session, strict=BATCH, shares=[], strict_after={"": START}, new_above=newest)
+    first = await looked_at(session, strict=StrictLane(BATCH, {"": START}, newest), shares=[])
     for _ in range(DEAD // BATCH):
-        claimed = await store.claim(WORKER, [], strict=BATCH, slots=BATCH, shares=[])
+        claimed = await store.claim(WORKER, [], strict=StrictLane(BATCH), slots=BATCH, shares=[])
         last = await complete(store, claimed)
     after = {"": (-2, last[1])}
-    assert (
-        await looked_at(session, strict=BATCH, shares=[], strict_after=after, new_above=newest) <= 1.5 * first
-    )
-    assert await looked_at(session, strict=BATCH, shares=[], strict_after={"": START}) > first + DEAD / 2
+    assert await looked_at(session, strict=StrictLane(BATCH, after, newest), shares=[]) <= 1.5 * first
+    assert await looked_at(session, strict=StrictLane(BATCH, {"": START}), shares=[]) > first + DEAD / 2
     urgent = await client.enqueue("x", priority=3)
     other = await client.enqueue("x", priority=4, labels=["new"])
-    claimed = await store.claim(
-        WORKER, ["new"], strict=2, slots=2, shares=[], strict_after=after, new_above=newest
-    )
+    claimed = await store.claim(WORKER, ["new"], strict=StrictLane(2, after, newest), slots=2, shares=[])
     assert {task.id for task in claimed} == {urgent, other}
+
+
+async def test_a_strict_claim_from_where_the_last_stopped_takes_nothing_that_is_barred(
+    pool: Pool, session: Connection
+) -> None:
+    await Client(pool).enqueue_many([TaskRequest("x", priority=1, labels=["eu"])] * 3)
+    lane = StrictLane(BATCH, {"eu": START}, new_above=1)
+    barred = Barred(labels=["eu"])
+    store = Store(pool, "asynctaskd")
+    assert await store.claim(WORKER, ["eu"], slots=BATCH, shares=[], strict=lane, barred=barred) == []
+    assert len(await store.claim(WORKER, ["eu"], slots=BATCH, shares=[], strict=lane)) == 3
 
 
 async def test_while_an_old_transaction_goes_on_an_ordinary_claim_walks_through_nothing_strict_or_heavier(
@@ -160,16 +167,21 @@ async def test_while_an_old_transaction_goes_on_an_ordinary_claim_walks_through_
         await complete(
             store,
             await store.claim(
-                WORKER, [], strict=BATCH, slots=BATCH, shares=[Share("", "default", BATCH, BATCH, 1, 0.0)]
+                WORKER,
+                [],
+                strict=StrictLane(BATCH),
+                slots=BATCH,
+                shares=[Share("", "default", BATCH, BATCH, 1, 0.0)],
             ),
         )
     plain = {
-        "strict": BATCH,
         "plain": True,
         "shares": [Share("", "default", BATCH, BATCH, 1, 0.0, (-1, first - 1))],
     }
-    near = await looked_at(session, **plain, new_above=newest)
+    near = await looked_at(session, **plain, strict=StrictLane(BATCH, new_above=newest))
     assert near <= 4 * BATCH
-    assert await looked_at(session, **plain) > near + 1.5 * DEAD
+    assert await looked_at(session, **plain, strict=StrictLane(BATCH)) > near + 1.5 * DEAD
     await client.enqueue("x", priority=1)
-    assert await store.claim(WORKER, [], slots=BATCH, **plain, new_above=newest) == []
+    assert (
+        await store.claim(WORKER, [], slots=BATCH, **plain, strict=StrictLane(BATCH, new_above=newest)) == []
+    )

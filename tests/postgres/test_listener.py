@@ -6,6 +6,7 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import asyncpg
@@ -35,10 +36,12 @@ class Ears:
         self.up: asyncio.Queue[Mapping[str, Any]] = asyncio.Queue()
         self.listener = Listener(
             dsn,
-            [CHANNEL, "other"],
-            hear=lambda channel, payload: self.heard.put_nowait((channel, payload)),
+            {channel: partial(self.hear, channel) for channel in (CHANNEL, "other")},
             wake=lambda: self.woken.put_nowait(None),
         )
+
+    def hear(self, channel: str, payload: str) -> None:
+        self.heard.put_nowait((channel, payload))
 
     def note(self, event: str, facts: Mapping[str, Any]) -> None:
         (self.up if event == "listener.up" else self.lost).put_nowait(facts)
@@ -227,7 +230,7 @@ async def test_a_cancellation_beside_the_echo_of_a_probe_is_heeded(database: Dat
                 asked.set()
             return True
 
-    listener = Listener(database.dsn, [CHANNEL], hear=lambda *_: None, wake=lambda: None)
+    listener = Listener(database.dsn, {CHANNEL: lambda _: None}, wake=lambda: None)
     listener._echo = Echo()
     running = asyncio.create_task(listener.run())
     await asked.wait()

@@ -24,10 +24,10 @@ async def test_it_finds_the_first_of_each_label_set_and_counts_those_of_other_wo
     assert heavy > light
     assert look.normal == {"a": (-3, heavy - 1)}
     assert look.strict == {"a": (-2, urgent - 1), "c": (-1, other - 1)}
-    assert (look.sets, look.newest, look.suspects) == (4, newest, False)
+    assert (look.sets, look.newest, look.suspects) == (4, newest, frozenset())
     assert 0 < look.seconds < 60
 
 
 async def test_where_nothing_is_it_finds_nothing(pool: Pool) -> None:
     look = await Store(pool, "asynctaskd").ready_sets(["a"])
-    assert (look.normal, look.strict, look.suspects, look.newest, look.sets) == ({}, {}, False, 0, 0)
+    assert (look.normal, look.strict, look.suspects, look.newest, look.sets) == ({}, {}, frozenset(), 0, 0)

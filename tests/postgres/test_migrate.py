@@ -7,9 +7,10 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
+from itertools import count, permutations
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit, urlunsplit
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import asyncpg
 import pytest
@@ -26,6 +27,20 @@ RELATIONS = {
     "tasks", "finished_tasks", "unique_tags", "task_events", "definitions", "workers", "runtime_configs",
     "all_tasks", "migrations", "retention",
 }  # fmt: skip
+
+TABLES = ("definitions", "tasks", "workers", "runtime_configs")
+WORKER = UUID(int=1)
+READ_WORKERS = "SELECT count(*) FROM asynctaskd.workers"
+ENQUEUE = ["SELECT asynctaskd.enqueue('a')", "SELECT asynctaskd.enqueue('a', '{}', priority => 1)"]
+CLAIM = [
+    f"""UPDATE asynctaskd.tasks SET status = 'running', worker_id = '{WORKER}', claim_token = claim_token + 1,
+            claimed_at = clock_timestamp()
+        WHERE id = ANY (ARRAY(SELECT id FROM asynctaskd.tasks WHERE status = 'pending' LIMIT 5
+                              FOR UPDATE SKIP LOCKED))
+          AND (SELECT asynctaskd.is_live(w) FROM asynctaskd.workers AS w WHERE id = '{WORKER}')""",
+    f"UPDATE asynctaskd.workers SET renewed_at = clock_timestamp() WHERE id = '{WORKER}'",
+    f"DELETE FROM asynctaskd.tasks WHERE worker_id = '{WORKER}'",
+]
 
 PROCESS = """
 import asyncio, sys
@@ -202,7 +217,7 @@ async def test_a_table_that_stays_locked_ends_the_migration(
 ) -> None:
     await migrate(bare.dsn)
     ship(later(1, 1, "ALTER TABLE asynctaskd.tasks ADD COLUMN new integer"))
-    monkeypatch.setattr(module, "_LOCK_TIMEOUT", "10ms")
+    monkeypatch.setattr(module, "_PATIENCE", 0.0)
     async with bare.connection.transaction():
         await bare.connection.execute("LOCK TABLE asynctaskd.tasks IN ROW EXCLUSIVE MODE")
         with pytest.raises(DatabaseUnavailableError, match="lock timeout"):
@@ -237,15 +252,15 @@ async def test_a_missing_schema_says_what_to_run(bare: Bare) -> None:
 
 async def test_a_schema_too_old_says_what_to_run(bare: Bare, ship: Callable[..., list[Migration]]) -> None:
     await migrate(bare.dsn)
-    ship(later(1, 8))
-    with pytest.raises(SchemaVersionError, match="is 1.7, but 1.8 is needed: run `asynctaskd migrate`"):
+    ship(later(1, 15))
+    with pytest.raises(SchemaVersionError, match="is 1.14, but 1.15 is needed: run `asynctaskd migrate`"):
         await require_version(bare.connection)
 
 
 async def test_an_older_major_says_what_to_run(bare: Bare, ship: Callable[..., list[Migration]]) -> None:
     await migrate(bare.dsn)
     ship(later(2, 0))
-    with pytest.raises(SchemaVersionError, match="is 1.7, but 2.0 is needed: run `asynctaskd migrate`"):
+    with pytest.raises(SchemaVersionError, match="is 1.14, but 2.0 is needed: run `asynctaskd migrate`"):
         await require_version(bare.connection)
 
 
@@ -285,3 +300,116 @@ async def test_history_that_is_being_read_and_belongs_to_the_workers_is_left_alo
         await bare.connection.fetch("SELECT FROM asynctaskd.finished_tasks")
         assert await migrate(bare.dsn) == everything[7:]
     assert await bare.connection.fetch(DEFINITION_OF_HISTORY) == before
+
+
+# Beside workers and enqueuers of the version before
+
+
+@pytest.fixture
+async def older(bare: Bare, monkeypatch: pytest.MonkeyPatch) -> Bare:
+    """A database as the release with nine migrations left it, with a worker and a definition in it."""
+    everything = shipped_migrations()
+    monkeypatch.setattr(module, "shipped_migrations", lambda: everything[:9])
+    await migrate(bare.dsn)
+    monkeypatch.undo()
+    await bare.connection.execute("INSERT INTO asynctaskd.definitions (name, schema_hash) VALUES ('a', '')")
+    await bare.connection.execute(
+        "INSERT INTO asynctaskd.workers (id, name, hostname, pid, version, labels, names, concurrency,"
+        " expires_at) VALUES ($1, $1, 'h', 1, '0', '{}', '{a}', 9, clock_timestamp() + interval '1 hour')",
+        WORKER,
+    )
+    return bare
+
+
+async def until(connection: Connection[Record], question: str) -> None:
+    """Ask until the answer is yes."""
+    async with asyncio.timeout(20):
+        while not await connection.fetchval(question):  # noqa: ASYNC110  (who waits there tells nobody)
+            await asyncio.sleep(0.005)
+
+
+async def use(dsn: str, statements: list[str], done: asyncio.Event) -> int:
+    """Run these statements in a transaction, again and again; returns how often."""
+    connection = await asyncpg.connect(dsn)
+    try:
+        for times in count(1):
+            async with connection.transaction():
+                for statement in statements:
+                    await connection.execute(statement)
+            if done.is_set():
+                return times
+    finally:
+        await connection.close()
+    raise AssertionError
+
+
+async def test_nobody_who_works_meanwhile_gets_into_a_deadlock(older: Bare) -> None:
+    done = asyncio.Event()
+    users = [ENQUEUE, ENQUEUE, ENQUEUE, [*ENQUEUE, READ_WORKERS], CLAIM, CLAIM]
+    async with asyncio.TaskGroup() as group:
+        using = [group.create_task(use(older.dsn, statements, done)) for statements in users]
+        await until(older.connection, "SELECT last_value >= 100 FROM asynctaskd.task_ids")
+        assert len(await migrate(older.dsn)) == len(shipped_migrations()) - 9
+        done.set()
+    assert min(one.result() for one in using) > 0
+
+
+@pytest.mark.parametrize("held,wanted", list(permutations(TABLES, 2)))
+async def test_it_lets_go_of_what_a_transaction_wants_that_holds_it_up(
+    older: Bare, held: str, wanted: str
+) -> None:
+    migrating = None
+    async with older.connection.transaction():
+        await older.connection.execute(f"LOCK TABLE asynctaskd.{held} IN ROW EXCLUSIVE MODE")
+        migrating = asyncio.create_task(migrate(older.dsn))
+        watcher = await asyncpg.connect(older.dsn)
+        await until(watcher, "SELECT count(*) FROM pg_locks WHERE NOT granted AND locktype = 'relation'")
+        await watcher.close()
+        await older.connection.execute(f"LOCK TABLE asynctaskd.{wanted} IN ROW EXCLUSIVE MODE")
+    assert await migrating
+
+
+async def test_it_begins_nothing_while_somebody_is_about_to_look_for_deadlocks(bare: Bare) -> None:
+    holder, waiter = await asyncpg.connect(bare.dsn), await asyncpg.connect(bare.dsn)
+    await bare.connection.execute("SET deadlock_timeout = '2s'")
+    assert not await bare.connection.fetchval(module._SOMEBODY_LOOKS_SOON)
+    async with holder.transaction():
+        await holder.execute("SELECT pg_advisory_xact_lock(1)")
+        waiting = asyncio.create_task(waiter.execute("SELECT pg_advisory_lock(1)"))
+        await until(bare.connection, module._SOMEBODY_LOOKS_SOON)
+    await waiting
+    assert not await bare.connection.fetchval(module._SOMEBODY_LOOKS_SOON)
+    await holder.close()
+    await waiter.close()
+
+
+@pytest.mark.parametrize("before", range(9, len(shipped_migrations())))
+async def test_all_tables_that_migrations_alter_are_locked_first(
+    bare: Bare, before: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    everything = shipped_migrations()
+    monkeypatch.setattr(module, "shipped_migrations", lambda: everything[:before])
+    await migrate(bare.dsn)
+    monkeypatch.undo()
+    there = await bare.relations()
+    async with bare.connection.transaction():
+        await module._lock(
+            bare.connection,
+            await module._in_use(bare.connection, everything[before:], "asynctaskd"),
+            "asynctaskd",
+        )
+        locked = await strongly_locked(bare)
+        for migration in everything[before:]:
+            await module._apply(bare.connection, migration, "asynctaskd")
+        assert await strongly_locked(bare) & there == locked
+
+
+async def strongly_locked(bare: Bare) -> set[str]:
+    """The tables that nobody else can write now."""
+    rows = await bare.connection.fetch(
+        "SELECT DISTINCT relname::text FROM pg_locks JOIN pg_class c ON c.oid = relation"
+        " WHERE pid = pg_backend_pid() AND relnamespace = 'asynctaskd'::regnamespace"
+        " AND relkind IN ('r', 'p', 'v')"
+        " AND mode IN ('ShareLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')"
+    )
+    return {row[0] for row in rows}

@@ -94,6 +94,8 @@ async def test_a_role_with_no_more_rights_than_the_guide_grants_may_enqueue(
     role = f"shop_{uuid4().hex}"
     grants = re.findall(r"^GRANT [^;]* TO shop;", PRODUCTION.read_text("utf8"), re.MULTILINE)
     assert grants
+    ended = await client.enqueue("a")
+    await client.cancel(ended)
     await connection.execute(f'CREATE ROLE "{role}"')
     for grant in grants:
         await connection.execute(grant.replace("TO shop;", f'TO "{role}";'))
@@ -101,6 +103,11 @@ async def test_a_role_with_no_more_rights_than_the_guide_grants_may_enqueue(
     try:
         parent = await client.enqueue("a", unique_tag="u", serial_key="k", labels=["x", "y"])
         await client.enqueue("a", parent_id=parent, metadata={"a": 1}, retry="1m")
+        async with connection.transaction(isolation="serializable"):
+            await client.enqueue("a", parent_id=parent)
+        await client.enqueue("a", depends_on=[parent, ended])
+        await client.enqueue("a", parent_id=ended)
+        await client.enqueue("a", cron="@daily")
         await client.enqueue_many([TaskRequest("a", tags=["t"]), TaskRequest("b")])
         await client.enqueue_many([TaskRequest("a", serial_key="k"), TaskRequest("b")])
     finally:

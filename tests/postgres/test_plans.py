@@ -23,9 +23,14 @@ import asyncpg
 import pytest
 
 from asynctaskd import Client, TaskRequest
+from asynctaskd.postgres.configs import ConfigStore
 from asynctaskd.postgres.driver import PINNED_PLANS, query
-from asynctaskd.postgres.records import START, Ended, Share
+from asynctaskd.postgres.orders import OrderStore
+from asynctaskd.postgres.permits import PermitStore, Wish
+from asynctaskd.postgres.records import NOTHING_BARRED, START, Barred, Ended, Share, StrictLane
+from asynctaskd.postgres.schedules import DueSchedule, ScheduleStore
 from asynctaskd.postgres.store import Store, _columns
+from asynctaskd.postgres.watchers import WatchStore
 from asynctaskd.task import TaskStatus, Transition
 
 if TYPE_CHECKING:
@@ -66,9 +71,30 @@ INDEXES = {
     "expire": {"tasks_deadline"},
     "recover": {"tasks_held", "tasks_pkey", "workers_pkey"},
     "declare_lost": {"workers_pkey"},
-    "renew_lease": {"workers_pkey", "runtime_configs_pkey"},
+    "claim_asked": {"receipts_to_run", "receipts_pkey", "tasks_pkey", "workers_pkey"},
+    "awaited": {"dependencies_pkey", "tasks_pkey"},
+    "renew_lease": {
+        "workers_pkey",
+        "runtime_configs_pkey",
+        "runtime_configs_all",
+        "runtime_configs_canary",
+        "tasks_requested",
+        "receipts_to_run",
+    },
+    "claim_control": {"tasks_ready_strict", "tasks_suspect", "tasks_pkey", "workers_pkey"},
+    "tell_claims": {"workers_pkey"},
+    "newest_config": {
+        "runtime_configs_pkey",
+        "runtime_configs_all",
+        "runtime_configs_canary",
+        "workers_pkey",
+    },
+    "acknowledge_config": {"workers_pkey"},
+    "count_lagging": {"runtime_configs_all"},
+    "config_answers": {"runtime_configs_all", "runtime_configs_identity_key"},
+    "watch_canary": {"runtime_configs_identity_key"},
     "set_idle": {"workers_pkey"},
-    "register_worker": set(),  # it only writes
+    "register_worker": {"runtime_configs_identity_key"},
     "release_orphans": {"tasks_held"},
     "note_stale": {"task_events_task"},
     "note_progress": {"tasks_pkey"},
@@ -82,17 +108,35 @@ INDEXES = {
         "tasks_serial_head",
         "tasks_suspect",
     },
-    "has_suspect": {"tasks_suspect"},
+    "has_suspect": {"tasks_suspect", "label_permits_pkey"},
+    "exchange_permits": {"workers_pkey"},
+    "drop_permits": {"label_permits_pkey"},
+    "park": {"tasks_ready_normal", "tasks_ready_strict", "tasks_pkey"},
+    "unpark": {"tasks_name_paused", "tasks_pkey", "runtime_configs_pkey"},
     "forget_tags": {"unique_tags_forget", "unique_tags_pkey"},
+    "due_schedules": {"schedules_due"},
+    "forget_slots": {"schedule_slots_age"},
     "forget_events": {"task_events_task", "tasks_pkey", "finished_tasks_pkey"},
 }
 
-# Suspects are few: a worker runs one at a time, and the next loss ends them.
-WALKED = {"tasks_suspect"}
+# Suspects are few: a worker runs one at a time, and the next loss ends them. So are tasks that operators want
+# to run at once.
+WALKED = {"tasks_suspect", "receipts_to_run"}
 
 # A worker is one row, and who is gone for a day is forgotten: there is nothing to index. Nor is there where
 # one row is all.
-SCANNED = {"recover": {"workers"}, "forget_events": {"retention"}}
+# A permit is a row for each worker and limited label.
+SCANNED = {
+    "recover": {"workers"},
+    "forget_events": {"retention"},
+    "drop_permits": {"label_permits"},
+    "unpark": {"workers"},
+    "has_suspect": {"label_permits"},
+    "count_lagging": {"workers"},
+    "config_answers": {"workers"},
+    "renew_lease": {"watchers"},
+    "tell_claims": {"watchers"},
+}
 
 STAGES = {
     "fresh": "planned on tables that were never analysed",
@@ -111,6 +155,10 @@ FILL = """
            '{a}', '{x}', 10, clock_timestamp() + interval '1 day'
     FROM generate_series(1, 50) AS n;
 
+    INSERT INTO asynctaskd.runtime_configs (version, expires_at, expired_at)
+    SELECT n, CASE WHEN n % 2 = 0 THEN clock_timestamp() + interval '1 day' END, NULL
+    FROM generate_series(1, 1000) AS n;
+
     INSERT INTO asynctaskd.definitions (name, schema_hash, timeout)
     SELECT 'declared' || n, 'x', '1 h' FROM generate_series(1, $rows / 10) AS n;
 
@@ -122,6 +170,13 @@ FILL = """
     INSERT INTO asynctaskd.tasks (name, status, label_set, payload)
     SELECT 'x', 'pending', 'set' || lpad((n % 200)::text, 3, '0'), '{}'
     FROM generate_series(0, $rows / 5) AS n;
+
+    WITH waiting AS (
+        INSERT INTO asynctaskd.tasks (name, status, label_set, payload, depends_on)
+        SELECT 'x', 'waiting', 'a', '{}', ARRAY[n] FROM generate_series(1, $rows / 20) AS n
+        RETURNING id, depends_on
+    )
+    INSERT INTO asynctaskd.dependencies (depends_on, task_id) SELECT depends_on[1], id FROM waiting;
 
     INSERT INTO asynctaskd.tasks (name, status, label_set, priority, payload)
     SELECT 'x', 'pending', 'a', 1 + n % 3, '{}' FROM generate_series(1, $rows / 20) AS n;
@@ -158,6 +213,18 @@ FILL = """
     SELECT CASE WHEN n <= 20 THEN -1000000 - n WHEN n % 2 = 0 THEN n ELSE -n END, 1, 'retried',
            clock_timestamp() - interval '2 days'
     FROM generate_series(1, $rows / 2) AS n;
+
+    INSERT INTO asynctaskd.schedules (name, task, expression, next_at)
+    SELECT 's' || n, 'x', '@daily', clock_timestamp() + make_interval(secs => 3600 + n)
+    FROM generate_series(1, $rows / 20) AS n;
+
+    INSERT INTO asynctaskd.schedule_slots (schedule, slot, outcome)
+    SELECT 's' || n % 50, clock_timestamp() - make_interval(days => 20, secs => n), 'skipped'
+    FROM generate_series(1, $rows / 2) AS n;
+
+    INSERT INTO asynctaskd.schedule_slots (schedule, slot, outcome)
+    SELECT 'gone', clock_timestamp() - make_interval(days => 40, secs => n), 'skipped'
+    FROM generate_series(1, 10) AS n;
 """
 
 
@@ -168,25 +235,27 @@ BLOCKS = """
 
 
 async def claim(store: Store, _: Connection) -> Awaitable[object]:
-    return store.claim(WORKER, LABELS, strict=0, slots=10, shares=[Share("a", "default", 10, 10, 1, 0.0)])
+    return store.claim(
+        WORKER, LABELS, strict=StrictLane(0), slots=10, shares=[Share("a", "default", 10, 10, 1, 0.0)]
+    )
 
 
 async def claim_plain(store: Store, _: Connection) -> Awaitable[object]:
     share = Share("set007", "default", 10, 10, 1, 0.0, (-1, 500))
-    return store.claim(WORKER, LABELS, strict=0, slots=10, shares=[share], plain=True)
+    return store.claim(WORKER, LABELS, strict=StrictLane(0), slots=10, shares=[share], plain=True)
 
 
 async def claim_strict(store: Store, _: Connection) -> Awaitable[object]:
-    return store.claim(WORKER, LABELS, strict=10, slots=10, shares=[])
+    return store.claim(WORKER, LABELS, strict=StrictLane(10), slots=10, shares=[])
 
 
 async def claim_strict_beside_the_dead(store: Store, _: Connection) -> Awaitable[object]:
-    return store.claim(WORKER, LABELS, strict=10, slots=10, shares=[], strict_after={"a": START}, new_above=1)
+    return store.claim(WORKER, LABELS, strict=StrictLane(10, {"a": START}, 1), slots=10, shares=[])
 
 
 async def claim_from_200_sets(store: Store, _: Connection) -> Awaitable[object]:
     shares = [Share(label_set, "default", 10, 8, 1, 0.0) for label_set in SETS]  # rows as the daemon asks for
-    return store.claim(WORKER, LABELS, strict=0, slots=10, shares=shares)
+    return store.claim(WORKER, LABELS, strict=StrictLane(0), slots=10, shares=shares)
 
 
 async def ready_sets(store: Store, _: Connection) -> Awaitable[object]:
@@ -289,7 +358,64 @@ async def promote_all_lines(store: Store, connection: Connection) -> Awaitable[o
 
 
 async def renew_lease(store: Store, _: Connection) -> Awaitable[object]:
-    return store.renew_lease(WORKER, HOUR, running=1, version=0)
+    return store.renew_lease(WORKER, HOUR, running=1)
+
+
+async def nothing_asked(store: Store, _: Connection) -> Awaitable[object]:
+    return OrderStore(store.sessions, store.schema).deliver(WORKER)
+
+
+async def one_asked(store: Store, connection: Connection) -> Awaitable[object]:
+    [first, *_] = await running(connection)
+    await connection.execute(f"""SELECT asynctaskd.command('cancel', '{{"ids": [{first}]}}')""")
+    return OrderStore(store.sessions, store.schema).deliver(WORKER)
+
+
+async def nothing_to_run_now(store: Store, _: Connection) -> Awaitable[object]:
+    orders = OrderStore(store.sessions, store.schema)
+    return orders.claim_asked(WORKER, LABELS, ["x"], strict=True, barred=NOTHING_BARRED)
+
+
+async def nothing_to_settle(store: Store, _: Connection) -> Awaitable[object]:
+    return OrderStore(store.sessions, store.schema).settle()
+
+
+async def nobody_depends(store: Store, connection: Connection) -> Awaitable[object]:
+    return store.settle_dependencies(await running(connection))
+
+
+async def look_for_awaited(store: Store, _: Connection) -> Awaitable[object]:
+    return store.awaited(0, 100)
+
+
+async def nothing_to_control(store: Store, _: Connection) -> Awaitable[object]:
+    return configs(store).claim_control(WORKER, [])
+
+
+async def claim_a_control_task(store: Store, connection: Connection) -> Awaitable[object]:
+    await connection.execute("SELECT asynctaskd.update_runtime_config('{\"default_weight\": 2}')")
+    return configs(store).claim_control(WORKER, [])
+
+
+async def nothing_expires(store: Store, _: Connection) -> Awaitable[object]:
+    return configs(store).expire()
+
+
+async def newest_config(store: Store, _: Connection) -> Awaitable[object]:
+    return configs(store).newest(WORKER)
+
+
+def configs(store: Store) -> ConfigStore:
+    return ConfigStore(store.sessions, store.schema)
+
+
+async def nobody_watches(store: Store, _: Connection) -> Awaitable[object]:
+    return WatchStore(store.sessions, store.schema).tell_claims(WORKER, "{}")
+
+
+async def somebody_watches(store: Store, connection: Connection) -> Awaitable[object]:
+    await connection.execute("SELECT asynctaskd.watch($1, 'shares', '1 h')", WORKER)
+    return WatchStore(store.sessions, store.schema).tell_claims(WORKER, "{}")
 
 
 async def note_progress(store: Store, connection: Connection) -> Awaitable[object]:
@@ -314,10 +440,86 @@ async def suspect_of_nobody(store: Store, _: Connection) -> Awaitable[object]:
 
 
 async def claim_a_suspect(store: Store, _: Connection) -> Awaitable[object]:
-    return store.claim(WORKER, LABELS, strict=1, slots=1, shares=[], suspects_alone=True)
+    return store.claim(WORKER, LABELS, strict=StrictLane(1), slots=1, shares=[], suspects_alone=True)
 
 
-# Enqueuers
+async def exchange_permits(store: Store, _: Connection) -> Awaitable[object]:
+    wishes = [Wish("a", 100, 10, 20), Wish("b", 100, 0, 0)]
+    return PermitStore(store.sessions, store.schema).exchange(WORKER, 1, wishes)
+
+
+async def park_ten(store: Store, connection: Connection) -> Awaitable[object]:
+    await connection.execute(
+        "UPDATE asynctaskd.tasks SET name = 'held' WHERE id = ANY (ARRAY("
+        "SELECT id FROM asynctaskd.tasks WHERE status = 'pending' AND label_set = 'set007' LIMIT 10))"
+    )
+    return PermitStore(store.sessions, store.schema).park(["set007"], ["held"])
+
+
+async def nothing_to_unpark(store: Store, _: Connection) -> Awaitable[object]:
+    return PermitStore(store.sessions, store.schema).unpark()
+
+
+async def unpark_ten(store: Store, connection: Connection) -> Awaitable[object]:
+    await connection.execute(
+        "UPDATE asynctaskd.tasks SET status = 'paused', reason = 'name paused' WHERE id = ANY (ARRAY("
+        "SELECT id FROM asynctaskd.tasks WHERE status = 'pending' ORDER BY id LIMIT 10))"
+    )
+    return PermitStore(store.sessions, store.schema).unpark()
+
+
+async def claim_within_a_limit(store: Store, _: Connection) -> Awaitable[object]:
+    shares = [Share("a", "default", 10, 10, 1, 0.0)]
+    return store.claim(
+        WORKER,
+        LABELS,
+        strict=StrictLane(10),
+        slots=10,
+        shares=shares,
+        barred=Barred(labels=["b"], spare={"a": 3}),
+    )
+
+
+def schedules(store: Store) -> ScheduleStore:
+    return ScheduleStore(store.sessions, store.schema)
+
+
+async def no_schedule_due(store: Store, _: Connection) -> Awaitable[object]:
+    return schedules(store).look([])
+
+
+async def decide_a_slot(store: Store, connection: Connection) -> Awaitable[object]:
+    slot = await connection.fetchval(
+        "UPDATE asynctaskd.schedules SET next_at = clock_timestamp(), last_task = 5 WHERE name = 's7'"
+        " RETURNING next_at"
+    )
+    slot = slot or await store.clock()  # while the table is empty
+    due = DueSchedule("s7", "x", "@daily", "UTC", {}, "once", 100, slot, slot, 1)
+    slots = [{"slot": slot.isoformat(), "outcome": "ran", "reason": None, "params": {}}]
+    return schedules(store).decide(due, slot + HOUR, slots)
+
+
+async def forget_ten_slots(store: Store, _: Connection) -> Awaitable[object]:
+    return schedules(store).forget_slots()
+
+
+# Applications, and operators
+
+
+async def overview(_: Store, connection: Connection) -> Awaitable[object]:
+    return Client(connection).overview()
+
+
+async def look_for_new_tasks(_: Store, connection: Connection) -> Awaitable[object]:
+    newest = await connection.fetchval("SELECT max(id) FROM asynctaskd.tasks") or 0
+    statement = query("new_tasks", "asynctaskd")
+    return connection.fetch(statement, newest - 10, 2000, [*range(1, 11)])
+
+
+async def look_for_new_events(_: Store, connection: Connection) -> Awaitable[object]:
+    newest = await connection.fetchval("SELECT max(id) FROM asynctaskd.task_events") or 0
+    statement = query("new_events", "asynctaskd")
+    return connection.fetch(statement, newest - 10, 2000, [*range(1, 11)])
 
 
 def enqueue(connection: Connection, arguments: str) -> Awaitable[object]:
@@ -404,32 +606,56 @@ MOST: dict[Call, int] = {
     nothing_due: 50,
     ten_due: 400,
     nothing_expired: 50,
-    ten_expired: 500,
+    ten_expired: 1200,  # looks in each of fifteen partitions for who depends on each
     nothing_lost: 500,  # looks at each worker once, and at each holder of tasks
     ten_lost: 800,
     no_orphan: 50,
     promote_a_key: 100,
     promote_all_lines: ROWS // 50 * 12,  # looks at each key's line and head
-    renew_lease: 30,
+    renew_lease: 50,
+    nothing_asked: 20,
+    one_asked: 60,
+    nothing_to_run_now: 20,
+    nothing_to_settle: 20,
+    nobody_depends: 200,
+    look_for_awaited: 1000,
+    nothing_to_control: 20,
+    claim_a_control_task: 60,
+    nothing_expires: 10,
+    newest_config: 20,
+    nobody_watches: 20,
+    somebody_watches: 40,
     note_progress: 50,
     what_three_hold: 400,  # about 200 tasks
     namesakes: 20,
     suspect_of_nobody: 50,
+    exchange_permits: 8000,  # looks at what runs on workers that know nothing of the limit, here 5,000 tasks
+    park_ten: 2500,  # looks at the first thousand, here 100
+    nothing_to_unpark: 40,
+    unpark_ten: 400,
+    claim_within_a_limit: 500,
     forget_ten_tags: 200,
     forget_ten_events: 1000,  # looks in each of fifteen partitions for each task
     look_at_events_of_known_tasks: 600,
+    no_schedule_due: 30,
+    decide_a_slot: 200,
+    forget_ten_slots: 200,
     work_of_nobody: 15_000,  # about six a serial key with a line, of which there are 2,000
 }
 MOST_OF_ENQUEUERS: dict[Call, int] = {
     enqueue_one: 50,
     enqueue_tagged: 60,
     meet_a_tag: 20,
-    enqueue_into_a_line: 80,
+    enqueue_into_a_line: 110,
     enqueue_a_child: 80,
-    enqueue_a_late_child: 100,
+    enqueue_a_late_child: 120,
     enqueue_many: 2000,
     enqueue_many_with_options: 2000,
     enqueue_many_tagged: 4000,
+    # Counts 149 tasks in each of 201 label sets, which nobody has vacuumed, and all that run.
+    overview: 60_000,
+    look_for_new_tasks: 800,  # each of fifteen partitions for each id that was passed over
+    look_for_new_events: 1600,  # and for the task of each event
 }
 CALLS = {call.__name__: call for call in MOST}
 ENQUEUES = {call.__name__: call for call in MOST_OF_ENQUEUERS}
@@ -466,7 +692,7 @@ async def execute(dsn: str, *statements: str) -> None:
 async def look(dsn: str) -> Seen:
     """Fill a database, and look how the statements go about it on the way."""
     seen = Seen({}, {})
-    tables = ("tasks", "unique_tags", "workers", "task_events", "definitions")
+    tables = ("tasks", "unique_tags", "workers", "task_events", "definitions", "runtime_configs")
     await execute(
         dsn,
         *(f"ALTER TABLE asynctaskd.{table} SET (autovacuum_enabled = off)" for table in tables),

@@ -13,7 +13,7 @@ import asyncpg
 import pytest
 
 from asynctaskd import Client
-from asynctaskd.postgres.records import DuePartition, Ended, Share, WorkerRow
+from asynctaskd.postgres.records import DuePartition, Ended, Share, StrictLane, WorkerRow
 from asynctaskd.postgres.retention import NotDroppedError, Partitions, alone
 from asynctaskd.postgres.store import Store
 from asynctaskd.task import TaskStatus, Transition
@@ -114,7 +114,9 @@ async def claim_all(store: Store) -> list[int]:
     worker = WorkerRow(uuid4(), uuid4(), uuid4(), None, "here", 1, "0", [], [], 10, timedelta(days=9))
     await store.register_worker(worker)
     shares = [Share("", "default", 100, 100, 1, 0.0)]
-    return [task.id for task in await store.claim(worker.id, [], strict=0, slots=100, shares=shares)]
+    return [
+        task.id for task in await store.claim(worker.id, [], strict=StrictLane(0), slots=100, shares=shares)
+    ]
 
 
 async def finish(store: Store, *task_ids: int, status: TaskStatus = TaskStatus.COMPLETED) -> set[int]:
@@ -267,7 +269,7 @@ async def test_all_goes_on_while_a_detach_waits(
                 assert await claim_all(store) == [child]
                 expired = await client.enqueue("a", deadline="1ms", delay="1h")
                 await set_clock(connection, noon + timedelta(seconds=1))
-                assert await store.expire() == 1
+                await store.expire()
                 assert len(await client.list_tasks()) == 5
                 assert (await client.get_task(expired)).status is TaskStatus.EXPIRED
                 assert await store.forget_events() == 1

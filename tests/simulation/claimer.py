@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
+from asynctaskd.daemon.cursors import may_run
 from asynctaskd.postgres.records import Share
 from asynctaskd.scheduling.lanes import (
     group_of,
@@ -32,7 +33,7 @@ class Claimer(Process):
 
     def _poll(self, _: Any) -> None:
         self._push(POLL, self._poll)
-        self.look_everywhere = True
+        self.look_everywhere = self.may_give_back = True
         self.step()
 
     def hear(self, label_set: str) -> None:
@@ -61,6 +62,14 @@ class Claimer(Process):
         if self.look_everywhere and self.doubted:
             self._release_orphans()  # slots or none
             return
+        self.permits.follow()
+        if not self.doubted:
+            self.permits.doubted.clear()
+        if self.held and self.may_give_back and (surplus := self.permits.surplus()):
+            self.may_give_back = False
+            self.claiming = True
+            self.permits.exchange(surplus, self._gave_back)
+            return
         if not self.held or self.free <= 0:
             return
         self._find_ready()
@@ -73,6 +82,29 @@ class Claimer(Process):
         if self.world.reaches(self) and not self.world.anything_pending():
             return  # a claim that finds nothing, without its two steps
         self._claim()
+
+    def _gave_back(self, answer: Any, asked: tuple[int, int]) -> None:
+        self._exchanged(answer, asked, self.step)
+
+    def _got(self, answer: Any, asked: tuple[int, int]) -> None:
+        self._exchanged(answer, asked, self._claim)
+
+    def _exchanged(self, answer: Any, asked: tuple[int, int], then: Any) -> None:
+        if answer is OUTAGE:
+            self._push(self._pause(), self._after_outage)
+            return
+        self.permits.follow()
+        self.permits.take(answer, asked)
+        self.claiming = False
+        if self.leaving:
+            self._leave()
+        elif self.held and (idle := self.permits.of_no_use(self._own_sets())):
+            self.claiming = True
+            self.permits.exchange(idle, self._gave_back)
+        elif not self.stopping and self.held and self.free > 0:
+            then()
+        else:
+            self._leave_if_idle()
 
     def _release_orphans(self) -> None:
         self.claiming = True
@@ -107,13 +139,25 @@ class Claimer(Process):
             self.look_everywhere = False
             look = self.database.ready_sets(self.spec.labels)
             self.ready = set(look.normal)
-            self.strict_wait, self.suspects_wait = bool(look.strict), look.suspects
+            self.strict_wait, self.suspects_wait = bool(look.strict), bool(look.suspects)
+            self.strict_sets, self.suspect_sets = set(look.strict), look.suspects
             self.cursors.put_back(look, self.spec.labels)
+
+    def _own_sets(self) -> set[str]:
+        strict = self.strict_sets if self.cap > self.strict else set[str]()
+        others = strict | (set() if self.suspects else self.suspect_sets)
+        return self.ready | {one for one in others if may_run(one, self.spec.labels)}
 
     def _claim(self) -> None:
         self.claiming = True
+        self.permits.follow()
+        if wants := self.permits.ask(self._own_sets(), self.free):
+            self.permits.exchange(wants, self._got)
+            return
         groups: dict[str, list[str]] = {}
         for label_set in sorted(self.ready):
+            if self.permits.block(label_set):
+                continue
             groups.setdefault(group_of(label_set.split(","), self.weights), []).append(label_set)
         slots = self.free
         quotas = share(self.lanes, self.weights, groups.keys(), slots)
@@ -131,6 +175,7 @@ class Claimer(Process):
             for group, quota in quotas.items()
             for label_set in groups[group]
         ]
+        shares = self.permits.fit(shares)
         strict = min(slots, max(self.cap - self.strict, 0))
         but = [one.task.id for one in self.slots if one.has_lost_its_lease]
         if "claims what it runs" in self.broken:
@@ -149,6 +194,7 @@ class Claimer(Process):
                 but,
                 suspects,
                 (dict(self.cursors.strict), self.cursors.new_above),
+                (self.permits.blocked, self.permits.to_spare),
             ),
             self._claimed,
             (self.worker_id, groups, shares, slots),
@@ -168,6 +214,7 @@ class Claimer(Process):
     def _claimed(self, claimed: Any, plan: Any) -> None:
         worker_id, groups, shares, slots = plan
         if claimed is OUTAGE:
+            self.permits.note_doubt()
             self._claim_again_later(worker_id)
             return
         self.claiming = False
@@ -175,6 +222,7 @@ class Claimer(Process):
         if not covered and "starts stale claims" not in self.broken:
             # Lost while this was under way: others may have these already.
             self.doubted[worker_id] = None
+            self.permits.note_doubt()
             claimed = []
         for task in sorted(claimed, key=_strict_first):
             self._start(task, worker_id)
@@ -201,11 +249,14 @@ class Claimer(Process):
             taken[group_by_set[label_set]] += count
         if len(claimed) < slots:
             self.ready -= {
-                one[0] for one in shares if taken[one[1]] < one[2] and found[one[0]] < one[3]
-            }  # fmt: skip
-        backlog = [group for group, sets in groups.items() if not self.ready.isdisjoint(sets)]
+                one[0]
+                for one in shares
+                if taken[one[1]] < one[2] and found[one[0]] < one[3] and not self.permits.block(one[0])
+            }
+        claimable = {one for one in self.ready if not self.permits.block(one)}
+        backlog = [group for group, sets in groups.items() if not claimable.isdisjoint(sets)]
         self.lanes = settle(self.lanes, self.weights, taken, backlog)
-        return bool(self.ready) or len(claimed) == slots
+        return bool(claimable) or len(claimed) == slots
 
 
 def _strict_first(task: ClaimedTask) -> tuple[bool, int]:

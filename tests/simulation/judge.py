@@ -74,8 +74,9 @@ class Story:
 class Judge:
     """Is told everything, and raises at the first thing that must not be."""
 
-    def __init__(self, clock: Clock, *, traced: bool) -> None:
+    def __init__(self, clock: Clock, limits: dict[str, int], *, traced: bool) -> None:
         self.clock = clock
+        self.limits = limits
         self.stories: dict[int, Story] = {}
         self.leases: dict[int, float] = {}  # worker id → when its lease ends
         self.over: set[int] = set()  # workers that said goodbye or were declared lost
@@ -158,14 +159,31 @@ class Judge:
             raise InvariantError(f"task {row.id} was claimed before its time, {story.due:.3f}")
         if row.serial_key:
             self._check_line(row)
+        for label in row.labels:
+            self._check_limit(label)
         story.token = row.token
         story.holder = worker_id
         self.claims.append(row.id)
         if self.trace is not None:
             self.note(f"task {row.id} claimed by identity {worker_id}, token {row.token}")
 
+    def _check_limit(self, label: str) -> None:
+        """Never more than the limit, those of lost workers included."""
+        most = self.limits.get(label)
+        if most is None:
+            return
+        rows = self.database.tasks.values()
+        running = sum(row.status is TaskStatus.RUNNING and label in row.labels for row in rows)
+        self.require(running <= most, f"{running} tasks of the label {label} run, its limit is {most}")
+
     def chosen(
-        self, taken: list[Row], labels: frozenset[str], strict: int, but: Collection[int], new_above: int
+        self,
+        taken: list[Row],
+        labels: frozenset[str],
+        strict: int,
+        but: Collection[int],
+        new_above: int,
+        blocked: Collection[str],
     ) -> None:
         """What one claim chose: no normal task while an urgent one had a slot.
 
@@ -175,7 +193,8 @@ class Judge:
             return
         for row in self.database.tasks.values():
             waits = row.priority and row.status is TaskStatus.PENDING and row.losses < SUSPECT
-            if waits and row.labels <= labels and row.id not in but and row.id > new_above:
+            may_run = row.labels <= labels and row.labels.isdisjoint(blocked) and row.id not in but
+            if waits and may_run and row.id > new_above:
                 raise InvariantError(f"strict task {row.id} waits, and normal ones were claimed")
 
     def _check_line(self, row: Row) -> None:

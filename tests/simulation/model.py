@@ -33,7 +33,7 @@ from tests.simulation.rows import (
 from tests.simulation.rules import HOOK_TRIES, LEASE, QUARANTINE, SUSPECT
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable
+    from collections.abc import Callable, Collection, Iterable, Mapping
 
     from asynctaskd.postgres.records import Position, Share
     from tests.simulation.judge import Judge
@@ -85,6 +85,8 @@ class Database:
     def stop(self, worker_id: int) -> bool:
         worker = self.workers[worker_id]
         worker.stopped = True
+        if not any(row.worker == worker_id for row in self.tasks.values()):
+            worker.permits.clear()
         self.judge.gone(worker)
         return True
 
@@ -95,6 +97,38 @@ class Database:
                 worker.lost = True
                 self.judge.gone(worker)
         return True
+
+    # -- permits
+
+    def exchange(
+        self, worker_id: int, request: int, wishes: list[tuple[str, int, int, int]]
+    ) -> dict[str, tuple[int, int]]:
+        """Wishes are (label, limit, how many are held, how many are wanted).
+
+        Returns what a worker has of each, and up to how many it may begin new ones.
+        """
+        worker = self.workers[worker_id]
+        if not self.is_live(worker):
+            return {}
+        if request <= worker.request:
+            return {label: (most, most) for label, most in worker.permits.items()}
+        worker.request = request
+        answer: dict[str, tuple[int, int]] = {}
+        for label, most, held, wants in wishes:
+            self._drop_strays(label)
+            taken = sum(one.permits.get(label, 0) for one in self.workers.values() if one is not worker)
+            if "each for itself" in self.broken:
+                taken = 0
+            target = max(min(wants, most - taken), 0)
+            worker.permits[label] = max(target, held)
+            answer[label] = worker.permits[label], target
+        return answer
+
+    def _drop_strays(self, label: str) -> None:
+        for worker in self.workers.values():
+            holds = any(row.worker == worker.id and label in row.labels for row in self.tasks.values())
+            if not self.is_live(worker) and (not holds or "lost ones don't count" in self.broken):
+                worker.permits.pop(label, None)
 
     # -- enqueue
 
@@ -139,10 +173,10 @@ class Database:
                 before = -(row.priority or row.weight), row.id - 1
                 found = strict if row.priority else normal
                 found[row.label_set] = min(before, found.get(row.label_set, before))
-        suspects = any(row.losses >= SUSPECT for row in pending)
+        suspects = frozenset(row.label_set for row in pending if row.losses >= SUSPECT)
         return Look(normal, strict, suspects, self.inserted, 0, self.look_seconds)
 
-    def claim(
+    def claim(  # noqa: PLR0917  (a statement, with its parameters)
         self,
         worker_id: int,
         labels: frozenset[str],
@@ -152,11 +186,17 @@ class Database:
         but: Collection[int],
         suspects: int,
         cursors: tuple[dict[str, Position], int],
+        permits: tuple[Collection[str], Mapping[str, int]],
     ) -> list[ClaimedTask]:
         if not self.is_live(self.workers[worker_id]) and "claims without a lease" not in self.broken:
             return []
         strict_after, new_above = cursors
-        ready = [row for row in self.tasks.values() if row.status is PENDING and row.id not in but]
+        blocked, spare = permits
+        ready = [
+            row
+            for row in self.tasks.values()
+            if row.status is PENDING and row.id not in but and row.labels.isdisjoint(blocked)
+        ]
         urgent = sorted(
             (row for row in ready if row.priority and row.losses < SUSPECT and row.labels <= labels),
             key=lambda row: (-row.priority, row.id),
@@ -176,9 +216,23 @@ class Database:
         taken += self._normal(ready, shares, new_above)[: slots - len(taken)]
         if "normal first" in self.broken:
             taken += urgent[: slots - len(taken)]
-        claimed = [self._claimed(row, worker_id) for row in taken]
-        self.judge.chosen(taken, labels, strict, but, new_above)
+        within = self._within(taken, spare)
+        claimed = [self._claimed(row, worker_id) for row in within]
+        if len(within) == len(taken):
+            self.judge.chosen(taken, labels, strict, but, new_above, blocked)
         return claimed
+
+    @staticmethod
+    def _within(taken: list[Row], spare: Mapping[str, int]) -> list[Row]:
+        """Of each limited label only so many, those first that come first: strict, suspects, normal."""
+        counts: dict[str, int] = {}
+        within = []
+        for row in sorted(taken, key=_turn):
+            for label in row.labels:
+                counts[label] = counts.get(label, 0) + 1
+            if all(counts[label] <= spare.get(label, counts[label]) for label in row.labels):
+                within.append(row)
+        return within
 
     def _normal(self, ready: list[Row], shares: list[Share], new_above: int) -> list[Row]:
         found: dict[str, list[tuple[int, int, Row]]] = {}
@@ -421,3 +475,9 @@ class Database:
             self._announce_ready(first)
             promoted = True
         return promoted
+
+
+def _turn(row: Row) -> int:
+    if row.losses >= SUSPECT:
+        return 1
+    return 0 if row.priority else 2

@@ -53,9 +53,9 @@ class Clock:
 
 
 class WorkerRow:
-    """A row of `workers`."""
+    """A row of `workers`, with those of `label_permits` that are its own: label → how many."""
 
-    __slots__ = ("expires_at", "id", "lost", "process", "stopped")
+    __slots__ = ("expires_at", "id", "lost", "permits", "process", "request", "stopped")
 
     def __init__(self, worker_id: int, process: int, expires_at: float) -> None:
         self.id = worker_id
@@ -63,6 +63,8 @@ class WorkerRow:
         self.expires_at = expires_at
         self.lost = False
         self.stopped = False
+        self.permits: dict[str, int] = {}
+        self.request = 0
 
 
 class Row:

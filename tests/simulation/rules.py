@@ -51,6 +51,9 @@ MUTANTS = {
     "cut off judges": "those are declared lost who could not renew while the database was away",
     "given back at once": "a task that couldn't be stopped is claimable before its process is gone",
     "release skipped": "a task is dropped, not released, at the end of the grace period",
+    "each for itself": "each worker is granted the whole of a limit",
+    "ended is free": "a task whose end isn't written yet doesn't count against its limit",
+    "lost ones don't count": "a lost worker's permits are given to others before its tasks were recovered",
     "retried at once": "a retry doesn't wait for its delay",
 }
 """Mutant → what it does. Each is caught by some invariant, and a test holds that."""

@@ -100,6 +100,7 @@ class Scenario:
     faults: tuple[Fault, ...] = ()
     weights: dict[str, int] = field(default_factory=lambda: WEIGHTS)
     look_seconds: float = 0.0
+    limits: dict[str, int] = field(default_factory=dict)
 
     @property
     def quiet_from(self) -> float:
@@ -130,7 +131,9 @@ def plan(seed: int) -> Scenario:
     tasks = tuple(_task(rng) for _ in range(1 + int(rng.random() * 6)))
     faults = _faults(rng, len(workers))
     # An old snapshot is held: looks walk through what is dead, and claims go on from their cursors.
-    return Scenario(seed, workers, tasks, faults, look_seconds=0.1 if rng.random() < 0.3 else 0.0)
+    look_seconds = 0.1 if rng.random() < 0.3 else 0.0
+    limits = {label: _pick(rng, (1, 1, 2)) for label in _WORKER_LABELS[1:] if rng.random() < 0.3}
+    return Scenario(seed, workers, tasks, faults, look_seconds=look_seconds, limits=limits)
 
 
 def _worker(rng: Random, n: int) -> WorkerSpec:

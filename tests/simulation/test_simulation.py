@@ -14,7 +14,7 @@ from tests.simulation.runs import Failure, first_failure, run, shrink, trace
 from tests.simulation.scenario import WEIGHTS, Fault, Scenario, TaskSpec, WorkerSpec, plan
 from tests.simulation.world import World
 
-_FEW_THOUSAND = 4000
+_FEW_THOUSAND = 8000
 
 
 def test_every_invariant_holds_in_thousands_of_worlds() -> None:

@@ -27,6 +27,7 @@ from tests.simulation.execution import (
     Execution,
     interrupted,
 )
+from tests.simulation.permits import Permits
 from tests.simulation.process import OUTAGE
 from tests.simulation.rows import RAISED, STALE, WRITTEN, kind_of
 from tests.simulation.rules import GRACE, LAST_WORDS, LEASE, POLL
@@ -45,11 +46,15 @@ class Worker(Claimer):
         self.went_ahead = self.was_full = False
         self.ready: set[str] = set()
         self.strict_wait = self.suspects_wait = True
+        self.strict_sets: set[str] = set()
+        self.suspect_sets: frozenset[str] = frozenset()
         self.cursors = Cursors()
         self.announced: set[str] = set()
         self.lanes = LaneState()
         # Identity → until when a claim of its may come to light, by the database's clock; None: not known
         self.doubted: dict[int, float | None] = {}
+        self.permits = Permits(self, self.world.scenario.limits)
+        self.may_give_back = False
         self.gathered: list[Execution] = []
         self.finalizing: list[Execution] = []
         self.cut_off_at: float | None = None

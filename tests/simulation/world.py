@@ -47,7 +47,7 @@ class World:
         self.broken = broken
         self.chance = Random(scenario.seed ^ 0x5EED).random
         self.clock = Clock()
-        self.judge = Judge(self.clock, traced=traced)
+        self.judge = Judge(self.clock, scenario.limits, traced=traced)
         self.database = Database(self.clock, self.judge, self._announce, broken, scenario.look_seconds)
         self.judge.database = self.database
         self.heap: list[tuple[float, int, Worker | None, int, Any, Any]] = []

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from urllib.parse import urlsplit
 
-from tests.support.proxy import connect
+from tests.support.proxy import MIDDLEMAN, connect
 
 KNOWN = {"user", "database", "client_encoding", "application_name", "DateStyle", "TimeZone"}
 _SSL_REQUEST = 80877103
@@ -95,6 +95,7 @@ class Pooler:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
+        task.set_name(MIDDLEMAN)
         self._serving.add(task)
         self._writers.append(writer)
         client = Client(self, reader, writer)
@@ -152,7 +153,7 @@ class Client:
                 self._awaited += 1
             self._session.writer.write(packed(message))
             if self._answering is None:
-                self._answering = asyncio.create_task(self._answer(self._session))
+                self._answering = asyncio.create_task(self._answer(self._session), name=MIDDLEMAN)
 
     async def leave(self) -> None:
         """Give back the session, which is worth nothing within a transaction."""

@@ -27,12 +27,16 @@ from urllib.parse import parse_qs, urlsplit
 
 STATEMENTS = {
     "commit": re.compile(r"\A\s*commit\b", re.IGNORECASE),
-    "claim": re.compile(r"SET status = 'running', worker_id = \$1"),
+    # Of the lanes: claims of control tasks come beside them all the time, and find nothing.
+    "claim": re.compile(r"\A-- Claim (?:up to|from) "),
     "finalize": re.compile(r"DELETE FROM \S*tasks AS t\s+USING (?:outcome|unnest)"),
     "renew": re.compile(r"SET expires_at = .* renewed_at = ", re.DOTALL),
     "enqueue": re.compile(r"\benqueue(_many)?\s*\("),
 }
 """What tells one statement from the others, in its text. `any` is every one of them."""
+
+MIDDLEMAN = "middleman"
+"""The name of the asyncio tasks here and of the pooler's: they end when they hear that both sides have."""
 
 _PROTOCOL_3 = 196608
 _READY = b"Z\x00\x00\x00\x05"
@@ -122,7 +126,7 @@ class Connection:
             reset(self._to_client)
             return
         pumps = self._take_requests(), self._carry_requests(), self._carry_replies(from_server)
-        self._pumps = [asyncio.create_task(pump) for pump in pumps]
+        self._pumps = [asyncio.create_task(pump, name=MIDDLEMAN) for pump in pumps]
         if self._to_client.is_closing():
             self.cut()
         try:
@@ -362,6 +366,7 @@ class Proxy:
         connection = Connection(self, reader, writer)
         task = asyncio.current_task()
         assert task is not None
+        task.set_name(MIDDLEMAN)
         self.connections[connection] = task
         try:
             await connection.carry(next(reversed(self._detours.values()), None) or self._url())

@@ -3,7 +3,8 @@ WITH wanted (object, rights) AS (
     VALUES ('tasks', 'SELECT INSERT UPDATE DELETE'), ('unique_tags', 'SELECT INSERT UPDATE DELETE'),
            ('workers', 'SELECT INSERT UPDATE DELETE'), ('definitions', 'SELECT INSERT UPDATE'),
            ('finished_tasks', 'SELECT INSERT'), ('task_events', 'SELECT INSERT DELETE'),
-           ('retention', 'SELECT UPDATE'), ('runtime_configs', 'SELECT')
+           ('retention', 'SELECT UPDATE'), ('runtime_configs', 'SELECT'),
+           ('schedules', 'SELECT INSERT UPDATE'), ('schedule_slots', 'SELECT INSERT DELETE')
 )
 SELECT granted || ' on ' || object FROM wanted, string_to_table(rights, ' ') AS granted
 WHERE NOT has_table_privilege('asynctaskd.' || object, granted)

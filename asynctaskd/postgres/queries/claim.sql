@@ -7,6 +7,9 @@
 -- their worker twice in a row, $15 nothing but suspects?
 -- $16 0, or where walking through what is dead would take long: after which id tasks are new; strict ones are looked for
 -- there, and in the label sets $17 after the place (-priority) $18 and id $19 of each, and those of more weight nowhere
+-- $20 labels whose tasks may not run now, $21 limited labels, $22 how many more of each may run,
+-- $23 names that are paused: their tasks are put aside as paused instead, and are in the answer with that reason;
+-- but for those of which only a failure hook is left
 --
 -- Rows are locked where they are found, so that workers beside each other find different ones. Where a group has
 -- several label sets, more rows are locked than taken; their locks end with this statement.
@@ -20,9 +23,10 @@ WITH RECURSIVE strict_sets (label_set) AS (
     FROM strict_sets WHERE strict_sets.label_set IS NOT NULL
 ), known AS (
     SELECT label_set, -2147483648 AS after_place, 0 AS after_id FROM strict_sets
-    WHERE string_to_array(label_set, ',') <@ $2::text[]
+    WHERE string_to_array(label_set, ',') <@ $2::text[] AND NOT string_to_array(label_set, ',') && $20::text[]
     UNION ALL
-    SELECT * FROM unnest($17::text[], $18::integer[], $19::bigint[])
+    SELECT * FROM unnest($17::text[], $18::integer[], $19::bigint[]) AS kept(label_set, after_place, after_id)
+    WHERE NOT string_to_array(label_set, ',') && $20::text[]
 ), urgent AS MATERIALIZED (
     SELECT found.*
     FROM known CROSS JOIN LATERAL (
@@ -40,14 +44,16 @@ WITH RECURSIVE strict_sets (label_set) AS (
                          FROM (SELECT n.id FROM asynctaskd.tasks AS n
                                WHERE n.status = 'pending' AND n.losses < 2 AND n.priority > 0 AND n.id > $16
                                ORDER BY n.id LIMIT 100) AS hundred)
-            AND string_to_array(t.label_set, ',') <@ $2::text[] AND t.id <> ALL ($13::bigint[])
+            AND string_to_array(t.label_set, ',') <@ $2::text[] AND NOT string_to_array(t.label_set, ',') && $20::text[]
+            AND t.id <> ALL ($13::bigint[])
           ORDER BY -t.priority, t.id LIMIT $3 FOR UPDATE SKIP LOCKED) AS newcomers
     WHERE $3 > 0 AND NOT $15::boolean AND $16::bigint > 0
 ), strict AS MATERIALIZED (
-    SELECT id FROM urgent ORDER BY place, id LIMIT $3
+    SELECT id, label_set, place FROM urgent ORDER BY place, id LIMIT $3
 ), suspect AS MATERIALIZED (
-    SELECT id FROM asynctaskd.tasks
+    SELECT id, label_set FROM asynctaskd.tasks
     WHERE status = 'pending' AND losses >= 2 AND string_to_array(label_set, ',') <@ $2::text[]
+      AND NOT string_to_array(label_set, ',') && $20::text[] AND name <> ALL ($23::text[])
       AND (priority = 0 OR (SELECT count(*) FROM strict) < $3) AND id <> ALL ($13::bigint[])
     ORDER BY id LIMIT least($14, $4 - (SELECT count(*) FROM strict)) FOR UPDATE SKIP LOCKED
 ), ranked AS MATERIALIZED (
@@ -69,21 +75,38 @@ WITH RECURSIVE strict_sets (label_set) AS (
              ORDER BY -t.weight, t.id LIMIT wanted.row_limit FOR UPDATE SKIP LOCKED
          ) AS found
 ), normal AS MATERIALIZED (
-    SELECT ranked.id FROM ranked
+    SELECT ranked.id, ranked.label_set, (ranked.nth - ranked.standing) / ranked.weight AS turn FROM ranked
     WHERE ranked.nth <= ranked.quota
-    ORDER BY (ranked.nth - ranked.standing) / ranked.weight, ranked.id
+    ORDER BY turn, ranked.id
     LIMIT $4 - (SELECT count(*) FROM strict) - (SELECT count(*) FROM suspect)
+), chosen AS MATERIALIZED (
+    SELECT id, label_set, 1 AS lane, place::float8 AS turn FROM strict
+    UNION ALL SELECT id, label_set, 2, 0 FROM suspect  -- one at most: behind a limit it would wait for all others
+    UNION ALL SELECT id, label_set, 3, turn FROM normal
+), taken AS MATERIALIZED (
+    -- What only some claims need is in functions: plans cost by what is in them, also where that is never run.
+    SELECT id FROM chosen WHERE $21::text[] = '{}'
+    UNION ALL
+    SELECT asynctaskd.within_limits(ARRAY(SELECT id FROM chosen ORDER BY lane, turn, id),
+                                    ARRAY(SELECT label_set FROM chosen ORDER BY lane, turn, id), $21, $22::integer[])
+    WHERE $21 <> '{}'
 ), left_over AS MATERIALIZED (
     -- Whoever looked meanwhile skipped these as locked: tell them, once this commits.
     SELECT asynctaskd.announce(array_agg(DISTINCT label_set))
     FROM (SELECT id, label_set FROM urgent UNION ALL SELECT id, label_set FROM ranked) AS locked
-    WHERE id NOT IN (SELECT id FROM strict UNION ALL SELECT id FROM normal)
+    WHERE id NOT IN (SELECT id FROM taken)
+), told AS MATERIALIZED (
+    SELECT asynctaskd.tell_put_aside($1, ARRAY(SELECT id FROM taken), $23::text[]) WHERE $23 <> '{}'
 )
 UPDATE asynctaskd.tasks AS t
-SET status = 'running', worker_id = $1, claim_token = t.claim_token + 1, claimed_at = (SELECT asynctaskd.clock()),
-    attempts = t.attempts + 1
-WHERE t.id = ANY (ARRAY(SELECT id FROM strict UNION ALL SELECT id FROM normal UNION ALL SELECT id FROM suspect))
-  AND (SELECT count(*) FROM left_over) = 1
+SET status = CASE WHEN t.name = ANY ($23) AND t.requested IS NULL THEN 'paused' ELSE 'running' END,
+    worker_id = CASE WHEN t.name = ANY ($23) AND t.requested IS NULL THEN NULL ELSE $1 END,
+    claim_token = t.claim_token + (t.name <> ALL ($23) OR t.requested IS NOT NULL)::integer,
+    claimed_at = CASE WHEN t.name = ANY ($23) AND t.requested IS NULL THEN t.claimed_at ELSE (SELECT asynctaskd.clock()) END,
+    attempts = t.attempts + (t.name <> ALL ($23) OR t.requested IS NOT NULL)::integer,
+    reason = CASE WHEN t.name = ANY ($23) AND t.requested IS NULL THEN 'name paused' ELSE t.reason END
+WHERE t.id = ANY (ARRAY(SELECT id FROM taken))
+  AND (SELECT count(*) FROM left_over) = 1 AND (SELECT count(*) FROM told) <= 1
   AND (SELECT asynctaskd.is_live(w) FROM asynctaskd.workers AS w WHERE w.id = $1)
 RETURNING t.id, t.claim_token, t.name, t.payload, t.label_set, t.priority, t.weight, t.attempts, t.failures,
           t.losses, t.max_attempts, t.timeout, t.retry, t.deadline, t.claimed_at,

@@ -1,7 +1,8 @@
 -- Claim from the normal lane where nothing else asks for attention: nothing at all while a strict task waits.
 -- $1 worker_id, $2 label sets, one a group, $3 how many of each, $4 and $5 after which place (-weight) and id,
 -- $6 strict tasks at most, $7 suspects at most: where that isn't 0, not while one waits; $8 0, or where walking
--- through what is dead would take long: after which id strict tasks are looked for, and those of more weight nowhere
+-- through what is dead would take long: those of more weight aren't looked for; $9 after which id strict tasks are
+-- looked for, $10 strict label sets that may not run now
 --
 -- What claim.sql does for all cases, for the one that nearly every claim is, at a third of the cost.
 UPDATE asynctaskd.tasks AS t
@@ -25,7 +26,8 @@ WHERE t.id = ANY (ARRAY(
          ) AS found
     WHERE (SELECT asynctaskd.is_live(w) FROM asynctaskd.workers AS w WHERE w.id = $1)
       AND ($6::integer = 0 OR (SELECT s.id FROM asynctaskd.tasks AS s
-                               WHERE s.status = 'pending' AND s.losses < 2 AND s.priority > 0 AND s.id > $8
+                               WHERE s.status = 'pending' AND s.losses < 2 AND s.priority > 0 AND s.id > $9
+                                 AND s.label_set <> ALL ($10::text[])
                                LIMIT 1) IS NULL)
       AND ($7::integer = 0 OR (SELECT s.id FROM asynctaskd.tasks AS s
                                WHERE s.status = 'pending' AND s.losses >= 2 LIMIT 1) IS NULL)

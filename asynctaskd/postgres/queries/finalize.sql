@@ -33,16 +33,24 @@ WITH outcome AS (
     FROM ended WHERE kept > interval '0'
 ), back AS (
     UPDATE asynctaskd.tasks AS t
-    SET status = CASE WHEN o.delay <= interval '0' THEN 'pending' ELSE o.status END, worker_id = NULL,
+    -- What an operator has asked for comes first, and `settle` sees to it; a pause may have been taken back.
+    SET status = CASE WHEN t.requested IS NOT NULL THEN 'paused'
+                      WHEN o.status = 'paused' OR o.delay <= interval '0' THEN 'pending' ELSE o.status END,
+        worker_id = NULL,
         run_at = CASE WHEN o.delay IS NULL THEN t.run_at ELSE asynctaskd.clock() + o.delay END,
         attempts = t.attempts - (NOT o.spent)::integer, failures = t.failures + o.failed::integer,
-        losses = CASE WHEN o.event = 'released' OR o.reason = 'unknown_name' THEN t.losses ELSE 0 END,
+        losses = CASE WHEN o.event = 'released' OR o.reason = 'unknown_name' OR o.status = 'paused' AND t.requested IS NULL
+                      THEN t.losses ELSE 0 END,
         last_error = coalesce(o.error, t.last_error),
-        reason = CASE WHEN o.event = 'released' OR t.reason = 'quarantined' THEN t.reason ELSE o.reason END
+        reason = CASE WHEN o.event = 'released' OR t.reason = 'quarantined' OR t.reason LIKE 'failed_by_operator%'
+                           OR o.status = 'paused' AND t.requested IS NULL
+                      THEN t.reason ELSE o.reason END
     FROM outcome AS o
     WHERE t.id = ANY ($1) AND t.id = o.id AND t.claim_token = o.token AND t.status = 'running'
-      AND o.status IN ('scheduled', 'pending')
-    RETURNING t.id, t.label_set, t.status, o.token, t.claimed_at, o.event, o.error, o.reason, o.delay
+      AND o.status IN ('scheduled', 'pending', 'paused')
+    RETURNING t.id, t.label_set, t.status, o.token, t.claimed_at, o.error, o.reason, o.delay,
+              -- It stopped for a pause that was taken back meanwhile: it is given back.
+              CASE WHEN o.status = 'paused' AND t.status = 'pending' THEN 'released' ELSE o.event END AS event
 ), written AS MATERIALIZED (
     SELECT id FROM ended UNION ALL SELECT id FROM back
 ), tagged AS (

@@ -1,7 +1,7 @@
 -- A look from the start, in rows of a kind each, by loose index scans:
 -- 0: a label set of the normal lane that has something ready and that a worker may run, with the place (-weight) and
 --    id of its first task; 1: one of the strict lane, whoever may run it, with the place (-priority) and id;
--- 2: a suspect is ready; 3: how many label sets were looked at, and the newest id that was given to a task;
+-- 2: a label set of the first suspects that are ready; 3: how many label sets were looked at, and the newest id that was given to a task;
 -- 4: how many microseconds all of that took.
 -- $1 the worker's labels
 WITH RECURSIVE normal AS (
@@ -25,8 +25,8 @@ SELECT 0, label_set, place, id FROM normal WHERE string_to_array(label_set, ',')
 UNION ALL
 SELECT 1, label_set, place, id FROM strict
 UNION ALL
-SELECT 2, '', 0, 0
-WHERE (SELECT id FROM asynctaskd.tasks WHERE status = 'pending' AND losses >= 2 LIMIT 1) IS NOT NULL
+SELECT DISTINCT 2, label_set, 0, 0
+FROM (SELECT label_set FROM asynctaskd.tasks WHERE status = 'pending' AND losses >= 2 ORDER BY id LIMIT 100) AS suspects
 UNION ALL
 SELECT 3, '', (SELECT count(*) FROM normal) + (SELECT count(*) FROM strict),
        coalesce(pg_sequence_last_value('asynctaskd.task_ids'), 0)

@@ -28,7 +28,8 @@ WITH RECURSIVE holders (worker_id) AS (
     LIMIT $1 FOR UPDATE OF t SKIP LOCKED
 ), recovered AS (
     UPDATE asynctaskd.tasks AS t
-    SET status = 'pending', worker_id = NULL, losses = t.losses + 1,
+    -- Where an operator has asked for it, `settle` sees to what follows.
+    SET status = CASE WHEN t.requested IS NULL THEN 'pending' ELSE 'paused' END, worker_id = NULL, losses = t.losses + 1,
         reason = CASE WHEN t.losses + 1 >= 3 THEN 'quarantined' ELSE 'lease_lost' END
     FROM abandoned WHERE t.id = ANY (ARRAY(SELECT id FROM abandoned)) AND t.id = abandoned.id
     RETURNING t.id, t.name, t.claim_token, t.claimed_at, t.losses, t.label_set, abandoned.holder, abandoned.because

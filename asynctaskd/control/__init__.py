@@ -1,0 +1,1 @@
+"""How is a fleet steered? What operators ask for; the daemon's `commands` obey."""

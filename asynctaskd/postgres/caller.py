@@ -1,0 +1,151 @@
+"""Statements of `queries/` on a pool or connection of the caller's, or on a pool of one's own."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import TYPE_CHECKING, Any, Self
+
+import asyncpg
+
+from asynctaskd.errors import ConfigError, TaskNotFoundError
+from asynctaskd.postgres import embedded
+from asynctaskd.postgres.driver import CONFLICTS, connect, open_sessions, query, translated
+from asynctaskd.postgres.sessions import LONG
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from asynctaskd.postgres.sessions import Sessions
+
+# In seconds: how often whoever waits for rows to change looks at them.
+_SHORTEST_LOOK = 0.02
+_LONGEST_LOOK = 0.5
+
+
+class Caller:
+    """Whoever asks the database from outside a daemon.
+
+    Args:
+        database: an asyncpg pool or connection of the caller's, or a URL for a pool of its own, opened when
+            first needed.
+        schema: where asynctaskd's tables are.
+    """
+
+    def __init__(self, database: asyncpg.Pool | asyncpg.Connection | str, *, schema: str) -> None:
+        self._database = database
+        self._schema = schema
+        self._own_pool: Sessions | None = None
+        self._opening = asyncio.Lock()
+        self._turn = asyncio.Lock()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close its own pool, if it has one. A pool or connection of the caller's stays open."""
+        if self._own_pool is not None:
+            await self._own_pool.close()
+            self._own_pool = None
+
+    @property
+    def _is_in_transaction(self) -> bool:
+        """Whether what is asked now belongs to a transaction of the caller's, which nobody else sees yet."""
+        return isinstance(self._database, asyncpg.Connection) and self._database.is_in_transaction()
+
+    async def _value(
+        self,
+        name: str,
+        *arguments: Any,
+        connection: asyncpg.Connection | None = None,
+        limit: float = LONG,
+    ) -> Any:
+        rows = await self._fetch(name, *arguments, connection=connection, limit=limit)
+        return rows[0][0]
+
+    async def _fetch(
+        self,
+        name: str,
+        *arguments: Any,
+        connection: asyncpg.Connection | None = None,
+        limit: float = LONG,
+    ) -> list[asyncpg.Record]:
+        statement = query(name, self._schema)
+        if connection is None and isinstance(self._database, asyncpg.Connection):
+            # The client's own waits and calls take turns on the one connection it was given.
+            async with self._turn:
+                with translated(but=CONFLICTS):
+                    return await self._database.fetch(statement, *arguments)
+        if connection is not None:
+            # A conflict is for the owner of the transaction, who knows it by the driver's own error.
+            with translated(but=CONFLICTS):
+                return await connection.fetch(statement, *arguments)
+        with translated():
+            executor = await self._executor()
+            return await executor.fetch(statement, *arguments, timeout=limit)
+
+    @asynccontextmanager
+    async def _listening(self, channel: str, hear: Callable[[str], None]) -> AsyncIterator[None]:
+        """Within the block, call `hear` with the payload of each notice on a channel."""
+
+        def on_notice(_connection: object, _pid: int, _channel: str, payload: object) -> None:
+            hear(str(payload))
+
+        async with AsyncExitStack() as stack:
+            connection = await self._connection(stack)
+            if getattr(connection, "is_pooled", False):
+                raise ConfigError(
+                    "a pooler stands between, which can't pass on notices: give a URL past it (--database)"
+                )
+            with translated():
+                async with self._turn:
+                    await connection.add_listener(channel, on_notice)
+            try:
+                yield
+            finally:
+                if not connection.is_closed():
+                    with translated():
+                        async with self._turn:
+                            await connection.remove_listener(channel, on_notice)
+
+    async def _connection(
+        self, stack: AsyncExitStack
+    ) -> asyncpg.Connection | asyncpg.pool.PoolConnectionProxy:
+        """A connection to keep until the stack is closed; the caller's own, if it gave one."""
+        if isinstance(self._database, asyncpg.Connection):
+            return self._database
+        if isinstance(self._database, str):
+            dsn = await asyncio.to_thread(embedded.resolve, self._database)
+            return await stack.enter_async_context(connect(dsn))
+        with translated():
+            connection = await self._database.acquire()
+        stack.push_async_callback(self._database.release, connection)
+        return connection
+
+    async def _executor(self) -> asyncpg.Pool | asyncpg.Connection | Sessions:
+        if not isinstance(self._database, str):
+            return self._database
+        async with self._opening:
+            if self._own_pool is None:
+                dsn = await asyncio.to_thread(embedded.resolve, self._database)
+                self._own_pool = await open_sessions(dsn, size=10)
+        return self._own_pool
+
+
+async def growing_pauses() -> AsyncIterator[None]:
+    """Yields again and again, at once and then after longer and longer pauses of at most half a second."""
+    pause = _SHORTEST_LOOK
+    while True:
+        yield
+        await asyncio.sleep(pause)
+        pause = min(pause * 1.5, _LONGEST_LOOK)
+
+
+def not_found(task_id: int) -> TaskNotFoundError:
+    """What is raised where a task has no record."""
+    return TaskNotFoundError(
+        f"there is no task {task_id}: it never existed, or its record was forgotten", task_id=task_id
+    )
