@@ -14,6 +14,7 @@ from benchmarks import charts, results, table
 from benchmarks.contenders.contender import ROOT
 from benchmarks.options import parse
 from benchmarks.progress import shown
+from benchmarks.results import RECORD, SCRATCH
 from benchmarks.runner import run
 from benchmarks.server import Server
 
@@ -23,9 +24,7 @@ if TYPE_CHECKING:
     from benchmarks.options import Options
     from benchmarks.results import Taken
 
-RECORD = ROOT / "benchmarks" / "results"
 IMAGES = ROOT / "docs" / "images"
-SCRATCH = ROOT / "build" / "bench"
 
 
 def main() -> None:
@@ -54,12 +53,11 @@ async def measure(options: Options, dsn: str) -> dict[str, Taken]:
                 if not options.as_json:
                     console.print(table.table(name, taken, options.rounds))
                 everything[name] = taken
-                results.merge_into(_record(options), {name: taken})
+                results.merge_into(_record(options), results.as_json({name: taken}))
     return everything
 
 
 def _record(options: Options) -> Path:
-    """The repository's; what is no record goes where it can't be taken for one."""
     return (SCRATCH if options.is_partial else RECORD) / "bench.json"
 
 

@@ -29,3 +29,9 @@ async def stamp(sent_at: float) -> None:
 async def hold() -> None:
     """Keep a slot."""
     await asyncio.Event().wait()
+
+
+@app.task("rest", keep=keep)
+async def rest(seconds: float) -> None:
+    """Keep a slot for so long."""
+    await asyncio.sleep(seconds)

@@ -98,9 +98,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--database", metavar="URL", help="a PostgreSQL; its role needs CREATEDB (default: embedded)"
     )
-    parser.add_argument("--only", metavar="CONTENDER,…", type=_names, help="leave the others out")
+    parser.add_argument("--only", metavar="CONTENDER,…", type=names, help="leave the others out")
     parser.add_argument(
-        "--measure", metavar="NAME,…", type=_names, dest="measures", help="only these measures"
+        "--measure", metavar="NAME,…", type=names, dest="measures", help="only these measures"
     )
     parser.add_argument("--quick", action="store_true", help="small numbers: a few minutes, and no record")
     parser.add_argument("--json", action="store_true", dest="as_json", help="print JSON instead of tables")
@@ -114,5 +114,6 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _names(text: str) -> tuple[str, ...]:
+def names(text: str) -> tuple[str, ...]:
+    """What a list with commas names."""
     return tuple(name.strip() for name in text.split(",") if name.strip())

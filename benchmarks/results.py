@@ -11,10 +11,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from benchmarks.contenders.contender import ROOT
+
 if TYPE_CHECKING:
     from benchmarks.contenders.contender import Contender
     from benchmarks.measures.measure import Sample
     from benchmarks.options import Options
+
+RECORD = ROOT / "benchmarks" / "results"
+SCRATCH = ROOT / "build" / "bench"
+"""For what is no record, so that it can't be taken for one."""
 
 
 @dataclass
@@ -75,16 +81,28 @@ def values(samples: list[Sample], figure: str) -> list[float]:
     return [value for value in found if value is not None]
 
 
+def spread(found: list[float]) -> dict[str, Any] | None:
+    """Median, least, greatest and all of a figure's values; None where there is none."""
+    if not found:
+        return None
+    return {
+        "median": _short(statistics.median(found)),
+        "min": _short(min(found)),
+        "max": _short(max(found)),
+        "values": _rounded(found),
+    }
+
+
 def as_json(taken: dict[str, Taken]) -> dict[str, Any]:
     """By measure, each figure with its median, least, greatest and all of its values."""
     return {name: _measure_as_json(measure) for name, measure in taken.items()}
 
 
-def merge_into(file: Path, taken: dict[str, Taken]) -> None:
-    """Replace the measures that were taken, and keep the others."""
+def merge_into(file: Path, measures: dict[str, Any]) -> None:
+    """Replace the measures that were taken, given as JSON has them, and keep the others."""
     kept = json.loads(file.read_text()) if file.exists() else {}
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(kept | as_json(taken), indent=1, ensure_ascii=False) + "\n")
+    file.write_text(json.dumps(kept | measures, indent=1, ensure_ascii=False) + "\n")
 
 
 def _measure_as_json(taken: Taken) -> dict[str, Any]:
@@ -95,24 +113,13 @@ def _measure_as_json(taken: Taken) -> dict[str, Any]:
 
 def _row(subject: str, case: str, samples: list[Sample]) -> dict[str, Any]:
     row: dict[str, Any] = {"subject": subject, "case": case}
-    row["figures"] = {name: _spread(values(samples, name)) for name in samples[0].figures}
+    row["figures"] = {name: spread(values(samples, name)) for name in samples[0].figures}
     row["series"] = {
         name: [_rounded(series) for series in (sample.series[name] for sample in samples)]
         for name in samples[0].series
     }
     row["notes"] = [sample.note for sample in samples]
     return {name: value for name, value in row.items() if value and value != [""] * len(samples)}
-
-
-def _spread(found: list[float]) -> dict[str, Any] | None:
-    if not found:
-        return None
-    return {
-        "median": _short(statistics.median(found)),
-        "min": _short(min(found)),
-        "max": _short(max(found)),
-        "values": _rounded(found),
-    }
 
 
 def _rounded(series: list[float]) -> list[float]:

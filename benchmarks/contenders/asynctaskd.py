@@ -32,6 +32,7 @@ class Asynctaskd:
         leads: whether it stands for asynctaskd.
         listen: whether notices wake it.
         processes: how many worker processes a parent has; with 0 there is one, and no parent.
+        labels: what each of them offers.
     """
 
     concurrency: int
@@ -39,6 +40,7 @@ class Asynctaskd:
     leads: bool = False
     listen: str = "auto"
     processes: int = 0
+    labels: tuple[str, ...] = ()
 
     peer: ClassVar[str] = "asynctaskd"
     left: ClassVar[str] = "SELECT (SELECT id FROM asynctaskd.tasks ORDER BY id DESC LIMIT 1) IS NOT NULL"
@@ -85,6 +87,7 @@ class Asynctaskd:
             "ASYNCTASKD_DATABASE_URL": dsn,
             "ASYNCTASKD_DATABASE_LISTEN": self.listen,
             "ASYNCTASKD_WORKER_CONCURRENCY": str(self.concurrency),
+            "ASYNCTASKD_WORKER_LABELS": ",".join(self.labels),
         }
         return Command(command, environment | ({"BENCH_KEEP": self.keep} if self.keep else {}))
 
