@@ -3,13 +3,13 @@
 Everything an application needs is here; the rest of the package is private.
 """
 
+from asynctaskd.app import App
 from asynctaskd.client import Client
 from asynctaskd.config.convergence import Canary, ConfigReport
 from asynctaskd.config.runtime import RuntimeConfig
 from asynctaskd.definitions.context import TaskContext
 from asynctaskd.definitions.cron import Cron
 from asynctaskd.definitions.definition import Definition
-from asynctaskd.definitions.registry import App
 from asynctaskd.definitions.request import TaskRequest
 from asynctaskd.errors import (
     AsynctaskdError,

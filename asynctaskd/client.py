@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     import asyncpg
 
     from asynctaskd.definitions.options import RequestOptions, TaskOptions
-    from asynctaskd.definitions.registry import App
+    from asynctaskd.definitions.registry import Registry
 
 # For so many characters of payloads a call may take another second: a tenth of what was seen.
 _SLOWEST = 1_000_000
@@ -56,7 +56,7 @@ class Client(Commands, Explanations, RuntimeConfigs, Schedules, Watching):
     def __init__(
         self,
         database: asyncpg.Pool | asyncpg.Connection | str,
-        app: App | None = None,
+        app: Registry | None = None,
         *,
         schema: str = "asynctaskd",
     ) -> None:

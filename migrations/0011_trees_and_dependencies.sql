@@ -419,6 +419,15 @@ CREATE FUNCTION asynctaskd.said(object jsonb) RETURNS jsonb
 LANGUAGE sql IMMUTABLE
 RETURN (SELECT coalesce(jsonb_object_agg(key, value), '{}') FROM jsonb_each(object) WHERE value <> 'null');
 
+-- What the route with the longest prefix of a name says, for names that have no definition of their own: routes are
+-- definitions whose name is a prefix and a *.
+CREATE INDEX definitions_routes ON asynctaskd.definitions (name) WHERE name LIKE '%*';
+CREATE FUNCTION asynctaskd.route_of(task_name text) RETURNS asynctaskd.definitions
+LANGUAGE sql STABLE AS $$
+    SELECT d FROM asynctaskd.definitions AS d
+    WHERE d.name LIKE '%*' AND starts_with(task_name, left(d.name, -1)) ORDER BY length(d.name) DESC LIMIT 1
+$$;
+
 DROP FUNCTION asynctaskd.enqueue(
     text, jsonb, integer, integer, text[], text[], text, text, text, text, bigint, bigint, interval, timestamptz,
     timestamptz, interval, interval, text, integer, interval, jsonb);
@@ -469,6 +478,9 @@ DECLARE
     is_told boolean;
 BEGIN
     SELECT * INTO declared FROM asynctaskd.definitions WHERE definitions.name = enqueue.name;
+    IF NOT FOUND THEN
+        declared := asynctaskd.route_of(enqueue.name);
+    END IF;
     key := coalesce(enqueue.serial_key, declared.serial_key);
     IF asynctaskd.is_name(enqueue.name) IS NOT TRUE
        OR asynctaskd.may_break_a_rule(enqueue.payload, enqueue.payload::text)
@@ -618,6 +630,64 @@ EXCEPTION WHEN SQLSTATE 'ATD01' OR SQLSTATE 'ATD02' OR SQLSTATE 'ATD03' THEN
     RAISE EXCEPTION 'request %: %', asked.place, problem USING ERRCODE = code, DETAIL = detail, HINT = advice;
 END $$;
 
+CREATE OR REPLACE FUNCTION asynctaskd.enqueue_together(
+    names text[], payloads jsonb[], priorities integer[], weights integer[], labels text[], options jsonb[],
+    kind_names text[], kind_labels text[], kind_options jsonb[]
+) RETURNS bigint[]
+LANGUAGE plpgsql AS $$
+DECLARE
+    now_is timestamptz := asynctaskd.clock();
+    ids bigint[] := ARRAY(SELECT nextval('asynctaskd.task_ids') FROM generate_series(1, cardinality(names)));
+    label_sets text[];
+BEGIN
+    WITH exact AS MATERIALIZED (
+        SELECT d.name AS asked_name, d.* FROM asynctaskd.definitions AS d WHERE name = ANY (kind_names)
+    ), declared AS (
+        SELECT * FROM exact
+        UNION ALL
+        SELECT asked_name, route.*
+        FROM (SELECT DISTINCT unnest(kind_names) AS asked_name) AS asked,
+             LATERAL asynctaskd.route_of(asked_name) AS route
+        WHERE asked_name NOT IN (SELECT asked_name FROM exact)
+    ), kind AS MATERIALIZED (
+        SELECT asked.name, asked.label_list, asked.option, start.at AS run_at,
+               CASE WHEN start.at > now_is THEN 'scheduled' ELSE 'pending' END AS status,
+               coalesce((option ->> 'deadline')::timestamptz, asynctaskd.later(
+                   now_is, coalesce((option ->> 'deadline_after')::interval, declared.deadline))) AS deadline,
+               declared.priority, declared.weight,
+               coalesce((option ->> 'max_attempts')::integer,
+                        CASE WHEN option ->> 'retry' IS NULL THEN declared.max_attempts ELSE 10 END) AS max_attempts,
+               coalesce((option ->> 'timeout')::interval, declared.timeout) AS timeout,
+               coalesce((option ->> 'keep')::interval, declared.keep) AS keep,
+               coalesce(asynctaskd.label_set(string_to_array(label_list, ',')), declared.label_set, '') AS label_set,
+               coalesce(asynctaskd.tags_of(option), declared.tags, '{}') AS tags,
+               option ->> 'retry' AS retry, nullif(option -> 'metadata', 'null') AS metadata
+        FROM unnest(kind_names, kind_labels, kind_options) AS asked(name, label_list, option)
+             LEFT JOIN declared ON declared.asked_name = asked.name
+             CROSS JOIN LATERAL (
+                 SELECT coalesce((option ->> 'run_at')::timestamptz, asynctaskd.later(
+                            now_is, coalesce((option ->> 'delay')::interval, declared.delay))) AS at
+             ) AS start
+    ), inserted AS (
+        INSERT INTO asynctaskd.tasks (
+            id, created_at, run_at, deadline, priority, weight, max_attempts, timeout, keep, status, name, label_set,
+            tags, retry, payload, metadata)
+        SELECT request.id, now_is, kind.run_at, kind.deadline, coalesce(request.priority, kind.priority, 0),
+               coalesce(request.weight, kind.weight, 1), kind.max_attempts, kind.timeout, kind.keep, kind.status,
+               kind.name, kind.label_set, kind.tags, kind.retry, request.payload, kind.metadata
+        FROM (SELECT unnest(ids) AS id, unnest(names) AS name, unnest(payloads) AS payload,
+                     unnest(priorities) AS priority, unnest(weights) AS weight,
+                     unnest(labels) AS label_list, unnest(options) AS option) AS request
+             -- No label is "!", and no options are an array: where they were left out, they hash too.
+             JOIN kind ON kind.name = request.name
+                      AND coalesce(kind.label_list, '!') = coalesce(request.label_list, '!')
+                      AND coalesce(kind.option, '[]') = coalesce(request.option, '[]')
+    )
+    SELECT array_agg(DISTINCT label_set) INTO label_sets FROM kind WHERE status = 'pending';
+    PERFORM asynctaskd.announce(label_sets);
+    RETURN ids;
+END $$;
+
 -- `enqueue_many` for payloads that came as texts: `written` holds all of them.
 CREATE OR REPLACE FUNCTION asynctaskd.enqueue_written(
     names text[], payloads jsonb[], written text[], priorities integer[], weights integer[], labels text[],
@@ -649,7 +719,8 @@ BEGIN
     IF EXISTS (SELECT FROM unnest(kinds.options) AS option
                WHERE option ?| '{unique_tag,unique_until,on_conflict,serial_key,serial_id,parent_id,depends_on,cron}')
        OR 'updateWorkerRuntimeConfig' = ANY (kinds.names)
-       OR EXISTS (SELECT FROM asynctaskd.definitions WHERE name = ANY (kinds.names) AND serial_key IS NOT NULL) THEN
+       OR EXISTS (SELECT FROM asynctaskd.definitions
+                  WHERE (name = ANY (kinds.names) OR name LIKE '%*') AND serial_key IS NOT NULL) THEN
         RETURN asynctaskd.enqueue_in_turn(names, payloads, priorities, weights, labels, options);
     END IF;
 

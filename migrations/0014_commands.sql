@@ -44,6 +44,18 @@ ALTER TABLE asynctaskd.definitions
     -- Whether a worker has to be told of a final failure.
     ADD COLUMN has_hook boolean NOT NULL DEFAULT false;
 
+-- Whether whoever knows these names knows this one too; one that ends with * stands for all that begin so.
+CREATE FUNCTION asynctaskd.knows(names text[], task_name text) RETURNS boolean
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN task_name = ANY (names) OR EXISTS (
+    SELECT FROM unnest(names) AS known WHERE known LIKE '%*' AND starts_with(task_name, left(known, -1)));
+
+-- Whether a worker has to be told of the final failure of tasks of that name.
+CREATE FUNCTION asynctaskd.has_hook(task_name text) RETURNS boolean
+LANGUAGE sql STABLE
+RETURN coalesce((SELECT has_hook FROM asynctaskd.definitions WHERE name = task_name),
+                (asynctaskd.route_of(task_name)).has_hook, false);
+
 
 -- What is chosen.
 
@@ -265,8 +277,7 @@ CREATE FUNCTION asynctaskd.fail_now(ids bigint[], why text) RETURNS bigint[]
 LANGUAGE plpgsql AS $$
 DECLARE
     hooked bigint[] := ARRAY(
-        SELECT t.id FROM asynctaskd.tasks AS t JOIN asynctaskd.definitions AS d ON d.name = t.name
-        WHERE t.id = ANY (ids) AND d.has_hook);
+        SELECT t.id FROM asynctaskd.tasks AS t WHERE t.id = ANY (ids) AND asynctaskd.has_hook(t.name));
     keys text[] := ARRAY(SELECT serial_key FROM asynctaskd.tasks WHERE id = ANY (hooked) AND serial_key IS NOT NULL);
     failed bigint;
 BEGIN

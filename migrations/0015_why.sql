@@ -97,7 +97,7 @@ DECLARE
 BEGIN
     IF t.reason = 'unknown_name' THEN
         SELECT count(*) INTO knowing FROM asynctaskd.workers AS w
-        WHERE asynctaskd.is_live(w) AND t.name = ANY (w.names) AND string_to_array(t.label_set, ',') <@ w.labels;
+        WHERE asynctaskd.is_live(w) AND asynctaskd.knows(w.names, t.name) AND string_to_array(t.label_set, ',') <@ w.labels;
         IF knowing > 0 THEN
             RETURN asynctaskd.because(
                 'unknown_name', format('the worker that took it doesn''t know the name %s, which %s of those that may run '
@@ -201,7 +201,7 @@ DECLARE
     knowing bigint;
     missing text[];
 BEGIN
-    SELECT count(*), count(*) FILTER (WHERE own <@ labels), count(*) FILTER (WHERE own <@ labels AND t.name = ANY (names))
+    SELECT count(*), count(*) FILTER (WHERE own <@ labels), count(*) FILTER (WHERE own <@ labels AND asynctaskd.knows(names, t.name))
     INTO live, fitting, knowing
     FROM asynctaskd.workers AS w WHERE asynctaskd.is_live(w);
     IF live = 0 THEN
@@ -245,7 +245,7 @@ BEGIN
         FROM asynctaskd.workers AS w CROSS JOIN LATERAL (
             SELECT count(*) AS running, count(*) FILTER (WHERE priority > 0) AS strict
             FROM asynctaskd.tasks WHERE worker_id = w.id) AS held
-        WHERE own <@ w.labels AND t.name = ANY (w.names) AND asynctaskd.is_live(w)
+        WHERE own <@ w.labels AND asynctaskd.knows(w.names, t.name) AND asynctaskd.is_live(w)
     ) AS workers;
     IF t.priority > 0 THEN
         IF strict_room > 0 THEN

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from pathlib import Path
 
-    from asynctaskd.definitions.registry import App
+    from asynctaskd.definitions.registry import Registry
 
 Answer = TypeVar("Answer")
 
@@ -47,14 +47,14 @@ def find_database(config: DaemonConfig, *, progress: Callable[[str], None] | Non
 
 
 def ask(
-    config: DaemonConfig, question: Callable[[Client], Awaitable[Answer]], *, app: App | None = None
+    config: DaemonConfig, question: Callable[[Client], Awaitable[Answer]], *, app: Registry | None = None
 ) -> Answer:
     """Connect, put a question to a client, and return its answer; raises what the client raises."""
     return asyncio.run(_ask(find_database(config), config.database.schema_name, question, app))
 
 
 async def _ask(
-    dsn: str, schema: str, question: Callable[[Client], Awaitable[Answer]], app: App | None
+    dsn: str, schema: str, question: Callable[[Client], Awaitable[Answer]], app: Registry | None
 ) -> Answer:
     async with connect(dsn) as connection:
         return await question(Client(connection, app, schema=schema))

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from asynctaskd.definitions.definition import Definition
     from asynctaskd.definitions.options import RequestOptions
-    from asynctaskd.definitions.registry import App
+    from asynctaskd.definitions.registry import Registry
 
 Missed = Literal["skip", "once", "all"]
 Overlap = Literal["skip", "allow"]
@@ -37,7 +37,7 @@ _JSON = ("params", "options")
 class Schedules(Caller):
     """What operators may do with schedules. A change is in force once its transaction has committed."""
 
-    _app: App | None = None
+    _app: Registry | None = None
 
     async def add_schedule(
         self,

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from asynctaskd.definitions.cron import Cron as Declared
-    from asynctaskd.definitions.registry import App
+    from asynctaskd.definitions.registry import Registry
     from asynctaskd.postgres.schedules import Decided, DueSchedule, ScheduleStore
     from asynctaskd.scheduling.missed import Due
 
@@ -37,7 +37,7 @@ class Cron:
     A declared schedule is seen to by workers whose App declares it, any other by all.
     """
 
-    def __init__(self, store: ScheduleStore, app: App, *, poll_interval: float) -> None:
+    def __init__(self, store: ScheduleStore, app: Registry, *, poll_interval: float) -> None:
         self._store = store
         self._app = app
         self._poll_interval = poll_interval
@@ -113,12 +113,12 @@ class Cron:
                 continue
 
 
-def schedule_rows(app: App) -> list[DeclaredSchedule]:
+def schedule_rows(app: Registry) -> list[DeclaredSchedule]:
     """What an App declares: a schedule has its task's name."""
     return [_schedule_row(name, cron) for name, cron in _declared(app).items()]
 
 
-def _declared(app: App) -> dict[str, Declared]:
+def _declared(app: Registry) -> dict[str, Declared]:
     given = ((one.name, one.options.cron) for one in app.definitions.values())
     return {name: cron for name, cron in given if cron is not None}
 

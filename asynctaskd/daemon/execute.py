@@ -15,9 +15,11 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from asynctaskd.daemon.context import ExecutionContext
+from asynctaskd.daemon.failures import report_error
 from asynctaskd.daemon.offspring import adopt_tasks, current_execution, end_offspring
 from asynctaskd.daemon.stalls import stack_of, stack_of_task
 from asynctaskd.daemon.timeouts import Timeouts
+from asynctaskd.definitions.hooks import wrapped
 from asynctaskd.definitions.text import describe_error
 from asynctaskd.durations import format_duration
 from asynctaskd.errors import FatalTaskError, InvalidPayloadError, RetryQuietlyError, SnoozeTask
@@ -32,8 +34,10 @@ if TYPE_CHECKING:
     from asynctaskd.client import Client
     from asynctaskd.daemon.slots import Slots
     from asynctaskd.daemon.transactions import Transactions
+    from asynctaskd.definitions.context import TaskContext
     from asynctaskd.definitions.definition import Definition
-    from asynctaskd.definitions.registry import App
+    from asynctaskd.definitions.hooks import Proceed
+    from asynctaskd.definitions.registry import Registry
     from asynctaskd.task import ClaimedTask, Outcome, Transition
 
 DEFAULT_TIMEOUT = timedelta(hours=1)
@@ -179,7 +183,7 @@ class Executor:
 
     def __init__(
         self,
-        app: App,
+        app: Registry,
         slots: Slots,
         transactions: Transactions,
         client: Client,
@@ -233,12 +237,16 @@ class Executor:
         if not self._may_begin():  # and told to stop, like all others
             return
         self._end_if_forked()
+        raised: BaseException | None = None
         try:
             outcome = await self._attempt(execution)
         except BaseException as error:  # noqa: BLE001  (SystemExit too is the task's failure, not the daemon's)
-            outcome = _outcome_of(error)
+            outcome, raised = _outcome_of(error), error
         self._end_if_forked()
-        execution.outcome = _interrupted(execution, outcome)
+        execution.outcome = outcome = _interrupted(execution, outcome)
+        if isinstance(outcome, Failed) and self._app.error_hooks:
+            execution.ends_at = inf
+            await report_error(self._app.error_hooks, execution, outcome, raised)
         if execution.offspring:
             execution.ends_at = inf
             await end_offspring(execution)
@@ -251,14 +259,26 @@ class Executor:
             bound = definition.bind(execution.task.payload)
         except InvalidPayloadError as error:
             return Failed(str(error), reason="invalid_payload", fatal=True)
-        context = self._context(execution) if definition.wants_context else None
-        if definition.is_sync:
-            value = await self._in_thread(execution, definition.call, bound, context)
-        else:
-            value = await definition.call(bound, context)
+        middlewares = self._app.middlewares + definition.middlewares
+        context = self._context(execution) if definition.wants_context or middlewares else None
+        handler = self._handler(execution, definition, bound, context)
+        if context is not None and middlewares:
+            handler = wrapped(middlewares, bound, context, handler)
+        value = await handler()
         if value is None and context is not None:
             value = context.result
         return _COMPLETED if value is None else _completed(definition, value)
+
+    def _handler(
+        self,
+        execution: Execution,
+        definition: Definition[..., Any],
+        bound: object,
+        context: TaskContext | None,
+    ) -> Proceed:
+        if definition.is_sync:
+            return partial(self._in_thread, execution, definition.call, bound, context)
+        return partial(definition.call, bound, context)
 
     async def _in_thread(self, execution: Execution, call: Callable[..., Any], *arguments: Any) -> Any:
         """Run a synchronous handler. A thread can't be stopped, so a cancelled one is waited for."""

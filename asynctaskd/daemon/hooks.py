@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from typing import TYPE_CHECKING, Any
 
+from asynctaskd.daemon.failures import failure_of
 from asynctaskd.daemon.loops import OUTAGE, Backoff
 from asynctaskd.daemon.stalls import stack_of_task
 from asynctaskd.definitions.text import describe_error
 from asynctaskd.errors import InvalidPayloadError, LeaseLostError
 from asynctaskd.postgres.driver import translated
-from asynctaskd.task import TaskFailure, TaskStatus
+from asynctaskd.task import TaskStatus
 from asynctaskd.telemetry.events import emit
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from asynctaskd.daemon.execute import Execution
     from asynctaskd.daemon.transactions import Transactions
-    from asynctaskd.definitions.registry import App
+    from asynctaskd.definitions.registry import Registry
     from asynctaskd.postgres.store import Store
     from asynctaskd.task import Transition
 
@@ -37,7 +37,7 @@ class HookFailedError(Exception):
 class FailureHooks:
     """Finalizes failures that have a hook, one by one."""
 
-    def __init__(self, app: App, transactions: Transactions, store: Store) -> None:
+    def __init__(self, app: Registry, transactions: Transactions, store: Store) -> None:
         self._app = app
         self._transactions = transactions
         self._store = store
@@ -46,7 +46,7 @@ class FailureHooks:
         """Whether somebody wants to be told of this end."""
         if transition.status is not TaskStatus.FAILED:
             return False
-        own = execution.definition is not None and execution.definition.failure_hook is not None
+        own = execution.definition is not None and execution.definition.has_failure_hook
         return own or bool(self._app.failure_hooks)
 
     async def finalize(self, execution: Execution, transition: Transition) -> bool:
@@ -86,6 +86,8 @@ class FailureHooks:
         try:
             with translated():
                 async with self._transactions.ending(execution) as (connection, end):
+                    if execution.definition is not None and execution.definition.options.on_failed:
+                        await self._store.keep_record(execution.task, execution.keep, connection)
                     await end(transition)
                     if len(errors) < _TRIES:
                         await self._call(execution, transition, connection)
@@ -121,12 +123,20 @@ class FailureHooks:
     async def _tell(
         self, execution: Execution, transition: Transition, connection: asyncpg.Connection
     ) -> None:
-        failure = _failure(execution, transition)
+        failure = failure_of(execution, transition.error, transition.reason)
         definition = execution.definition
         if definition is not None and definition.failure_hook is not None:
             await definition.failure_hook(_parameters(execution), failure, connection)
+        if definition is not None and definition.options.on_failed:
+            await self._enqueue_failure_task(execution, definition.options.on_failed, connection)
         for hook in self._app.failure_hooks:
             await hook(failure, connection)
+
+    async def _enqueue_failure_task(
+        self, execution: Execution, name: str, connection: asyncpg.Connection
+    ) -> None:
+        payload = self._app[name].failure_payload(execution.task.id)
+        await self._store.enqueue_failure_task(execution.task, name, payload, connection)
 
     @staticmethod
     def _report_stuck(execution: Execution, writing: asyncio.Task[Any] | None) -> None:
@@ -145,30 +155,8 @@ class FailureHooks:
         emit("hook.failed", task_id=task.id, task=task.name, tries=len(errors), error=errors[-1])
 
 
-def _failure(execution: Execution, transition: Transition) -> TaskFailure:
-    task = execution.task
-    limit = execution.policy.max_attempts if task.max_attempts is None else task.max_attempts
-    return TaskFailure(
-        task_id=task.id,
-        name=task.name,
-        attempts=task.attempts,
-        max_attempts=limit,
-        error=transition.error or "",
-        reason=transition.reason or "",
-        payload=_decoded(task.payload),
-    )
-
-
 def _parameters(execution: Execution) -> Any:
     try:
         return execution.definition and execution.definition.bind(execution.task.payload)
     except InvalidPayloadError:
-        return None
-
-
-def _decoded(payload: str) -> Any:
-    # What the database takes may be more than Python can read: thousands of levels, or of digits.
-    try:
-        return json.loads(payload)
-    except (ValueError, RecursionError):
         return None

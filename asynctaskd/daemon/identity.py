@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
     from asynctaskd.config import WorkerConfig
     from asynctaskd.definitions.definition import Definition
-    from asynctaskd.definitions.registry import App
+    from asynctaskd.definitions.registry import Registry
 
 
-def worker_row(app: App, worker: WorkerConfig) -> WorkerRow:
+def worker_row(app: Registry, worker: WorkerConfig) -> WorkerRow:
     """A new identity of this worker, named in the label `worker:<id>` as configured, or after itself.
 
     Of several processes with one worker.id each has a name of its own besides, made from it. Who runs a
@@ -55,7 +55,7 @@ def _names(worker: WorkerConfig, nth: int | None) -> list[UUID]:
     return [worker.id] if nth is None else [worker.id, uuid5(worker.id, str(nth))]
 
 
-def definition_rows(app: App) -> list[DefinitionRow]:
+def definition_rows(app: Registry) -> list[DefinitionRow]:
     """What an App knows, so that SQL and Python enqueue with the same defaults."""
     hears_of_all = bool(app.failure_hooks)
     return [_definition_row(definition, has_hook=hears_of_all) for definition in app.definitions.values()]
@@ -78,5 +78,5 @@ def _definition_row(definition: Definition[..., Any], *, has_hook: bool) -> Defi
         retry=retry.spec,
         max_attempts=retry.max_attempts,
         keep=options.keep,
-        has_hook=has_hook or definition.failure_hook is not None,
+        has_hook=has_hook or definition.has_failure_hook,
     )

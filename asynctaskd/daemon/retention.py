@@ -50,6 +50,7 @@ class Retention:
         store = await self._open_store()
         try:
             await _in_batches(store.forget_tags)
+            await store.keep_failed()
             if await store.due_partitions():
                 await self._drop_partitions(store)
             else:

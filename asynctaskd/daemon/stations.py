@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from asynctaskd.config import DaemonConfig
-    from asynctaskd.definitions.registry import App
+    from asynctaskd.definitions.registry import Registry
 
 
 class Stations:
@@ -51,7 +51,7 @@ class Stations:
 
     def __init__(
         self,
-        app: App,
+        app: Registry,
         dsn: str,
         config: DaemonConfig,
         *,

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from asynctaskd.config import DaemonConfig
     from asynctaskd.daemon.execute import Execution
-    from asynctaskd.definitions.registry import App
+    from asynctaskd.definitions.registry import Registry
 
 # After the grace period: how long executions that were told to stop may take, and the last statements.
 _LAST_WORDS = 1.5
@@ -59,7 +59,7 @@ class Daemon(Stations):
 
     def __init__(
         self,
-        app: App,
+        app: Registry,
         dsn: str,
         config: DaemonConfig,
         *,

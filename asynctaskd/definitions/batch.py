@@ -15,7 +15,7 @@ from asynctaskd.errors import InvalidInputError
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from asynctaskd.definitions.registry import App
+    from asynctaskd.definitions.registry import Registry
     from asynctaskd.definitions.request import TaskRequest
 
 # Few enough that a bad one costs little, many enough that one call for all costs nothing.
@@ -26,7 +26,7 @@ _LARGE_DOCUMENT = 8 * MAX_BYTES
 _FEW_PAYLOADS = 8
 
 
-def dump_many(requests: Sequence[TaskRequest], app: App | None) -> list[str]:
+def dump_many(requests: Sequence[TaskRequest], app: Registry | None) -> list[str]:
     """The payloads as JSON arrays, in order; with an app, as its definitions have them stored.
 
     Raises:
@@ -53,7 +53,7 @@ def _write(requests: Sequence[TaskRequest]) -> list[bytes]:
 
 
 def _checked_together(
-    requests: Sequence[TaskRequest], written: Sequence[bytes], app: App | None
+    requests: Sequence[TaskRequest], written: Sequence[bytes], app: Registry | None
 ) -> str | None:
     size = sum(map(len, written))
     if len(written) < len(requests) or size > _LARGE_DOCUMENT or not are_unsuspicious(written):
@@ -67,7 +67,7 @@ def _checked_together(
 
 
 def _checked_each(
-    requests: Sequence[TaskRequest], written: Sequence[bytes], app: App | None, first: int
+    requests: Sequence[TaskRequest], written: Sequence[bytes], app: Registry | None, first: int
 ) -> list[str]:
     payloads: list[str] = []
     for request, data in zip_longest(requests, written):

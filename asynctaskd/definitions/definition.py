@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import functools
-import inspect
 import json
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Generic, ParamSpec, TypeVar
 
+from asynctaskd.definitions import hooks
 from asynctaskd.definitions.cron import Cron
 from asynctaskd.definitions.options import TaskOptions
 from asynctaskd.definitions.parameters import Parameters
@@ -22,10 +22,8 @@ from asynctaskd.task import TaskFailure
 P = ParamSpec("P")
 R = TypeVar("R")
 
-FailureHook = Callable[[Any, TaskFailure, Any], Awaitable[None]]
-"""async (params, failure, tx: asyncpg.Connection) -> None"""
-
-Hook = TypeVar("Hook", bound=FailureHook)
+Hook = TypeVar("Hook", bound=Callable[[Any, TaskFailure, Any], Awaitable[None]])
+Layer = TypeVar("Layer", bound=hooks.Middleware)
 
 _SOME_SLOT = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -44,6 +42,7 @@ class Definition(Generic[P, R]):
         schema: the JSON schema of its payload.
         schema_hash: SHA-256 of that schema, in hexadecimal.
         failure_hook: what `on_failed` registered, or None.
+        middlewares: what `middleware` registered, the first outermost.
         call: (bound parameters, context) → what the handler returns: a value, or a coroutine of one.
             The context may be None where `wants_context` is False.
     """
@@ -65,7 +64,8 @@ class Definition(Generic[P, R]):
         self.retry = options.retry or default_retry
         self.is_sync = not is_async(handler)
         self.wants_context = signature.context is not None
-        self.failure_hook: FailureHook | None = None
+        self.failure_hook: hooks.FailureHook | None = None
+        self.middlewares: tuple[hooks.Middleware, ...] = ()
         self.call: Call = caller(handler, signature)
         self._arguments = signature.arguments
         self._whole = signature.whole
@@ -148,19 +148,35 @@ class Definition(Generic[P, R]):
         Raises:
             InvalidDefinitionError: the hook isn't async, doesn't take three arguments, or is the second.
         """
-        if self.failure_hook is not None:
+        if self.has_failure_hook:
             raise InvalidDefinitionError(f"task {self.name!r} has a failure hook already")
-        check_hook(f"task {self.name!r}", hook, "params, failure, tx")
-        self.failure_hook = hook
+        self.failure_hook = hooks.checked(f"task {self.name!r}", "failure hook", hook, "params, failure, tx")
         return hook
 
+    @property
+    def has_failure_hook(self) -> bool:
+        """Whether its final failure is told to a hook or to a failure task."""
+        return self.failure_hook is not None or bool(self.options.on_failed)
 
-def check_hook(owner: str, hook: object, parameters: str) -> None:
-    """Refuse a hook that isn't `async` or doesn't take these arguments by position."""
-    wanted = f"{owner}: its failure hook must be async ({parameters}) -> None"
-    if not callable(hook) or not is_async(hook):
-        raise InvalidDefinitionError(f"{wanted}, got {hook!r}")
-    try:
-        inspect.signature(hook).bind(*parameters.split(", "))
-    except TypeError as error:
-        raise InvalidDefinitionError(f"{wanted}: {error}") from None
+    def middleware(self, layer: Layer) -> Layer:
+        """Register what is run around the handler: `async (params, ctx, proceed) -> result`.
+
+        `await proceed()` goes on with the next one and at last the handler. The first that was registered is
+        outermost, within those of the App.
+
+        Raises:
+            InvalidDefinitionError: it isn't async or doesn't take three arguments.
+        """
+        self.middlewares += (
+            hooks.checked(f"task {self.name!r}", "middleware", layer, "params, ctx, proceed"),
+        )
+        return layer
+
+    def failure_payload(self, task_id: int) -> str:
+        """Its payload as a failure task, as JSON text: the failed task's id as `taskID` or `task_id`.
+
+        Raises:
+            InvalidPayloadError: it takes neither, or needs more than that.
+        """
+        properties = self.schema.get("properties", {})
+        return self.dump({"task_id" if "task_id" in properties else "taskID": task_id})

@@ -8,25 +8,30 @@ from functools import reduce
 from pathlib import Path
 from types import ModuleType
 
-from asynctaskd.definitions.registry import App
+from asynctaskd.definitions.registry import Registry
 from asynctaskd.definitions.text import describe_error, shown
-from asynctaskd.errors import ConfigError
+from asynctaskd.errors import ConfigError, InvalidDefinitionError
 
 
-def load_app(path: str) -> App:
+def load_app(path: str) -> Registry:
     """Import the App that `module:attribute` names; the attribute may be dotted.
 
     The current directory becomes importable, as it is for `python -m`.
 
     Raises:
         ConfigError: the path has no colon, the module isn't found or fails to import, it has no such
-            attribute, or that is no App. The message says which; the module's own error is its cause.
+            attribute, or that is no App, or it lacks a failure task. The message says which; the module's own
+            error is its cause.
     """
     module_name, attribute = _parts(path)
     _make_importable(str(Path.cwd()))
     found = _find(_import(module_name), attribute)
-    if not isinstance(found, App):
+    if not isinstance(found, Registry):
         raise ConfigError(f"app: {path} must be an App, got {shown(found)}")
+    try:
+        found.check()
+    except InvalidDefinitionError as error:
+        raise ConfigError(f"app: {error}") from None
     return found
 
 
@@ -63,5 +68,5 @@ def _find(module: ModuleType, attribute: str) -> object:
 
 
 def _apps_in(module: ModuleType) -> str:
-    apps = [name for name, value in vars(module).items() if isinstance(value, App)]
+    apps = [name for name, value in vars(module).items() if isinstance(value, Registry)]
     return f"; its Apps are: {', '.join(apps)}" if apps else ""

@@ -30,6 +30,7 @@ class DeclaredOptions(TypedDict, total=False):
     retry: RetryPolicy | str | None
     keep: str | timedelta | Literal[0] | None
     cron: Cron | str | None
+    on_failed: str | None
 
 
 class RequestOptions(TypedDict, total=False):
@@ -80,6 +81,7 @@ class TaskOptions:
         keep: how long the finished record is kept, at least 0.
         metadata: a JSON object, as text.
         cron: when it is due again and again; at enqueue it makes a schedule instead of a task.
+        on_failed: the task that is enqueued when this one fails for good.
     """
 
     priority: int | None = None
@@ -101,6 +103,7 @@ class TaskOptions:
     keep: timedelta | None = None
     metadata: str | None = None
     cron: Cron | None = None
+    on_failed: str | None = None
 
     @classmethod
     def declared(cls, given: Mapping[str, object]) -> TaskOptions:
@@ -179,7 +182,7 @@ NO_OPTIONS = TaskOptions()
 
 _Rule = Callable[[str, object], Any]
 
-_DECLARED: dict[str, _Rule] = {
+_SHARED: dict[str, _Rule] = {
     "priority": rules.priority,
     "weight": rules.weight,
     "labels": rules.labels,
@@ -191,9 +194,12 @@ _DECLARED: dict[str, _Rule] = {
     "timeout": rules.positive_duration,
     "retry": rules.retry,
     "keep": rules.keep,
-    "cron": cron.declared,
 }
-_REQUESTED: dict[str, _Rule] = _DECLARED | {
+_DECLARED: dict[str, _Rule] = _SHARED | {
+    "cron": cron.declared,
+    "on_failed": rules.name,
+}
+_REQUESTED: dict[str, _Rule] = _SHARED | {
     "unique_tag": rules.text,
     "on_conflict": rules.on_conflict,
     "serial_id": rules.int64,
@@ -235,5 +241,7 @@ def _rule(option: str, known: dict[str, _Rule]) -> _Rule:
 def _unknown(option: str, known: dict[str, _Rule]) -> str:
     if option in _REQUESTED:
         return f"option {option!r} belongs to an enqueue, not to a definition"
+    if option in _DECLARED:
+        return f"option {option!r} belongs to a definition, not to an enqueue"
     nearest = get_close_matches(option, known, n=1, cutoff=0)
     return f"unknown option {option!r}; the nearest known one is {nearest[0]!r}"

@@ -1,30 +1,37 @@
-"""The App: every task that an application declares, by name."""
+"""The tasks that an application declares, by name or by what their names begin with."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 from types import MappingProxyType
-from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, Unpack, overload
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, Unpack, cast, overload
 
-from asynctaskd.definitions import rules
+from asynctaskd.definitions import hooks, rules
 from asynctaskd.definitions.context import TaskContext
-from asynctaskd.definitions.definition import Definition, check_hook
+from asynctaskd.definitions.definition import Definition
 from asynctaskd.definitions.options import DeclaredOptions, TaskOptions
 from asynctaskd.definitions.signature import Handler
-from asynctaskd.errors import InvalidDefinitionError, InvalidInputError, UnknownTaskError
+from asynctaskd.errors import (
+    InvalidDefinitionError,
+    InvalidInputError,
+    InvalidPayloadError,
+    UnknownTaskError,
+)
 from asynctaskd.scheduling.retry import RetryPolicy
-from asynctaskd.task import TaskFailure
 
 P = ParamSpec("P")
 R = TypeVar("R")
 T = TypeVar("T")
 
 AnyDefinition = Definition[..., Any]
-AppFailureHook = Callable[[TaskFailure, Any], Awaitable[None]]
-"""async (failure, tx: asyncpg.Connection) -> None"""
 
-Hook = TypeVar("Hook", bound=AppFailureHook)
+FailureHook = TypeVar("FailureHook", bound=hooks.AppFailureHook)
+ErrorHook = TypeVar("ErrorHook", bound=hooks.ErrorHook)
+Layer = TypeVar("Layer", bound=hooks.Middleware)
+
+ANY_SUFFIX = "*"
+"""What the names of routes end with: no name of a task has it."""
 
 
 class TaskDecorator(Protocol):
@@ -38,13 +45,16 @@ class TaskDecorator(Protocol):
     def __call__(self, handler: Callable[P, R], /) -> Definition[P, R]: ...
 
 
-class App:
-    """A registry of tasks.
+class Registry:
+    """What an App knows: tasks, routes, hooks and middleware.
 
     Attributes:
-        definitions: what was declared, by name, in the order of declaration; read-only.
+        definitions: what was declared, by name, in the order of declaration; read-only. A route's name is its
+            prefix and a `*`.
         retry: the policy of definitions that declare none; None means that a failure is final.
         failure_hooks: what `on_failed` registered, in that order.
+        error_hooks: what `on_error` registered, in that order.
+        middlewares: what `middleware` registered, the first outermost.
     """
 
     def __init__(self, *, retry: RetryPolicy | str | None = None) -> None:
@@ -54,24 +64,30 @@ class App:
             InvalidInputError: the retry policy is malformed.
         """
         self.retry = None if retry is None else rules.retry("retry", retry)
-        self.failure_hooks: list[AppFailureHook] = []
+        self.failure_hooks: list[hooks.AppFailureHook] = []
+        self.error_hooks: list[hooks.ErrorHook] = []
+        self.middlewares: tuple[hooks.Middleware, ...] = ()
         self._definitions: dict[str, AnyDefinition] = {}
+        self._routes: dict[str, AnyDefinition] = {}  # by prefix, the longest first
         self.definitions: Mapping[str, AnyDefinition] = MappingProxyType(self._definitions)
 
     def __getitem__(self, name: str) -> AnyDefinition:
-        """The definition of that name.
+        """The definition of that name, or the route with the longest prefix of it.
 
         Raises:
             UnknownTaskError: there is none.
         """
-        try:
-            return self._definitions[name]
-        except KeyError:
-            raise UnknownTaskError(self._unknown(name)) from None
+        definition = self.get(name)
+        if definition is None:
+            raise UnknownTaskError(self._unknown(name))
+        return definition
 
     def get(self, name: str) -> AnyDefinition | None:
-        """The definition of that name, or None."""
-        return self._definitions.get(name)
+        """The definition of that name, or the route with the longest prefix of it, or None."""
+        return self._definitions.get(name) or self._routed(name)
+
+    def _routed(self, name: str) -> AnyDefinition | None:
+        return next((route for prefix, route in self._routes.items() if name.startswith(prefix)), None)
 
     @overload
     def task(self, name: Callable[[T, TaskContext], R], /) -> Definition[[T], R]: ...
@@ -95,20 +111,82 @@ class App:
             return lambda handler: self._declare(name, handler, options)
         return self._declare(None, name, options)
 
-    def on_failed(self, hook: Hook) -> Hook:
+    def route(self, prefix: str, **options: Unpack[DeclaredOptions]) -> TaskDecorator:
+        """Declare a function as the handler of every task whose name begins so and has no handler of its own.
+
+        Of several prefixes the longest counts; `""` catches all. `ctx.name` is the name that was enqueued.
+        What is enqueued under such a name takes its defaults from these options.
+
+        Raises:
+            InvalidDefinitionError: like `task`; or the option `cron` is given, which needs one name.
+        """
+        name = _checked_prefix(prefix) + ANY_SUFFIX
+        if options.get("cron") is not None:
+            raise InvalidDefinitionError(f"route {prefix!r}: cron needs a task of one name")
+
+        def declare(handler: Handler) -> Any:
+            route = self._add(self._definition(name, handler, options))
+            by_length = sorted([*self._routes.items(), (prefix, route)], key=lambda item: -len(item[0]))
+            self._routes = dict(by_length)
+            return route
+
+        return cast("TaskDecorator", declare)
+
+    def middleware(self, layer: Layer) -> Layer:
+        """Register what is run around every handler: `async (params, ctx, proceed) -> result`.
+
+        `await proceed()` goes on with the next one and at last the handler; what is returned is the result,
+        what is raised the task's error. The first that was registered is outermost; a definition's own come
+        within these.
+
+        Raises:
+            InvalidDefinitionError: it isn't async or doesn't take three arguments.
+        """
+        self.middlewares += (hooks.checked("App", "middleware", layer, "params, ctx, proceed"),)
+        return layer
+
+    def on_failed(self, hook: FailureHook) -> FailureHook:
         """Register what sees every task's final failure: `async (failure, tx) -> None`.
 
         Raises:
             InvalidDefinitionError: the hook isn't async or doesn't take two arguments.
         """
-        check_hook("App", hook, "failure, tx")
-        self.failure_hooks.append(hook)
+        self.failure_hooks.append(hooks.checked("App", "failure hook", hook, "failure, tx"))
         return hook
 
+    def on_error(self, hook: ErrorHook) -> ErrorHook:
+        """Register what sees every failed attempt, the last one too: `async (failure, error) -> None`.
+
+        It runs before the failure is written, outside any transaction, and has ten seconds. What it raises is
+        logged and changes nothing. `error` is the exception, such as a TimeoutError.
+
+        Raises:
+            InvalidDefinitionError: the hook isn't async or doesn't take two arguments.
+        """
+        self.error_hooks.append(hooks.checked("App", "error hook", hook, "failure, error"))
+        return hook
+
+    def check(self) -> None:
+        """See that every failure task can be enqueued; a worker does so when it starts.
+
+        Raises:
+            InvalidDefinitionError: it isn't declared, or has required parameters beside the failed task's id.
+        """
+        for definition in self._definitions.values():
+            if definition.options.on_failed is not None:
+                self._check_failure_task(definition.name, definition.options.on_failed)
+
+    def _check_failure_task(self, name: str, failure_task: str) -> None:
+        try:
+            self[failure_task].failure_payload(1)
+        except (UnknownTaskError, InvalidPayloadError) as error:
+            raise InvalidDefinitionError(f"task {name!r}: on_failed={failure_task!r}: {error}") from None
+
     def _declare(self, name: str | None, handler: Handler, options: Mapping[str, object]) -> AnyDefinition:
-        name = _checked_name(name, handler)
-        declared = _checked_options(name, options)
-        return self._add(Definition(name, handler, declared, default_retry=self.retry))
+        return self._add(self._definition(_checked_name(name, handler), handler, options))
+
+    def _definition(self, name: str, handler: Handler, options: Mapping[str, object]) -> AnyDefinition:
+        return Definition(name, handler, _checked_options(name, options), default_retry=self.retry)
 
     def _add(self, definition: AnyDefinition) -> AnyDefinition:
         first = self._definitions.setdefault(definition.name, definition)
@@ -130,6 +208,13 @@ def _checked_name(name: str | None, handler: Handler) -> str:
     own_name = getattr(handler, "__name__", type(handler).__name__)
     try:
         return rules.name("task name", own_name if name is None else name)
+    except InvalidInputError as error:
+        raise InvalidDefinitionError(str(error)) from None
+
+
+def _checked_prefix(prefix: str) -> str:
+    try:
+        return prefix and rules.name("a route's prefix", prefix)
     except InvalidInputError as error:
         raise InvalidDefinitionError(str(error)) from None
 

@@ -45,6 +45,7 @@ _LONG = frozenset(
         "forget_events",
         "forget_tags",
         "forget_workers",
+        "keep_failed",
         "promote_due",
         "promote_serial",
         "recover",
@@ -154,8 +155,22 @@ class Store(Claims):
         if connection is None:
             await self._fetch("note_hook_failed", *arguments)
         else:
-            call = connection.execute(query("note_hook_failed", self.schema), *arguments)
-            await limited(connection, call, HOT)
+            await self._execute_on(connection, "note_hook_failed", *arguments)
+
+    async def keep_record(
+        self, task: ClaimedTask, keep: timedelta | None, connection: asyncpg.Connection
+    ) -> None:
+        """Keep a task's record for its failure task, in the transaction that is about to end it."""
+        await self._execute_on(connection, "keep_record", task.id, task.claim_token, keep)
+
+    async def enqueue_failure_task(
+        self, task: ClaimedTask, name: str, payload: str, connection: asyncpg.Connection
+    ) -> None:
+        """Enqueue a task's failure task in the transaction that ends it, unless it is one itself."""
+        await self._execute_on(connection, "enqueue_failure_task", task.id, name, payload)
+
+    async def _execute_on(self, connection: asyncpg.Connection, statement: str, *arguments: Any) -> None:
+        await limited(connection, connection.execute(query(statement, self.schema), *arguments), HOT)
 
     async def note_progress(self, task: ClaimedTask, progress: str) -> bool:
         """Write down how far an execution is (JSON); False if its claim is stale."""
@@ -179,6 +194,10 @@ class Store(Claims):
         """
         rows = await self._fetch("yield_detach", statement, is_up)
         return [pid for row in rows for pid in row[0]]
+
+    async def keep_failed(self) -> int:
+        """Keep the records that failure tasks still need from being dropped; returns how many."""
+        return int(await self._value("keep_failed"))
 
     async def forget_tags(self, limit: int = 1000) -> int:
         """Free unique tags of tasks whose record is forgotten; returns how many."""

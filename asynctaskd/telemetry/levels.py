@@ -28,6 +28,7 @@ LEVELS: Mapping[str, str | None] = {
     "task.unknown_name": "warning",
     "claim.lost": "warning",
     "hook.failed": "error",
+    "error_hook.failed": "error",
     "database.lost": "error",
     "database.restored": "info",
     "database.stepped_back": "error",

@@ -37,7 +37,7 @@ def refusal(path: str) -> str:
 
 
 SHOP = """
-    from asynctaskd.definitions.registry import App
+    from asynctaskd.app import App
     app = App()
     class holder:
         inner = app
@@ -81,7 +81,7 @@ def test_a_missing_part_of_a_package_is_named(write: Write):
         ("def (", "SyntaxError: invalid syntax"),
         ("1 / 0", "ZeroDivisionError: division by zero"),
         (
-            "from asynctaskd.definitions.registry import App\nApp().task('a b')",
+            "from asynctaskd.app import App\nApp().task('a b')",
             "InvalidDefinitionError: task name must match",
         ),
     ],

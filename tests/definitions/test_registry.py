@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from pydantic import AfterValidator, AliasGenerator, BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
 
+from asynctaskd.app import App
 from asynctaskd.definitions import context
 from asynctaskd.definitions.context import TaskContext
 from asynctaskd.definitions.definition import Definition
-from asynctaskd.definitions.registry import App
 from asynctaskd.definitions.request import TaskRequest
 from asynctaskd.errors import (
     InvalidDefinitionError,

@@ -2,7 +2,8 @@
 WITH wanted (object, rights) AS (
     VALUES ('tasks', 'SELECT INSERT UPDATE DELETE'), ('unique_tags', 'SELECT INSERT UPDATE DELETE'),
            ('workers', 'SELECT INSERT UPDATE DELETE'), ('definitions', 'SELECT INSERT UPDATE'),
-           ('finished_tasks', 'SELECT INSERT'), ('task_events', 'SELECT INSERT DELETE'),
+           ('finished_tasks', 'SELECT INSERT UPDATE'), ('task_events', 'SELECT INSERT DELETE'),
+           ('failure_tasks', 'SELECT INSERT DELETE'),
            ('retention', 'SELECT UPDATE'), ('runtime_configs', 'SELECT'),
            ('schedules', 'SELECT INSERT UPDATE'), ('schedule_slots', 'SELECT INSERT DELETE')
 )

@@ -9,7 +9,7 @@ WITH asked AS MATERIALIZED (
     WHERE id = ANY (ARRAY(SELECT task_id FROM asked)) AND id <> ALL ($7::bigint[])
       AND status IN ('pending', 'scheduled') AND losses < 2 AND (priority = 0 OR $4::boolean)
       AND string_to_array(label_set, ',') <@ $2::text[] AND NOT string_to_array(label_set, ',') && $5::text[]
-      AND name = ANY ($3::text[]) AND name <> ALL ($6::text[])
+      AND asynctaskd.knows($3::text[], name) AND name <> ALL ($6::text[])
     LIMIT 1 FOR UPDATE SKIP LOCKED
 ), kept AS MATERIALIZED (
     -- As they are now: whoever asked may be taking it back at this moment.

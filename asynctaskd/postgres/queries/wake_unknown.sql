@@ -4,7 +4,7 @@ WITH woken AS (
     UPDATE asynctaskd.tasks SET run_at = asynctaskd.clock()
     WHERE id = ANY (ARRAY(
         SELECT id FROM asynctaskd.tasks
-        WHERE reason = 'unknown_name' AND name = ANY ($1::text[])
+        WHERE reason = 'unknown_name' AND asynctaskd.knows($1::text[], name)
           AND status = 'scheduled' AND run_at > (SELECT asynctaskd.clock())
         LIMIT $2 FOR UPDATE SKIP LOCKED))
     RETURNING id

@@ -1,0 +1,41 @@
+-- schema 1.15
+--
+-- Failure tasks: enqueued in the transaction of a failure.
+
+-- Which task each was enqueued for. Its record is kept while the failure task lives, and the failure task's own failure
+-- starts no other.
+CREATE TABLE asynctaskd.failure_tasks (
+    id bigint PRIMARY KEY,
+    failed_id bigint NOT NULL
+);
+
+-- Enqueues a failure task; returns its id, or NULL where the task that failed is one itself.
+CREATE FUNCTION asynctaskd.enqueue_failure_task(failed bigint, name text, payload jsonb) RETURNS bigint
+LANGUAGE plpgsql AS $$
+DECLARE
+    new_id bigint;
+BEGIN
+    IF EXISTS (SELECT FROM asynctaskd.failure_tasks WHERE id = failed) THEN
+        RETURN NULL;
+    END IF;
+    new_id := asynctaskd.enqueue(name, payload);
+    INSERT INTO asynctaskd.failure_tasks (id, failed_id) VALUES (new_id, failed);
+    RETURN new_id;
+END $$;
+
+-- Moves the records that failure tasks still need out of the partitions that are due, to the next day's, and forgets
+-- the failure tasks that have ended. Returns how many records were moved.
+CREATE FUNCTION asynctaskd.keep_failed() RETURNS bigint
+LANGUAGE plpgsql AS $$
+DECLARE
+    today date := (asynctaskd.clock() AT TIME ZONE 'UTC')::date;
+    moved bigint;
+BEGIN
+    DELETE FROM asynctaskd.failure_tasks AS f
+    WHERE NOT EXISTS (SELECT FROM asynctaskd.tasks AS t WHERE t.id = f.id);
+    PERFORM asynctaskd.ensure_finished_partition(today + 1);
+    UPDATE asynctaskd.finished_tasks SET forget_on = today + 1
+    WHERE forget_on <= today AND id IN (SELECT failed_id FROM asynctaskd.failure_tasks);
+    GET DIAGNOSTICS moved = ROW_COUNT;
+    RETURN moved;
+END $$;
