@@ -31,7 +31,7 @@ from asynctaskd.postgres.sessions import LONG
 from asynctaskd.task import Task, TaskStatus
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     import asyncpg
 
@@ -66,7 +66,7 @@ class Client(Commands, Explanations, RuntimeConfigs, Schedules, Watching):
 
     async def enqueue(
         self,
-        task: str | Definition[..., Any] | TaskRequest,
+        task: str | Definition[..., Any] | TaskRequest | Callable[..., Any] | None = None,
         payload: object = None,
         *,
         connection: asyncpg.Connection | None = None,
@@ -75,8 +75,9 @@ class Client(Commands, Explanations, RuntimeConfigs, Schedules, Watching):
         """Enqueue one task and return its id.
 
         Args:
-            task: a name, a definition, or a request (`add.request(2, b=3)`), whose options are overridden
-                by those given here.
+            task: a name, a definition, a function that the App has registered, or a request
+                (`add.request(2, b=3)`), whose options are overridden by those given here. Left out where
+                `target` and `method` are given.
             payload: what the handler gets: a mapping or a model. Not with a request, which has its own.
             connection: enqueue on this connection, so in its transaction: both or neither.
             options: see TaskOptions. With `cron`, the schedule of that task's name is created or changed, and
@@ -191,17 +192,26 @@ class Client(Commands, Explanations, RuntimeConfigs, Schedules, Watching):
         return {row[0]: TaskStatus(row[1]) for row in await self._fetch("statuses", list(ids))}
 
     def _request(
-        self, task: str | Definition[..., Any] | TaskRequest, payload: object, options: RequestOptions
+        self,
+        task: str | Definition[..., Any] | TaskRequest | Callable[..., Any] | None,
+        payload: object,
+        options: RequestOptions,
     ) -> tuple[Definition[..., Any] | None, TaskRequest]:
         if isinstance(task, TaskRequest):
             if payload is not None:
                 raise InvalidInputError("a request has its own payload; leave the second one out")
             request = task.with_options(**options) if options else task
-        else:
-            request = TaskRequest(task.name if isinstance(task, Definition) else task, payload, **options)
-        if isinstance(task, Definition):
-            return task, request
-        return self._definition(request.name), request
+            return self._definition(request.name), request
+        if task is None or isinstance(task, str):
+            request = TaskRequest(task, payload, **options)
+            return self._definition(request.name), request
+        definition = task if isinstance(task, Definition) else self._registered(task)
+        return definition, TaskRequest(definition.name, payload, **options)
+
+    def _registered(self, function: Callable[..., Any]) -> Definition[..., Any]:
+        if self._app is None:
+            raise InvalidInputError("a function can be enqueued by a Client with an App; this one has none")
+        return self._app[function]
 
     def _definition(self, name: str) -> Definition[..., Any] | None:
         return None if self._app is None else self._app[name]

@@ -432,8 +432,9 @@ DROP FUNCTION asynctaskd.enqueue(
     text, jsonb, integer, integer, text[], text[], text, text, text, text, bigint, bigint, interval, timestamptz,
     timestamptz, interval, interval, text, integer, interval, jsonb);
 
+-- A call of an exposed object's method is a task as well: `target` and `method` stand for its name.
 CREATE FUNCTION asynctaskd.enqueue(
-    name text,
+    name text DEFAULT NULL,
     payload jsonb DEFAULT '{}',
     priority integer DEFAULT NULL,
     weight integer DEFAULT NULL,
@@ -455,7 +456,10 @@ CREATE FUNCTION asynctaskd.enqueue(
     keep interval DEFAULT NULL,
     metadata jsonb DEFAULT NULL,
     depends_on bigint[] DEFAULT NULL,
-    cron text DEFAULT NULL
+    cron text DEFAULT NULL,
+    target text DEFAULT NULL,
+    method text DEFAULT NULL,
+    idempotence_token text DEFAULT NULL
 ) RETURNS bigint
 LANGUAGE plpgsql
 -- By index, also where the plan was made while a table was empty; before PostgreSQL 18 a scan that is off and
@@ -477,17 +481,27 @@ DECLARE
     doom text;
     is_told boolean;
 BEGIN
+    IF num_nonnulls(enqueue.target, enqueue.method, enqueue.idempotence_token) > 0 THEN
+        IF num_nonnulls(enqueue.target, enqueue.method) NOT IN (0, 2 * (enqueue.name IS NULL)::integer) THEN
+            problem := 'target and method go together, in the place of a name';
+        ELSIF num_nonnulls(enqueue.idempotence_token, enqueue.unique_tag) = 2 THEN
+            problem := 'idempotence_token and unique_tag exclude each other';
+        END IF;
+        enqueue.name := coalesce(enqueue.name, enqueue.target || '.' || enqueue.method);
+        enqueue.unique_tag := coalesce(enqueue.unique_tag, enqueue.name || '#' || enqueue.idempotence_token);
+    END IF;
     SELECT * INTO declared FROM asynctaskd.definitions WHERE definitions.name = enqueue.name;
     IF NOT FOUND THEN
         declared := asynctaskd.route_of(enqueue.name);
     END IF;
     key := coalesce(enqueue.serial_key, declared.serial_key);
-    IF asynctaskd.is_name(enqueue.name) IS NOT TRUE
+    IF problem IS NULL AND (
+       asynctaskd.is_name(enqueue.name) IS NOT TRUE
        OR asynctaskd.may_break_a_rule(enqueue.payload, enqueue.payload::text)
        OR num_nonnulls(enqueue.priority, enqueue.weight, enqueue.labels, enqueue.tags, enqueue.unique_tag,
                        enqueue.unique_until, key, enqueue.serial_id, enqueue.delay, enqueue.run_at,
                        enqueue.deadline, enqueue.deadline_after, enqueue.timeout, enqueue.retry,
-                       enqueue.max_attempts, enqueue.keep, enqueue.metadata) > 0 THEN
+                       enqueue.max_attempts, enqueue.keep, enqueue.metadata) > 0) THEN
         problem := asynctaskd.request_problem(
             enqueue.name, enqueue.payload, enqueue.priority, enqueue.weight, enqueue.labels, enqueue.tags,
             enqueue.unique_tag, enqueue.unique_until, key, enqueue.serial_id, enqueue.delay, enqueue.run_at,
@@ -574,7 +588,8 @@ CREATE OR REPLACE FUNCTION asynctaskd.options_problem(options jsonb[]) RETURNS t
 LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE AS $$
 DECLARE
     known constant text[] := '{tags,unique_tag,unique_until,on_conflict,serial_key,serial_id,parent_id,delay,run_at,'
-                             'deadline,deadline_after,timeout,retry,max_attempts,keep,metadata,depends_on,cron}';
+                             'deadline,deadline_after,timeout,retry,max_attempts,keep,metadata,depends_on,cron,'
+                             'idempotence_token}';
 BEGIN
     RETURN (
         SELECT format('request %s: %s', place, flaw)
@@ -602,8 +617,10 @@ DECLARE
 BEGIN
     -- Tags are taken in the order given; whoever brings the same ones in another order waits here, not crosswise.
     PERFORM pg_advisory_xact_lock(hashtext('asynctaskd.unique_tag'), tag)
-    FROM (SELECT DISTINCT hashtext(option ->> 'unique_tag') AS tag FROM unnest(options) AS option
-          WHERE option ->> 'unique_tag' IS NOT NULL ORDER BY tag) AS tags;
+    FROM (SELECT DISTINCT hashtext(tag) AS tag
+          FROM unnest(names, options) AS request(name, option),
+               coalesce(option ->> 'unique_tag', name || '#' || (option ->> 'idempotence_token')) AS tag
+          WHERE tag IS NOT NULL ORDER BY tag) AS tags;
     FOR asked IN
         SELECT * FROM unnest(names, payloads, priorities, weights, labels, options) WITH ORDINALITY
             AS r(name, payload, priority, weight, label_list, option, place)
@@ -621,7 +638,7 @@ BEGIN
             nullif(asked.option -> 'metadata', 'null'),
             CASE WHEN jsonb_typeof(asked.option -> 'depends_on') = 'array'
                  THEN ARRAY(SELECT jsonb_array_elements_text(asked.option -> 'depends_on')::bigint) END,
-            asked.option ->> 'cron');
+            asked.option ->> 'cron', idempotence_token => asked.option ->> 'idempotence_token');
     END LOOP;
     RETURN ids;
 EXCEPTION WHEN SQLSTATE 'ATD01' OR SQLSTATE 'ATD02' OR SQLSTATE 'ATD03' THEN
@@ -717,7 +734,8 @@ BEGIN
     SELECT array_agg(name) AS names, array_agg(label_list) AS labels, array_agg(option) AS options INTO kinds
     FROM (SELECT DISTINCT unnest(names) AS name, unnest(labels) AS label_list, unnest(options) AS option) AS kind;
     IF EXISTS (SELECT FROM unnest(kinds.options) AS option
-               WHERE option ?| '{unique_tag,unique_until,on_conflict,serial_key,serial_id,parent_id,depends_on,cron}')
+               WHERE option ?| '{unique_tag,unique_until,on_conflict,serial_key,serial_id,parent_id,depends_on,cron,'
+                                'idempotence_token}')
        OR 'updateWorkerRuntimeConfig' = ANY (kinds.names)
        OR EXISTS (SELECT FROM asynctaskd.definitions
                   WHERE (name = ANY (kinds.names) OR name LIKE '%*') AND serial_key IS NOT NULL) THEN

@@ -15,6 +15,7 @@ from asynctaskd.definitions.parameters import Parameters
 from asynctaskd.definitions.payload import dump_payload
 from asynctaskd.definitions.request import TaskRequest
 from asynctaskd.definitions.signature import Call, Handler, caller, is_async, read_signature
+from asynctaskd.definitions.types import Implementations
 from asynctaskd.errors import InvalidDefinitionError, InvalidPayloadError
 from asynctaskd.scheduling.retry import RetryPolicy
 from asynctaskd.task import TaskFailure
@@ -48,7 +49,13 @@ class Definition(Generic[P, R]):
     """
 
     def __init__(
-        self, name: str, handler: Handler, options: TaskOptions, default_retry: RetryPolicy | None = None
+        self,
+        name: str,
+        handler: Handler,
+        options: TaskOptions,
+        *,
+        default_retry: RetryPolicy | None = None,
+        types: Implementations,
     ) -> None:
         """Check the handler.
 
@@ -69,7 +76,7 @@ class Definition(Generic[P, R]):
         self.call: Call = caller(handler, signature)
         self._arguments = signature.arguments
         self._whole = signature.whole
-        self._parameters = Parameters(name, signature)
+        self._parameters = Parameters(name, signature, types)
         # The parameters' own methods: the path of every execution and enqueue is one call shorter.
         self.bind: Callable[[str], Any] = self._parameters.bind
         self.stored: Callable[[str], str] = self._parameters.stored
@@ -106,7 +113,7 @@ class Definition(Generic[P, R]):
         except TypeError as error:
             raise InvalidPayloadError(f"task {self.name!r}: {error}") from None
         payload = given if self._whole is None else given.get(self._whole.name)
-        request = TaskRequest(self.name, payload)
+        request = TaskRequest(self.name, self._parameters.tagged(payload))
         self.dump(request.payload)
         return request
 
@@ -116,7 +123,7 @@ class Definition(Generic[P, R]):
         Raises:
             InvalidPayloadError: it doesn't fit the parameters, or can't be stored; holds no values.
         """
-        return self._parameters.dump({} if payload is None else payload)
+        return self._parameters.dump(self._parameters.tagged({} if payload is None else payload))
 
     def at_slot(self, params: object, slot: datetime) -> object:
         """A schedule's params for one slot, in the schedule's zone.

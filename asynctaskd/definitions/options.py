@@ -55,6 +55,9 @@ class RequestOptions(TypedDict, total=False):
     keep: str | timedelta | Literal[0] | None
     metadata: Mapping[str, Any] | None
     cron: Cron | str | None
+    target: str | None
+    method: str | None
+    idempotence_token: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)

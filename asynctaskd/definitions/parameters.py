@@ -20,6 +20,7 @@ from typing_extensions import TypedDict  # pydantic takes typing's own only from
 from asynctaskd.definitions.payload import dump_payload
 from asynctaskd.definitions.signature import HandlerSignature
 from asynctaskd.definitions.text import describe_error, truncate_text
+from asynctaskd.definitions.types import Implementations, is_interface
 from asynctaskd.errors import InvalidDefinitionError, InvalidPayloadError
 
 _ERRORS_SHOWN = 5
@@ -34,15 +35,19 @@ class Parameters:
         schema_hash: SHA-256 of the schema in canonical form, in hexadecimal.
     """
 
-    def __init__(self, task: str, signature: HandlerSignature) -> None:
+    def __init__(self, task: str, signature: HandlerSignature, types: Implementations) -> None:
         """Build the validator.
 
         Raises:
             InvalidDefinitionError: a parameter's type can't be read from JSON; it is named.
         """
         self._task = task
+        self._types = types
+        given = signature.arguments.parameters
+        known = {name: types.known(parameter.annotation) for name, parameter in given.items()}
+        self._interfaces = [name for name in known if known[name] is not given[name].annotation]
         self._type = (
-            _object_of(signature.arguments) if signature.whole is None else signature.whole.annotation
+            _object_of(signature.arguments, known) if signature.whole is None else signature.whole.annotation
         )
         self._adapter: TypeAdapter[Any] = _adapter(task, self._type, signature)
         self._read: Callable[..., Any] = self._adapter.validator.validate_json
@@ -73,6 +78,13 @@ class Parameters:
             InvalidPayloadError: it doesn't fit, or breaks a rule that holds for all payloads.
         """
         return self.stored(dump_payload(payload))
+
+    def tagged(self, payload: object) -> object:
+        """A payload of arguments by name, with the type beside every value of an interface's parameter."""
+        if not self._interfaces or not isinstance(payload, Mapping):
+            return payload
+        values = {name: self._types.tagged(payload[name]) for name in self._interfaces if name in payload}
+        return {**payload, **values}
 
     def stored(self, text: str) -> str:
         """Check a payload that was written already; returns the text that is stored, by alias.
@@ -170,20 +182,26 @@ def _name_the_culprit(task: str, signature: HandlerSignature) -> None:
             _readable(parameter.annotation)
         except Exception as error:
             raise InvalidDefinitionError(
-                f"task {task!r}: parameter {parameter.name!r}: its type can't be read from JSON: {error}"
+                f"task {task!r}: parameter {parameter.name!r}: {_unreadable(parameter.annotation, error)}"
             ) from error
 
 
-def _object_of(arguments: inspect.Signature) -> Any:
+def _unreadable(annotation: Any, error: Exception) -> str:
+    if is_interface(annotation):
+        return "it is an interface; register what implements it first: app.register_type(…)"
+    return f"its type can't be read from JSON: {error}"
+
+
+def _object_of(arguments: inspect.Signature, types: Mapping[str, Any]) -> Any:
     """A TypedDict: its keys may have any name, and what is left out is left to the function's defaults."""
-    members = {name: _member(parameter) for name, parameter in arguments.parameters.items()}
+    members = {name: _member(parameter, types[name]) for name, parameter in arguments.parameters.items()}
     typed = TypedDict("Parameters", members)  # type: ignore[misc]
     typed.__pydantic_config__ = ConfigDict(extra="forbid")  # type: ignore[attr-defined]
     return typed
 
 
-def _member(parameter: Parameter) -> Any:
-    return parameter.annotation if parameter.default is Parameter.empty else NotRequired[parameter.annotation]
+def _member(parameter: Parameter, annotation: Any) -> Any:
+    return annotation if parameter.default is Parameter.empty else NotRequired[annotation]
 
 
 def _hash(schema: Mapping[str, Any]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from difflib import get_close_matches
 from types import MappingProxyType
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, Unpack, cast, overload
@@ -10,8 +10,11 @@ from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, Unpack, cast,
 from asynctaskd.definitions import hooks, rules
 from asynctaskd.definitions.context import TaskContext
 from asynctaskd.definitions.definition import Definition
+from asynctaskd.definitions.exposed import Exposed, exposed_name, methods_of
 from asynctaskd.definitions.options import DeclaredOptions, TaskOptions
+from asynctaskd.definitions.request import name_of_call
 from asynctaskd.definitions.signature import Handler
+from asynctaskd.definitions.types import Implementations
 from asynctaskd.errors import (
     InvalidDefinitionError,
     InvalidInputError,
@@ -55,6 +58,7 @@ class Registry:
         failure_hooks: what `on_failed` registered, in that order.
         error_hooks: what `on_error` registered, in that order.
         middlewares: what `middleware` registered, the first outermost.
+        types: what `register_type` registered.
     """
 
     def __init__(self, *, retry: RetryPolicy | str | None = None) -> None:
@@ -67,24 +71,28 @@ class Registry:
         self.failure_hooks: list[hooks.AppFailureHook] = []
         self.error_hooks: list[hooks.ErrorHook] = []
         self.middlewares: tuple[hooks.Middleware, ...] = ()
+        self.types = Implementations()
         self._definitions: dict[str, AnyDefinition] = {}
         self._routes: dict[str, AnyDefinition] = {}  # by prefix, the longest first
         self.definitions: Mapping[str, AnyDefinition] = MappingProxyType(self._definitions)
 
-    def __getitem__(self, name: str) -> AnyDefinition:
-        """The definition of that name, or the route with the longest prefix of it.
+    def __getitem__(self, task: str | Handler) -> AnyDefinition:
+        """The definition of that name, or the route with the longest prefix of it; or that of a function.
 
         Raises:
             UnknownTaskError: there is none.
         """
-        definition = self.get(name)
+        definition = self.get(task) if isinstance(task, str) else self._of_function(task)
         if definition is None:
-            raise UnknownTaskError(self._unknown(name))
+            raise UnknownTaskError(self._unknown(task) if isinstance(task, str) else _unregistered(task))
         return definition
 
     def get(self, name: str) -> AnyDefinition | None:
         """The definition of that name, or the route with the longest prefix of it, or None."""
         return self._definitions.get(name) or self._routed(name)
+
+    def _of_function(self, function: Handler) -> AnyDefinition | None:
+        return next((one for one in self._definitions.values() if one.handler == function), None)
 
     def _routed(self, name: str) -> AnyDefinition | None:
         return next((route for prefix, route in self._routes.items() if name.startswith(prefix)), None)
@@ -110,6 +118,58 @@ class Registry:
         if name is None or isinstance(name, str):
             return lambda handler: self._declare(name, handler, options)
         return self._declare(None, name, options)
+
+    def register(
+        self, function: Callable[P, R], /, name: str | None = None, **options: Unpack[DeclaredOptions]
+    ) -> Definition[P, R]:
+        """Declare an ordinary function as a task, by its own name or another, and leave it as it is.
+
+        `app[function].request(2, b=3)` is a request of it. Registered twice it is one task.
+
+        Raises:
+            InvalidDefinitionError: like `task`.
+        """
+        return cast("Definition[P, R]", self._declare(name, function, options))
+
+    def register_type(self, cls: T) -> T:
+        """Let parameters of interface types accept a class that implements them; before the tasks that do.
+
+        An interface is an abstract class or a Protocol. In the payload such a value is an object of `type`
+        (the class's name) and `value`.
+
+        Raises:
+            InvalidDefinitionError: it is no class that can be made from JSON, or another one has its name.
+        """
+        self.types.register(cls)
+        return cls
+
+    def expose(
+        self,
+        target: Any,
+        /,
+        name: str | None = None,
+        *,
+        methods: Iterable[str] | None = None,
+        **options: Unpack[DeclaredOptions],
+    ) -> Exposed:
+        """Let tasks call methods of an object, a class (one instance is made) or a module; all public ones.
+
+        `client.enqueue(target="shop.orders:Orders", method="ship", payload={"order": 7})`, or
+        `exposed.ship.request(7)`.
+
+        Args:
+            name: what the target is called; `module:Name` unless given.
+            methods: those that may be called, instead of all that have no `_` in front.
+
+        Raises:
+            InvalidDefinitionError: it can't be made, has no such method, or one can't be a handler.
+        """
+        called = exposed_name(target, name)
+        found = [
+            self._declare(name_of_call(called, method), handler, options)
+            for method, handler in methods_of(target, methods).items()
+        ]
+        return Exposed(called, found)
 
     def route(self, prefix: str, **options: Unpack[DeclaredOptions]) -> TaskDecorator:
         """Declare a function as the handler of every task whose name begins so and has no handler of its own.
@@ -186,7 +246,8 @@ class Registry:
         return self._add(self._definition(_checked_name(name, handler), handler, options))
 
     def _definition(self, name: str, handler: Handler, options: Mapping[str, object]) -> AnyDefinition:
-        return Definition(name, handler, _checked_options(name, options), default_retry=self.retry)
+        declared = _checked_options(name, options)
+        return Definition(name, handler, declared, default_retry=self.retry, types=self.types)
 
     def _add(self, definition: AnyDefinition) -> AnyDefinition:
         first = self._definitions.setdefault(definition.name, definition)
@@ -224,3 +285,8 @@ def _checked_options(name: str, options: Mapping[str, object]) -> TaskOptions:
         return TaskOptions.declared(options)
     except InvalidInputError as error:
         raise InvalidDefinitionError(f"task {name!r}: {error}") from None
+
+
+def _unregistered(function: Handler) -> str:
+    name = getattr(function, "__qualname__", repr(function))
+    return f"{name} is no task of the App; did you forget to register it? app.register({name})"
