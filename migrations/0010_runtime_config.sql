@@ -4,6 +4,9 @@
 -- worker between two claims, and acknowledged.
 
 ALTER TABLE asynctaskd.runtime_configs
+    -- How long tasks of a label may run, and how often: {label: duration}, {label: executions}.
+    ADD COLUMN max_run_times jsonb NOT NULL DEFAULT '{}',
+    ADD COLUMN max_attempts jsonb NOT NULL DEFAULT '{}',
     -- Which one it is: where a standby that was behind took over, a number is given a second time.
     ADD COLUMN identity uuid NOT NULL UNIQUE DEFAULT gen_random_uuid(),
     -- Whose change it is, and what it gave a value to, on top of which version.
@@ -74,24 +77,31 @@ RETURN CASE WHEN jsonb_typeof(label) <> 'string' OR asynctaskd.is_name(label #>>
        THEN format('%s must name 1 to 128 characters A-Z a-z 0-9 _ . : / -, got %s', field,
                    asynctaskd.shown(label)) END;
 
--- What is wrong with a mapping of labels to integers, in words, or NULL; NULL was left out.
-CREATE FUNCTION asynctaskd.numbers_problem(field text, numbers jsonb, lowest bigint) RETURNS text
+-- What is wrong with a mapping of labels to something, but for its values, in words, or NULL; NULL was left out.
+CREATE FUNCTION asynctaskd.mapping_problem(field text, given jsonb, to_what text) RETURNS text
 LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE AS $$
 BEGIN
-    IF jsonb_typeof(numbers) <> 'object' THEN
-        RETURN format('%s must map labels to integers, got %s', field, asynctaskd.shown(numbers));
+    IF jsonb_typeof(given) <> 'object' THEN
+        RETURN format('%s must map labels to %s, got %s', field, to_what, asynctaskd.shown(given));
     END IF;
     RETURN (
         SELECT problem
-        FROM jsonb_each(numbers) AS each(label, number) CROSS JOIN LATERAL (
+        FROM jsonb_object_keys(given) AS label CROSS JOIN LATERAL (
             SELECT coalesce(
                 asynctaskd.label_problem(field, to_jsonb(label)),
                 CASE WHEN label IN ('default', '__default__') OR starts_with(label, 'worker:')
-                     THEN format('%s can''t name the label %s: it is reserved', field, label) END,
-                asynctaskd.integer_problem(format('%s[%s]', field, label), number, lowest, 2147483647)) AS problem
+                     THEN format('%s can''t name the label %s: it is reserved', field, label) END) AS problem
         ) AS found
         WHERE problem IS NOT NULL ORDER BY label LIMIT 1);
 END $$;
+
+-- The same of a mapping of labels to integers.
+CREATE FUNCTION asynctaskd.numbers_problem(field text, numbers jsonb, lowest bigint) RETURNS text
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN coalesce(asynctaskd.mapping_problem(field, numbers, 'integers'), (
+    SELECT problem FROM jsonb_each(numbers) AS each(label, number) CROSS JOIN LATERAL
+        asynctaskd.integer_problem(format('%s[%s]', field, label), number, lowest, 2147483647) AS problem
+    WHERE problem IS NOT NULL ORDER BY label LIMIT 1));
 
 -- What is wrong with a list of names, in words, or NULL; NULL was left out.
 CREATE FUNCTION asynctaskd.names_problem(field text, names jsonb) RETURNS text
@@ -119,6 +129,14 @@ BEGIN
     RETURN NULL;
 END $$;
 
+-- What is wrong with a mapping of labels to durations, in words, or NULL; NULL was left out.
+CREATE FUNCTION asynctaskd.durations_problem(field text, durations jsonb) RETURNS text
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN coalesce(asynctaskd.mapping_problem(field, durations, 'durations'), (
+    SELECT problem FROM jsonb_each(durations) AS each(label, duration) CROSS JOIN LATERAL
+        asynctaskd.duration_problem(format('%s[%s]', field, label), duration) AS problem
+    WHERE problem IS NOT NULL ORDER BY label LIMIT 1));
+
 CREATE FUNCTION asynctaskd.duration_of(duration text) RETURNS interval
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN make_interval(secs => (asynctaskd.milliseconds(duration) / 1000)::float8);
@@ -139,7 +157,7 @@ CREATE FUNCTION asynctaskd.runtime_config_form_problem(changes jsonb) RETURNS te
 LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE AS $$
 DECLARE
     fields constant text[] :=
-        '{max_strict_percentage,default_weight,weights,limits,paused_labels,paused_names}';
+        '{max_strict_percentage,default_weight,weights,limits,max_run_times,max_attempts,paused_labels,paused_names}';
     others constant text[] := '{labels,expires,canary,canary_worker,rollback_to,promote}';
     unknown text;
     problem text;
@@ -211,6 +229,8 @@ BEGIN
             asynctaskd.integer_problem('default_weight', fields -> 'default_weight', 1, 2147483647) END,
         asynctaskd.numbers_problem('weights', fields -> 'weights', 1),
         asynctaskd.numbers_problem('limits', fields -> 'limits', 0),
+        asynctaskd.durations_problem('max_run_times', fields -> 'max_run_times'),
+        asynctaskd.numbers_problem('max_attempts', fields -> 'max_attempts', 1),
         asynctaskd.names_problem('paused_labels', fields -> 'paused_labels'),
         asynctaskd.names_problem('paused_names', fields -> 'paused_names'),
         asynctaskd.duration_problem('expires', changes -> 'expires'),
@@ -227,8 +247,8 @@ DECLARE
         asynctaskd.integer_problem('version', to_jsonb(NEW.version), 1, 2147483647),
         asynctaskd.runtime_config_problem(jsonb_build_object(
             'max_strict_percentage', NEW.max_strict_percentage, 'default_weight', NEW.default_weight,
-            'weights', NEW.weights, 'limits', NEW.limits, 'paused_labels', NEW.paused_labels,
-            'paused_names', NEW.paused_names)));
+            'weights', NEW.weights, 'limits', NEW.limits, 'max_run_times', NEW.max_run_times,
+            'max_attempts', NEW.max_attempts, 'paused_labels', NEW.paused_labels, 'paused_names', NEW.paused_names)));
 BEGIN
     IF problem IS NOT NULL THEN
         RAISE EXCEPTION '%', problem USING ERRCODE = 'ATD01';
@@ -237,7 +257,8 @@ BEGIN
 END $$;
 CREATE TRIGGER runtime_configs_readable
     BEFORE INSERT OR UPDATE OF
-        version, max_strict_percentage, default_weight, weights, limits, paused_labels, paused_names
+        version, max_strict_percentage, default_weight, weights, limits, max_run_times, max_attempts, paused_labels,
+        paused_names
     ON asynctaskd.runtime_configs FOR EACH ROW EXECUTE FUNCTION asynctaskd.check_runtime_config();
 
 
@@ -271,10 +292,11 @@ LANGUAGE sql STABLE
 RETURN coalesce(
     (SELECT jsonb_build_object(
                 'max_strict_percentage', max_strict_percentage, 'default_weight', default_weight,
-                'weights', weights, 'limits', limits, 'paused_labels', paused_labels, 'paused_names', paused_names)
+                'weights', weights, 'limits', limits, 'max_run_times', max_run_times, 'max_attempts', max_attempts,
+                'paused_labels', paused_labels, 'paused_names', paused_names)
      FROM asynctaskd.runtime_configs WHERE version = wanted),
-    '{"max_strict_percentage": null, "default_weight": 1, "weights": {}, "limits": {}, "paused_labels": [],
-      "paused_names": []}');
+    '{"max_strict_percentage": null, "default_weight": 1, "weights": {}, "limits": {}, "max_run_times": {},
+      "max_attempts": {}, "paused_labels": [], "paused_names": []}');
 
 -- Refuses to go on from a version, there from before, with which this content couldn't be read.
 CREATE FUNCTION asynctaskd.require_readable(content jsonb, version bigint) RETURNS void
@@ -302,11 +324,12 @@ DECLARE
 BEGIN
     UPDATE asynctaskd.runtime_configs SET reach = 'nobody' WHERE reach = 'canary';
     INSERT INTO asynctaskd.runtime_configs (
-        version, max_strict_percentage, default_weight, weights, limits, paused_labels, paused_names, created_at,
-        request_id, created_by, based_on, changes, expires_at, takes_back, reach, canary_worker, canary_until,
+        version, max_strict_percentage, default_weight, weights, limits, max_run_times, max_attempts, paused_labels,
+        paused_names, created_at, request_id, created_by, based_on, changes, expires_at, takes_back, reach, canary_worker, canary_until,
         canary_base)
     SELECT coalesce(max(version), 0) + 1, (content ->> 'max_strict_percentage')::integer,
            (content ->> 'default_weight')::integer, content -> 'weights', content -> 'limits',
+           content -> 'max_run_times', content -> 'max_attempts',
            ARRAY(SELECT jsonb_array_elements_text(content -> 'paused_labels')),
            ARRAY(SELECT jsonb_array_elements_text(content -> 'paused_names')), now_is,
            request, coalesce(author, current_user), base, write_runtime_config.changes,
@@ -424,6 +447,33 @@ BEGIN
         content, fields, base, request, author,
         asynctaskd.duration_of(changes ->> 'expires'), asynctaskd.duration_of(changes ->> 'canary'),
         CASE WHEN changes ? 'canary' THEN asynctaskd.canary_of((changes ->> 'canary_worker')::uuid) END);
+END $$;
+
+-- Adds what an App declares of labels, {field: {label: value}}, where nothing is said of it yet; what operators have set
+-- is never changed. Returns the version that took, or NULL.
+CREATE FUNCTION asynctaskd.declare_labels(declared jsonb) RETURNS bigint
+LANGUAGE plpgsql AS $$
+DECLARE
+    base bigint;
+    content jsonb;
+    fields jsonb;
+    is_locked boolean := false;
+BEGIN
+    LOOP
+        base := asynctaskd.newest_for_all();
+        content := asynctaskd.runtime_config_content(base);
+        SELECT jsonb_object_agg(field, labels || (content -> field)) INTO fields
+        FROM jsonb_each(declared) AS each(field, labels) WHERE labels || (content -> field) <> content -> field;
+        IF fields IS NULL THEN
+            RETURN NULL;
+        END IF;
+        EXIT WHEN is_locked;
+        -- Only now: most starts have nothing to add, and wait for nobody. What they saw may have changed meanwhile.
+        PERFORM asynctaskd.lock_runtime_configs();
+        is_locked := true;
+    END LOOP;
+    PERFORM asynctaskd.require_readable(content || fields, base);
+    RETURN (asynctaskd.write_runtime_config(content || fields, fields, base, author => 'an App')).version;
 END $$;
 
 -- Ends a canary, if that version still is one: for all with `promoted`, else with a new version of the old content.

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from asynctaskd.cli import config, cron
+from asynctaskd.cli import config, cron, labels
 from asynctaskd.cli.check import check
 from asynctaskd.cli.demo import demo
 from asynctaskd.cli.enqueue import enqueue
@@ -27,7 +27,8 @@ from asynctaskd.cli.workers import workers
 from asynctaskd.version import __version__
 
 _ORDER = (
-    "run", "demo", "migrate", "check", "enqueue", "tasks", "workers", "top", "config", "cron", "release",
+    "run", "demo", "migrate", "check", "enqueue", "tasks", "workers", "top", "config", "labels", "cron",
+    "release",
 )  # fmt: skip
 
 
@@ -152,6 +153,13 @@ _config.command(epilog=example("asynctaskd config history --limit 5"))(config.hi
 _config.command(epilog=example("asynctaskd config rollback 17"))(config.rollback)
 _config.command(epilog=example("asynctaskd config promote"))(config.promote)
 cli.add_typer(_config, name="config")
+
+_labels = _typer(help="Show and change what holds for the tasks of a label.")
+_labels.command("list", epilog=example("asynctaskd labels list --json"))(labels.list_labels)
+_labels.command("set", epilog=example("asynctaskd labels set mail --max-running 50 --max-run-time 5m"))(
+    labels.set_label
+)
+cli.add_typer(_labels, name="labels")
 
 _cron = _typer(help="Show and change schedules.")
 _cron.command("list", epilog=example("asynctaskd cron list --json"))(cron.list_schedules)

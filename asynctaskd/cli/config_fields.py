@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 _NUMBERS = ("max_strict_percentage", "default_weight")
-_MAPPINGS = ("weights", "limits")
+_MAPPINGS = ("weights", "limits", "max_run_times", "max_attempts")
 # Not all that Python reads: no digits of other scripts, no underscores.
 _is_number = re.compile("-?[0-9]{1,20}").fullmatch
 
@@ -46,8 +46,9 @@ def assigned(assignments: Iterable[str], now: RuntimeConfig) -> dict[str, Any]:
             changed[field] = _with_members(changed.get(field, getattr(now, field)), operator, _members(value))
         else:
             raise InvalidInputError(
-                f"can't set {key}: write FIELD=VALUE, weights.LABEL=N or limits.LABEL=N, or FIELD+=NAME and "
-                f"FIELD-=NAME for the lists; fields are {', '.join((*_NUMBERS, *_MAPPINGS, *_LISTS))}"
+                f"can't set {key}: write FIELD=VALUE, such as weights.LABEL=N or limits.LABEL=N, or "
+                "FIELD+=NAME and FIELD-=NAME for the lists; fields are "
+                f"{', '.join((*_NUMBERS, *_MAPPINGS, *_LISTS))}"
             )
     return changed
 

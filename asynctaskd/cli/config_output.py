@@ -54,7 +54,7 @@ def _print_row(
     print_facts(
         row
         | {"max_strict_percentage": "each worker's own" if own else row["max_strict_percentage"]}
-        | {name: _pairs(row[name]) for name in ("weights", "limits")}
+        | {name: _pairs(row[name]) for name in ("weights", "limits", "max_run_times", "max_attempts")}
     )
     applying = sum(one["applied_config_version"] >= row["version"] for one in workers)
     typer.echo(f"\napplied by {applying} of {len(workers)} live workers")

@@ -4,13 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, cast
+from datetime import timedelta
+from typing import Any, NamedTuple, cast
 
 from asynctaskd.config.values import NAME_PATTERN
 from asynctaskd.config.wording import nearest, shown
+from asynctaskd.durations import parse_duration
 from asynctaskd.errors import InvalidInputError
 
 _MAX_INTEGER = 2**31 - 1
+
+
+class Caps(NamedTuple):
+    """What the labels of a task allow at most; None is no limit."""
+
+    run_time: timedelta | None
+    attempts: int | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,6 +32,8 @@ class RuntimeConfig:
         default_weight: the weight of the group `default`.
         weights: label to weight (at least 1); these labels are the groups of the normal lane.
         limits: label to the number of tasks that may run at once in the whole fleet.
+        max_run_times: label to how long one execution of its tasks may take, as text such as `1h`.
+        max_attempts: label to how often its tasks are run, retries included.
         paused_labels: tasks that carry one of them aren't claimed.
         paused_names: tasks of these names aren't claimed.
 
@@ -35,6 +46,8 @@ class RuntimeConfig:
     default_weight: int = 1
     weights: dict[str, int] = field(default_factory=dict[str, int])
     limits: dict[str, int] = field(default_factory=dict[str, int])
+    max_run_times: dict[str, str] = field(default_factory=dict[str, str])
+    max_attempts: dict[str, int] = field(default_factory=dict[str, int])
     paused_labels: list[str] = field(default_factory=list[str])
     paused_names: list[str] = field(default_factory=list[str])
 
@@ -46,12 +59,20 @@ class RuntimeConfig:
         _check_integer("default_weight", self.default_weight, 1)
         _check_numbers("weights", self.weights, 1)
         _check_numbers("limits", self.limits, 0)
+        _check_durations("max_run_times", self.max_run_times)
+        _check_numbers("max_attempts", self.max_attempts, 1)
         _check_names("paused_labels", self.paused_labels)
         _check_names("paused_names", self.paused_names)
 
     def effective_strict_percentage(self, worker_value: int) -> int:
         """The share of slots for strict tasks, in percent: what this row sets wins over the worker's own."""
         return worker_value if self.max_strict_percentage is None else self.max_strict_percentage
+
+    def caps_of(self, labels: Iterable[str]) -> Caps:
+        """How long and how often a task of these labels may run at most; the strictest label counts."""
+        times = [parse_duration(self.max_run_times[label]) for label in labels if label in self.max_run_times]
+        attempts = [self.max_attempts[label] for label in labels if label in self.max_attempts]
+        return Caps(min(times, default=None), min(attempts, default=None))
 
     def updated(self, changes: Mapping[str, Any]) -> RuntimeConfig:
         """The next version: fields left out keep their value, a mapping or list replaces the whole one.
@@ -118,13 +139,30 @@ def _check_integer(name: str, value: object, least: int, most: int = _MAX_INTEGE
 
 
 def _check_numbers(name: str, numbers: object, least: int) -> None:
-    if not isinstance(numbers, dict):
-        raise InvalidInputError(f"{name} must map labels to integers, got {shown(numbers)}")
-    for label, number in cast("dict[object, object]", numbers).items():
+    for label, number in _checked_labels(name, numbers, "integers"):
+        _check_integer(f"{name}[{label}]", number, least)
+
+
+def _check_durations(name: str, durations: object) -> None:
+    for label, duration in _checked_labels(name, durations, "durations"):
+        field = f"{name}[{label}]"
+        try:
+            length = parse_duration(duration) if isinstance(duration, str) else None
+        except ValueError as error:
+            raise InvalidInputError(f"{field}: {error}") from None
+        if not length:
+            raise InvalidInputError(f"{field} must be text such as '5s', more than 0, got {shown(duration)}")
+
+
+def _checked_labels(name: str, given: object, to_what: str) -> list[tuple[object, object]]:
+    if not isinstance(given, dict):
+        raise InvalidInputError(f"{name} must map labels to {to_what}, got {shown(given)}")
+    entries = cast("dict[object, object]", given)
+    for label in entries:
         _check_name(name, label)
         if label in ("default", "__default__") or str(label).startswith("worker:"):
             raise InvalidInputError(f"{name} can't name the label {label}: it is reserved")
-        _check_integer(f"{name}[{label}]", number, least)
+    return list(entries.items())
 
 
 def _check_names(name: str, names: object) -> None:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 # A report that was due just now may still be on its way.
 _GRACE = timedelta(seconds=1)
 
-_JSON = ("changes", "weights", "limits")
+_JSON = ("changes", "weights", "limits", "max_run_times", "max_attempts")
 
 
 class ConfigFields(TypedDict, total=False):
@@ -38,6 +38,8 @@ class ConfigFields(TypedDict, total=False):
         weights: label to weight; with `labels`, a list of one length with it.
         labels: see `weights`.
         limits: label to the number of tasks that may run at once in the whole fleet.
+        max_run_times: label to how long one execution of its tasks may take, such as `1h`.
+        max_attempts: label to how often its tasks are run, retries included.
         paused_labels: tasks that carry one of them aren't claimed.
         paused_names: tasks of these names aren't claimed.
     """
@@ -47,6 +49,8 @@ class ConfigFields(TypedDict, total=False):
     weights: Mapping[str, int] | Sequence[int]
     labels: Sequence[str]
     limits: Mapping[str, int]
+    max_run_times: Mapping[str, str]
+    max_attempts: Mapping[str, int]
     paused_labels: Sequence[str]
     paused_names: Sequence[str]
 

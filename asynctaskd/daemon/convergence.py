@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from asynctaskd.config.convergence import Canary, report_of
-from asynctaskd.daemon.execute import DEFAULT_TIMEOUT
+from asynctaskd.daemon.caps import DEFAULT_TIMEOUT
 from asynctaskd.daemon.loops import OUTAGE, Backoff, wait_for
 from asynctaskd.daemon.proof import Fate, fate_of
 from asynctaskd.durations import parse_duration

@@ -14,6 +14,7 @@ from math import inf
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
+from asynctaskd.daemon.caps import capped, timeout_of
 from asynctaskd.daemon.context import ExecutionContext
 from asynctaskd.daemon.failures import report_error
 from asynctaskd.daemon.offspring import adopt_tasks, current_execution, end_offspring
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from asynctaskd.client import Client
+    from asynctaskd.daemon.commands import Steering
     from asynctaskd.daemon.slots import Slots
     from asynctaskd.daemon.transactions import Transactions
     from asynctaskd.definitions.context import TaskContext
@@ -39,8 +41,6 @@ if TYPE_CHECKING:
     from asynctaskd.definitions.hooks import Proceed
     from asynctaskd.definitions.registry import Registry
     from asynctaskd.task import ClaimedTask, Outcome, Transition
-
-DEFAULT_TIMEOUT = timedelta(hours=1)
 
 # How long a handler may go on after it was told to stop before it is named.
 _STUCK_AFTER = 5.0
@@ -102,7 +102,7 @@ class Execution:
     def __init__(self, task: ClaimedTask, definition: Definition[..., Any] | None) -> None:
         self.task = task
         self.definition = definition
-        self.timeout = task.timeout or (definition and definition.options.timeout) or DEFAULT_TIMEOUT
+        self.timeout = timeout_of(task, definition)
         self._started = monotonic()  # not the loop's clock: a handler in a thread asks too
         self.ends_at = self._started + self.timeout.total_seconds()
 
@@ -185,6 +185,7 @@ class Executor:
         self,
         app: Registry,
         slots: Slots,
+        steering: Steering,
         transactions: Transactions,
         client: Client,
         *,
@@ -194,6 +195,7 @@ class Executor:
         self._app = app
         self._may_begin = may_begin
         self._slots = slots
+        self._steering = steering
         self._transactions = transactions
         self._client = client
         self._finish = finish
@@ -205,7 +207,8 @@ class Executor:
 
     def start(self, task: ClaimedTask) -> None:
         """Begin an execution; it takes a slot at once."""
-        execution = Execution(task, self._app.get(task.name))
+        definition = self._app.get(task.name)
+        execution = Execution(capped(task, definition, self._steering.config), definition)
         self._slots.take(execution)
         obstacle = _obstacle(execution)
         if obstacle is not None:

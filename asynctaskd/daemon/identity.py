@@ -8,7 +8,7 @@ import socket
 from typing import TYPE_CHECKING, Any, cast
 from uuid import uuid4, uuid5
 
-from asynctaskd.daemon.execute import DEFAULT_TIMEOUT
+from asynctaskd.daemon.caps import DEFAULT_TIMEOUT
 from asynctaskd.daemon.process import this_process
 from asynctaskd.postgres.records import DefinitionRow, WorkerRow
 from asynctaskd.scheduling.retry import NO_RETRY

@@ -145,6 +145,7 @@ class Stations:
         return Executor(
             self._app,
             self._slots,
+            self._steering,
             transactions,
             Client(self._pool, self._app, schema=self._config.database.schema_name),
             may_begin=self._lease.look,

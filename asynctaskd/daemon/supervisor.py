@@ -7,6 +7,7 @@ leaves no task behind.
 from __future__ import annotations
 
 import asyncio
+import json
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 
@@ -149,6 +150,8 @@ class Daemon(Stations):
         await self._store.ensure_partitions()
         await self._store.register_definitions(definition_rows(self._app))
         await self._configs.expire()
+        if declared := self._app.labels.declared():
+            await self._configs.declare_labels(json.dumps(declared))
         await self._steering.load()
         if not await self._keeper.acquire(self._store):
             return False

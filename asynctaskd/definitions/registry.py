@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from datetime import timedelta
 from difflib import get_close_matches
 from types import MappingProxyType
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, Unpack, cast, overload
@@ -11,6 +12,7 @@ from asynctaskd.definitions import hooks, rules
 from asynctaskd.definitions.context import TaskContext
 from asynctaskd.definitions.definition import Definition
 from asynctaskd.definitions.exposed import Exposed, exposed_name, methods_of
+from asynctaskd.definitions.labels import LabelPolicies
 from asynctaskd.definitions.options import DeclaredOptions, TaskOptions
 from asynctaskd.definitions.request import name_of_call
 from asynctaskd.definitions.signature import Handler
@@ -59,6 +61,7 @@ class Registry:
         error_hooks: what `on_error` registered, in that order.
         middlewares: what `middleware` registered, the first outermost.
         types: what `register_type` registered.
+        labels: what `label` declared.
     """
 
     def __init__(self, *, retry: RetryPolicy | str | None = None) -> None:
@@ -72,6 +75,7 @@ class Registry:
         self.error_hooks: list[hooks.ErrorHook] = []
         self.middlewares: tuple[hooks.Middleware, ...] = ()
         self.types = Implementations()
+        self.labels = LabelPolicies()
         self._definitions: dict[str, AnyDefinition] = {}
         self._routes: dict[str, AnyDefinition] = {}  # by prefix, the longest first
         self.definitions: Mapping[str, AnyDefinition] = MappingProxyType(self._definitions)
@@ -171,6 +175,38 @@ class Registry:
         ]
         return Exposed(called, found)
 
+    def label(
+        self,
+        name: str,
+        *,
+        max_running: int | None = None,
+        max_run_time: str | timedelta | None = None,
+        max_attempts: int | None = None,
+        retry: RetryPolicy | str | None = None,
+    ) -> None:
+        """Declare the policy of a label; before the tasks that carry it.
+
+        Limits are written to the runtime configuration by the next worker that starts, where nothing is said
+        of them yet; operators change them there, and what they have set is never overwritten.
+
+        Args:
+            max_running: how many of its tasks may run at once in the whole fleet.
+            max_run_time: how long one execution of its tasks may take, whatever their own timeout says.
+            max_attempts: how often its tasks are run, whatever their own retry policy says.
+            retry: the policy of definitions that carry it and declare none; it stays in the App.
+
+        Raises:
+            InvalidDefinitionError: a value breaks a rule, the label is declared already, or a task that
+                carries it was declared before its retry policy.
+        """
+        limits = {"limits": max_running, "max_run_times": max_run_time, "max_attempts": max_attempts}
+        self.labels.declare(name, limits, retry)
+        for definition in self._definitions.values() if retry is not None else ():
+            if name in (definition.options.labels or ()):
+                raise InvalidDefinitionError(
+                    f"declare label {name!r} before task {definition.name!r}, which carries it"
+                )
+
     def route(self, prefix: str, **options: Unpack[DeclaredOptions]) -> TaskDecorator:
         """Declare a function as the handler of every task whose name begins so and has no handler of its own.
 
@@ -247,7 +283,8 @@ class Registry:
 
     def _definition(self, name: str, handler: Handler, options: Mapping[str, object]) -> AnyDefinition:
         declared = _checked_options(name, options)
-        return Definition(name, handler, declared, default_retry=self.retry, types=self.types)
+        default = self.labels.retry_of(declared.labels or ()) or self.retry
+        return Definition(name, handler, declared, default_retry=default, types=self.types)
 
     def _add(self, definition: AnyDefinition) -> AnyDefinition:
         first = self._definitions.setdefault(definition.name, definition)

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     import asyncpg
 
 
+_MAPPINGS = ("weights", "limits", "max_run_times", "max_attempts")
+
+
 class Written(NamedTuple):
     """A version, and its identity: a number that got lost with a primary is given again."""
 
@@ -66,7 +69,12 @@ class ConfigStore(Statements):
         if not rows:
             return None
         row = dict(rows[0])
-        return row | {name: json.loads(row[name]) for name in ("weights", "limits")}
+        return row | {name: json.loads(row[name]) for name in _MAPPINGS}
+
+    async def declare_labels(self, declared: str) -> int | None:
+        """Add what an App says of labels (JSON) where nothing is set yet; returns the version that took."""
+        version: int | None = await self._value("declare_labels", declared)
+        return version
 
     async def acknowledge(
         self,

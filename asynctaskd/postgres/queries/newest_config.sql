@@ -1,7 +1,7 @@
 -- The newest runtime configuration that is for a worker: for all, or for it alone while it tries it; and its last answers.
 -- $1 worker_id; NULL: one that isn't registered yet
-SELECT version, max_strict_percentage, default_weight, weights::text, limits::text, paused_labels, paused_names,
-       request_id, identity, (SELECT applied_config FROM asynctaskd.workers WHERE id = $1) AS applied_config,
+SELECT version, max_strict_percentage, default_weight, weights::text, limits::text, max_run_times::text, max_attempts::text,
+       paused_labels, paused_names, request_id, identity, (SELECT applied_config FROM asynctaskd.workers WHERE id = $1) AS applied_config,
        (SELECT rejected_config FROM asynctaskd.workers WHERE id = $1) AS rejected_config
 FROM asynctaskd.runtime_configs
 WHERE version = greatest(
