@@ -14,29 +14,21 @@ from asynctaskd.control.runtime_config import RuntimeConfigs
 from asynctaskd.control.schedules import Schedules
 from asynctaskd.control.watching import Watching
 from asynctaskd.definitions import rules
-from asynctaskd.definitions.batch import dump_many
-from asynctaskd.definitions.definition import Definition
-from asynctaskd.definitions.options import NO_OPTIONS
-from asynctaskd.definitions.payload import dump_payload
-from asynctaskd.definitions.request import TaskRequest
-from asynctaskd.errors import (
-    InvalidInputError,
-    TaskCancelledError,
-    TaskExpiredError,
-    TaskFailedError,
-)
+from asynctaskd.definitions.enqueuing import Enqueue, Enqueued
+from asynctaskd.errors import TaskCancelledError, TaskExpiredError, TaskFailedError
 from asynctaskd.postgres.caller import growing_pauses, not_found
 from asynctaskd.postgres.records import task_of
 from asynctaskd.postgres.sessions import LONG
 from asynctaskd.task import Task, TaskStatus
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Iterable
 
     import asyncpg
 
-    from asynctaskd.definitions.options import RequestOptions, TaskOptions
+    from asynctaskd.definitions.options import RequestOptions
     from asynctaskd.definitions.registry import Registry
+    from asynctaskd.definitions.request import TaskRequest
 
 # For so many characters of payloads a call may take another second: a tenth of what was seen.
 _SLOWEST = 1_000_000
@@ -66,7 +58,7 @@ class Client(Commands, Explanations, RuntimeConfigs, Schedules, Watching):
 
     async def enqueue(
         self,
-        task: str | Definition[..., Any] | TaskRequest | Callable[..., Any] | None = None,
+        task: Enqueued = None,
         payload: object = None,
         *,
         connection: asyncpg.Connection | None = None,
@@ -89,17 +81,8 @@ class Client(Commands, Explanations, RuntimeConfigs, Schedules, Watching):
             DatabaseUnavailableError: the database can't be reached; without a transaction of the caller's
                 the task may have been enqueued all the same.
         """
-        definition, request = self._request(task, payload, options)
-        if request.options.cron is not None:
-            return await self._enqueue_schedule(
-                definition, request.name, request.payload, request.options, connection
-            )
-        dumped = _dumped(definition, request)
-        if request.options is NO_OPTIONS:
-            # Nineteen parameters that say nothing cost as much as the row.
-            task_id: int = await self._value("enqueue_plain", request.name, dumped, connection=connection)
-        else:
-            task_id = await self._value("enqueue", *_arguments(request, dumped), connection=connection)
+        sent = Enqueue.one(self._app, task, payload, options)
+        task_id: int = await self._value(sent.statement, *sent.arguments, connection=connection)
         return task_id
 
     async def enqueue_many(
@@ -109,18 +92,11 @@ class Client(Commands, Explanations, RuntimeConfigs, Schedules, Watching):
 
         Raises: like `enqueue`.
         """
-        chosen = list(requests)
-        for place, request in enumerate(chosen, 1):
-            if not isinstance(request, TaskRequest):
-                raise InvalidInputError(
-                    f"request {place}: a TaskRequest is needed, got {type(request).__name__}"
-                )
-            if request.options.cron is not None:
-                raise InvalidInputError(f"request {place}: cron is an option of `enqueue`, one at a time")
-        documents = dump_many(chosen, self._app)
-        limit = LONG + sum(map(len, documents)) / _SLOWEST
-        columns = _columns(chosen, documents)
-        ids: list[int] = await self._value("enqueue_many", *columns, connection=connection, limit=limit)
+        sent = Enqueue.many(self._app, requests)
+        limit = LONG + sum(map(len, sent.arguments[1])) / _SLOWEST
+        ids: list[int] = await self._value(
+            sent.statement, *sent.arguments, connection=connection, limit=limit
+        )
         return ids
 
     async def get_task(self, task_id: int, *, connection: asyncpg.Connection | None = None) -> Task:
@@ -191,31 +167,6 @@ class Client(Commands, Explanations, RuntimeConfigs, Schedules, Watching):
         """Where some tasks stand, by id; those without a record are left out."""
         return {row[0]: TaskStatus(row[1]) for row in await self._fetch("statuses", list(ids))}
 
-    def _request(
-        self,
-        task: str | Definition[..., Any] | TaskRequest | Callable[..., Any] | None,
-        payload: object,
-        options: RequestOptions,
-    ) -> tuple[Definition[..., Any] | None, TaskRequest]:
-        if isinstance(task, TaskRequest):
-            if payload is not None:
-                raise InvalidInputError("a request has its own payload; leave the second one out")
-            request = task.with_options(**options) if options else task
-            return self._definition(request.name), request
-        if task is None or isinstance(task, str):
-            request = TaskRequest(task, payload, **options)
-            return self._definition(request.name), request
-        definition = task if isinstance(task, Definition) else self._registered(task)
-        return definition, TaskRequest(definition.name, payload, **options)
-
-    def _registered(self, function: Callable[..., Any]) -> Definition[..., Any]:
-        if self._app is None:
-            raise InvalidInputError("a function can be enqueued by a Client with an App; this one has none")
-        return self._app[function]
-
-    def _definition(self, name: str) -> Definition[..., Any] | None:
-        return None if self._app is None else self._app[name]
-
 
 class _Watch:
     """Everyone who waits for a task to end, asked for in one query that a single loop repeats."""
@@ -271,65 +222,6 @@ class _Watch:
         if not self._waiting and self._looking is not None:
             self._looking.cancel()
             self._looking = None  # it takes a moment to end: who comes meanwhile needs another
-
-
-def _dumped(definition: Definition[..., Any] | None, request: TaskRequest) -> str:
-    return dump_payload(request.payload) if definition is None else definition.dump(request.payload)
-
-
-def _arguments(request: TaskRequest, payload: str) -> list[Any]:
-    """The parameters of `enqueue.sql`, in order."""
-    given = request.options
-    instant, after = given.deadlines
-    return [
-        request.name,
-        payload,
-        given.priority,
-        given.weight,
-        given.labels,
-        given.tags,
-        given.unique_tag,
-        given.unique_until,
-        given.on_conflict or "return",
-        given.serial_key,
-        given.serial_id,
-        given.parent_id,
-        given.delay,
-        given.run_at,
-        instant,
-        after,
-        given.timeout,
-        given.retry and given.retry.spec,
-        given.retry and given.retry.max_attempts,
-        given.keep,
-        given.metadata,
-        given.depends_on,
-    ]  # fmt: skip  (in the order of the statement's parameters)
-
-
-def _columns(requests: Sequence[TaskRequest], documents: list[str]) -> list[Any]:
-    """The parameters of `enqueue_many.sql`, in order; a column that nobody gives is None."""
-    given = [request.options for request in requests]
-    return [
-        ",".join([request.name for request in requests]),
-        documents,
-        _column([options.priority for options in given]),
-        _column([options.weight for options in given]),
-        _column([None if options.labels is None else ",".join(options.labels) for options in given]),
-        _column([_other_options(options) for options in given]),
-    ]
-
-
-def _column(values: list[Any]) -> list[Any] | None:
-    return None if values.count(None) == len(values) else values
-
-
-def _other_options(given: TaskOptions) -> str | None:
-    """The options that have no array of their own, as a JSON object."""
-    if given is NO_OPTIONS:
-        return None
-    others = given.as_json(but=("priority", "weight", "labels"))
-    return json.dumps(others) if others else None
 
 
 def _completed(task: Task) -> Task:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from datetime import timedelta
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Literal, Unpack, cast
+from typing import TYPE_CHECKING, Any, Literal, Unpack
 
 from asynctaskd.definitions import rules
 from asynctaskd.definitions.cron import OVERLAP, Cron
 from asynctaskd.definitions.options import TaskOptions
-from asynctaskd.definitions.payload import dump_payload
+from asynctaskd.definitions.schedule import checked_params, written_options
 from asynctaskd.errors import InvalidInputError, InvalidStateError
 from asynctaskd.postgres.caller import Caller
 from asynctaskd.scheduling.cron import Timetable
@@ -63,7 +62,7 @@ class Schedules(Caller):
         """
         wanted = when if isinstance(when, Cron) else Cron(when)
         enqueued = rules.name("task", task or name)
-        params = _checked_params(self._known(enqueued), wanted.params, wanted)
+        params = checked_params(self._known(enqueued), wanted.params, wanted)
         await self._put(
             rules.name("schedule", name),
             True,
@@ -106,7 +105,7 @@ class Schedules(Caller):
         if limit is not None and (missed or before["missed"]) != "all":
             raise InvalidInputError(f"limit needs missed='all', got {missed or before['missed']!r}")
         wanted = Cron(expression or before["expression"], zone or before["zone"])
-        written = None if params is None else _checked_params(self._known(before["task"]), params, wanted)
+        written = None if params is None else checked_params(self._known(before["task"]), params, wanted)
         if missed is not None:
             rules.one_of("missed", missed, MISSED)
         if limit is not None:
@@ -159,26 +158,6 @@ class Schedules(Caller):
         """
         return [dict(row) for row in await self._fetch("list_slots", name, limit)]
 
-    async def _enqueue_schedule(
-        self,
-        definition: Definition[..., Any] | None,
-        name: str,
-        payload: object,
-        options: TaskOptions,
-        connection: asyncpg.Connection | None,
-    ) -> int:
-        """The option `cron` of an enqueue: returns the id that its next task will have."""
-        cron = cast("Cron", options.cron)
-        params = _checked_params(definition, payload, cron)
-        settings = _written(options) | {
-            "zone": cron.zone,
-            "missed": cron.missed,
-            "missed_limit": cron.limit,
-            "overlap": cron.overlap,
-        }
-        arguments = (name, params, cron.expression, json.dumps(settings))
-        return int(await self._value("schedule_by_enqueue", *arguments, connection=connection))
-
     def _known(self, task: str) -> Definition[..., Any] | None:
         return None if self._app is None else self._app[task]
 
@@ -200,16 +179,6 @@ def _no_schedule(name: str) -> InvalidStateError:
     return InvalidStateError(f"there is no schedule {name!r}; see `asynctaskd cron list`")
 
 
-def _checked_params(definition: Definition[..., Any] | None, params: object, cron: Cron) -> str:
-    """Params as JSON text; with a slot's date they have to fit the definition."""
-    written = dump_payload({} if params is None else params)
-    if definition is not None:
-        [slot, *_] = [*cron.preview(count=1), None]
-        if slot is not None:
-            definition.dump(definition.at_slot(json.loads(written), slot.at))
-    return written
-
-
 def _settings(options: Mapping[str, object]) -> str | None:
     if not options:
         return None
@@ -217,14 +186,7 @@ def _settings(options: Mapping[str, object]) -> str | None:
         raise InvalidInputError("a schedule's tasks must not have the option cron themselves")
     # What a schedule can't have is refused as at an enqueue with cron.
     given = TaskOptions.requested({**options, "cron": "@hourly"})
-    return json.dumps(_written(replace(given, cron=None)))
-
-
-def _written(options: TaskOptions) -> dict[str, Any]:
-    """The options as the database keeps them; those that weren't given are left out."""
-    if options.deadline is not None and not isinstance(options.deadline, timedelta):
-        raise InvalidInputError("the deadline of a schedule's tasks must be a duration from their slot on")
-    return options.as_json()
+    return json.dumps(written_options(replace(given, cron=None)))
 
 
 def _shown(row: dict[str, Any], count: int) -> dict[str, Any]:
