@@ -10,6 +10,7 @@ from asynctaskd.config.runtime import RuntimeConfig
 from asynctaskd.definitions.context import TaskContext
 from asynctaskd.definitions.cron import Cron
 from asynctaskd.definitions.definition import Definition
+from asynctaskd.definitions.remote.signature import verify_signature
 from asynctaskd.definitions.request import TaskRequest
 from asynctaskd.errors import (
     AsynctaskdError,
@@ -20,8 +21,10 @@ from asynctaskd.errors import (
     InvalidDefinitionError,
     InvalidInputError,
     InvalidPayloadError,
+    InvalidSignatureError,
     InvalidStateError,
     LeaseLostError,
+    RemoteTaskError,
     RetryQuietlyError,
     SchemaVersionError,
     SnoozeTask,
@@ -53,8 +56,10 @@ __all__ = [
     "InvalidDefinitionError",
     "InvalidInputError",
     "InvalidPayloadError",
+    "InvalidSignatureError",
     "InvalidStateError",
     "LeaseLostError",
+    "RemoteTaskError",
     "RetryPolicy",
     "RetryQuietlyError",
     "RuntimeConfig",
@@ -74,4 +79,5 @@ __all__ = [
     "UnknownTaskError",
     "WorkerIdTakenError",
     "__version__",
+    "verify_signature",
 ]

@@ -4,6 +4,7 @@ AsynctaskdError
 ├── InvalidInputError (also ValueError)      a value breaks a rule; nothing was written
 │   ├── InvalidDefinitionError               a task was declared wrongly; raised at import
 │   ├── InvalidPayloadError                  a payload can't be stored, or doesn't fit its definition
+│   ├── InvalidSignatureError                a request isn't signed by who it should be from
 │   └── UnknownTaskError                     the App knows no task of that name
 ├── InvalidStateError                        what is asked for can't be done as things stand
 ├── ConfigError                              a file, variable or flag is wrong (exit code 78)
@@ -12,6 +13,7 @@ AsynctaskdError
 ├── DatabaseRefusedError                     it answered and refused: password, name, rights (exit code 78)
 ├── WorkerIdTakenError                       another live worker has this worker.id (exit code 75)
 ├── LeaseLostError                           this execution no longer owns its task
+├── RemoteTaskError                          the service or program that runs a task failed, or said so
 └── TaskError                                the answer about one task; carries `task_id`
     ├── TaskNotFoundError
     ├── TaskAlreadyExistsError               its unique tag is taken
@@ -50,6 +52,10 @@ class InvalidPayloadError(InvalidInputError):
     """A payload or a result can't be stored as it is, or a payload doesn't fit the task's parameters."""
 
 
+class InvalidSignatureError(InvalidInputError):
+    """A request isn't signed with this secret, or was signed too long ago: don't do what it says."""
+
+
 class UnknownTaskError(InvalidInputError):
     """The App knows no task of that name: perhaps the module that declares it was never imported."""
 
@@ -80,6 +86,10 @@ class WorkerIdTakenError(AsynctaskdError):
 
 class LeaseLostError(AsynctaskdError):
     """This execution no longer owns its task: what it wrote in this transaction was rolled back."""
+
+
+class RemoteTaskError(AsynctaskdError):
+    """The service or the program that a task was handed to failed, or said that the task did."""
 
 
 class TaskError(AsynctaskdError):

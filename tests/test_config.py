@@ -128,6 +128,7 @@ def test_an_unknown_variable_is_refused_with_the_nearest_known_one():
 def test_variables_of_the_command_line_the_tests_and_kubernetes_are_left_alone():
     environ = {
         "ASYNCTASKD_APP": "shop:app",
+        "ASYNCTASKD_TASK_FILE": "/tmp/asynctaskd-x/task.json",
         "ASYNCTASKD_CONFIG": "/etc/asynctaskd.toml",
         "ASYNCTASKD_TEST_DATABASE": "x",
         "ASYNCTASKD_SERVICE_HOST": "10.0.0.1",

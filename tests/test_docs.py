@@ -8,18 +8,21 @@ from __future__ import annotations
 import importlib.util
 import re
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import typer.main
+from pydantic import SecretStr
 
 import asynctaskd
-from asynctaskd import Client, FatalTaskError, RetryPolicy, TaskStatus
+from asynctaskd import App, Client, FatalTaskError, RetryPolicy, TaskStatus
 from asynctaskd.cli.failures import ExitCode
 from asynctaskd.config import SETTINGS, DaemonConfig, Setting, load_config
 from asynctaskd.daemon.supervisor import Daemon
@@ -147,6 +150,37 @@ async def test_the_task_of_the_tutorial_fails_once_and_then_counts(
     task = await client.get_task(task_id)
     assert (task.status, task.attempts, task.result) == (TaskStatus.COMPLETED, 2, {"words": 6})
     assert [event["kind"] for event in await client.events(task_id)] == ["retried"]
+
+
+@pytest.fixture
+def receiver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The address of the service on the page on HTTP tasks."""
+    monkeypatch.setenv("MAIL_SECRET", "known to both")
+    page = DOCS / "how-to" / "http-and-command-handlers.md"
+    with module_in(page, "receiver", "# receiver.py", tmp_path) as module:
+        monkeypatch.setattr(module.Tasks, "log_message", lambda *_: None)
+        with ThreadingHTTPServer(("127.0.0.1", 0), module.Tasks) as server:
+            threading.Thread(target=server.serve_forever).start()
+            yield f"http://127.0.0.1:{server.server_port}/"
+            server.shutdown()
+
+
+async def test_the_service_of_the_page_on_http_tasks_runs(
+    receiver: str, database: Database, pool: asyncpg.Pool
+) -> None:
+    app = App(http_hosts=["127.0.0.1"])
+    app.http_task("email:new", url=receiver, secret=SecretStr("known to both"))
+    app.http_task("forged", url=receiver, secret=SecretStr("another"))
+    client = Client(pool)
+    good = await client.enqueue("email:new", {"to": "ada@example.org"})
+    bad = await client.enqueue("email:new", {"to": "ada"})
+    forged = await client.enqueue("forged", {"to": "ada@example.org"})
+
+    await Daemon(app, database.dsn, load_config(None, {}, {})).run(once=True)
+
+    assert (await client.get_task(good)).result == {"sent_to": "ada@example.org"}
+    assert (await client.get_task(bad)).last_error == "FatalTaskError: that is no address"
+    assert "401" in str((await client.get_task(forged)).last_error)
 
 
 # Tables that must be complete

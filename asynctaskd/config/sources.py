@@ -21,7 +21,8 @@ from asynctaskd.durations import format_duration
 from asynctaskd.errors import ConfigError
 
 _VARIABLES = {setting.variable: setting for setting in SETTINGS.values()}
-_FOREIGN_VARIABLES = re.compile(r"ASYNCTASKD_(APP|CONFIG|TEST_.*)")
+# TASK_ is what the program of a command_task is told.
+_FOREIGN_VARIABLES = re.compile(r"ASYNCTASKD_(APP|CONFIG|TEST_.*|TASK_.*)")
 # Kubernetes sets these in every pod beside a Service whose name begins with "asynctaskd".
 _SERVICE_VARIABLES = re.compile(
     r"ASYNCTASKD_(.*_)?(SERVICE_HOST|SERVICE_PORT(_.*)?|PORT_\d+_(TCP|UDP|SCTP)(_.*)?)"

@@ -75,6 +75,7 @@ class Stations:
         stack.push_async_callback(self._store.close)
         self._pool = await open_pool(self._dsn, size=self._config.database.pool_size)
         stack.callback(self._pool.terminate)
+        await stack.enter_async_context(self._app.services.opened())
         transactions = Transactions(self._pool, self._store)
 
         self._slots = Slots(config.concurrency, freed=self._on_freed)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 Enqueued: TypeAlias = "str | Definition[..., Any] | TaskRequest | Callable[..., Any] | None"
-"""A name, a definition, a request or a registered function; None: the options `target` and `method` say it."""
+"""A name, a definition, a request or a registered function; None: its `target` and `method` say it."""
 
 
 class Enqueue(NamedTuple):

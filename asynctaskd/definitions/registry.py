@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
 from difflib import get_close_matches
+from pathlib import Path
+from ssl import SSLContext
 from types import MappingProxyType
-from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, Unpack, cast, overload
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Concatenate,
+    ParamSpec,
+    Protocol,
+    TypeVar,
+    Unpack,
+    cast,
+    overload,
+)
+
+from pydantic import BaseModel
 
 from asynctaskd.definitions import hooks, rules
 from asynctaskd.definitions.context import TaskContext
@@ -14,6 +28,9 @@ from asynctaskd.definitions.definition import Definition
 from asynctaskd.definitions.exposed import Exposed, exposed_name, methods_of
 from asynctaskd.definitions.labels import LabelPolicies
 from asynctaskd.definitions.options import DeclaredOptions, TaskOptions
+from asynctaskd.definitions.remote.command import Command
+from asynctaskd.definitions.remote.document import handing_on
+from asynctaskd.definitions.remote.services import Services
 from asynctaskd.definitions.request import name_of_call
 from asynctaskd.definitions.signature import Handler
 from asynctaskd.definitions.types import Implementations
@@ -24,6 +41,9 @@ from asynctaskd.errors import (
     UnknownTaskError,
 )
 from asynctaskd.scheduling.retry import RetryPolicy
+
+if TYPE_CHECKING:
+    from asynctaskd.definitions.remote.http import Secret
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -62,15 +82,19 @@ class Registry:
         middlewares: what `middleware` registered, the first outermost.
         types: what `register_type` registered.
         labels: what `label` declared.
+        services: what its HTTP tasks are posted to; `http_hosts` are the hosts that they may have.
     """
 
-    def __init__(self, *, retry: RetryPolicy | str | None = None) -> None:
+    def __init__(
+        self, *, retry: RetryPolicy | str | None = None, http_hosts: Iterable[str] | None = None
+    ) -> None:
         """An App without tasks.
 
         Raises:
-            InvalidInputError: the retry policy is malformed.
+            InvalidInputError: the retry policy or a host is malformed.
         """
         self.retry = None if retry is None else rules.retry("retry", retry)
+        self.services = Services(http_hosts)
         self.failure_hooks: list[hooks.AppFailureHook] = []
         self.error_hooks: list[hooks.ErrorHook] = []
         self.middlewares: tuple[hooks.Middleware, ...] = ()
@@ -174,6 +198,55 @@ class Registry:
             for method, handler in methods_of(target, methods).items()
         ]
         return Exposed(called, found)
+
+    def http_task(
+        self,
+        name: str,
+        *,
+        url: str,
+        secret: Secret | None = None,
+        hosts: Iterable[str] | None = None,
+        verify: str | SSLContext | None = None,
+        parameters: type[BaseModel] | None = None,
+        **options: Unpack[DeclaredOptions],
+    ) -> Definition[[Any], Any]:
+        """Declare a task that is posted to a service as JSON; the reply says what becomes of it.
+
+        Args:
+            secret: what requests are signed with (see `verify_signature`), or a function that returns it.
+            hosts: the hosts that the URL may have, in the place of the App's `http_hosts`.
+            verify: a file of certificates to trust, or an SSLContext; by default those of certifi.
+            parameters: the model that payloads must fit; by default any JSON object does.
+
+        Raises:
+            InvalidDefinitionError: an argument is wrong, the host isn't allowed, or httpx isn't installed.
+        """
+        endpoint = self.services.endpoint(name, url, secret=secret, hosts=hosts, verify=verify)
+        return self._declare(name, handing_on(endpoint.run, f"POST {url}", parameters), options)
+
+    def command_task(
+        self,
+        name: str,
+        *,
+        command: Sequence[str],
+        env: Mapping[str, str] | None = None,
+        cwd: str | Path | None = None,
+        parameters: type[BaseModel] | None = None,
+        **options: Unpack[DeclaredOptions],
+    ) -> Definition[[Any], Any]:
+        """Declare a task that a program runs; its exit code and its output say what becomes of it.
+
+        Args:
+            command: the program and its arguments; no shell reads them.
+            env: what its environment holds beside PATH, LANG, HOME and the task.
+            cwd: where it runs; by default where the worker does.
+            parameters: the model that payloads must fit; by default any JSON object does.
+
+        Raises:
+            InvalidDefinitionError: an argument is wrong.
+        """
+        run = Command.checked(name, command, env, cwd).run
+        return self._declare(name, handing_on(run, f"program {command[0]}", parameters), options)
 
     def label(
         self,
