@@ -18,7 +18,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from inspect import iscoroutinefunction
+from inspect import iscoroutinefunction, signature
 from typing import ClassVar
 
 from asynctaskd.durations import DURATION_PATTERN, MAX_DURATION, format_duration, parse_duration
@@ -143,7 +143,7 @@ class _Called:
     def _answer(self, failures: int) -> object:
         try:
             return self.function(failures)
-        except (Exception, SystemExit) as error:  # sys.exit() in it must not end the daemon
+        except BaseException as error:  # not even sys.exit() in it may end the daemon
             raise InvalidInputError(f"{self._name} raised {type(error).__name__}: {error}") from error
 
     @property
@@ -309,9 +309,23 @@ def _called(function: DelayFunction) -> _Called:
         raise InvalidInputError(
             f"a retry policy is a text, a timedelta, a sequence of these or a function, got {function!r}"
         )
-    if iscoroutinefunction(function):
+    if iscoroutinefunction(function) or iscoroutinefunction(type(function).__call__):
         raise InvalidInputError(f"the function of a retry policy must not be async, got {function!r}")
+    _check_takes_failures(function)
     return _Called(function)
+
+
+def _check_takes_failures(function: DelayFunction) -> None:
+    try:
+        taken = signature(function)
+    except ValueError:  # what is written in C tells nothing of its parameters
+        return
+    try:
+        taken.bind(1)
+    except TypeError as error:
+        raise InvalidInputError(
+            f"the function of a retry policy is called with the number of failures, got {function!r}: {error}"
+        ) from None
 
 
 def _duration(value: str | timedelta, what: str) -> timedelta:

@@ -8,7 +8,7 @@ from datetime import timedelta
 import pytest
 from pydantic import BaseModel, field_validator
 
-from asynctaskd import FatalTaskError, RetryPolicy, RetryQuietlyError, SnoozeTask, TaskContext
+from asynctaskd import App, FatalTaskError, RetryPolicy, RetryQuietlyError, SnoozeTask, TaskContext
 
 
 async def test_a_failed_attempt_is_retried_after_the_policys_delay(app, running, client, tables, recorder):
@@ -414,6 +414,42 @@ async def test_a_retry_function_that_raises_fails_the_task_with_its_message(app,
         row = await tables.until_status(await client.enqueue("flaky"), "failed")
     assert "first" in row["last_error"]
     assert "no delay for you" in row["last_error"]
+
+
+async def test_a_retry_function_that_returns_a_negative_delay_fails_the_task_with_its_message(
+    app, running, client, tables
+):
+    @app.task("flaky", retry=RetryPolicy(lambda _: timedelta(seconds=-1)))
+    async def flaky() -> None:
+        raise ValueError("first")
+
+    async with running(app):
+        row = await tables.until_status(await client.enqueue("flaky"), "failed")
+    assert "first (not retried: the delay of retry policy" in row["last_error"]
+    assert "must not be negative" in row["last_error"]
+
+
+@pytest.mark.parametrize("policy", ["linear_10m", RetryPolicy(lambda n: timedelta(minutes=n))])
+async def test_the_policy_of_the_app_holds_for_definitions_that_have_none(running, client, tables, policy):
+    app = App(retry=policy)
+
+    @app.task("plain")
+    async def plain() -> None:
+        raise ValueError("again")
+
+    @app.task("own", retry=RetryPolicy("0s", max_attempts=1))
+    async def own() -> None:
+        raise ValueError("never again")
+
+    async with running(app):
+        retried = await tables.until_status(await client.enqueue("plain"), "scheduled")
+        failed = await tables.until_status(await client.enqueue("own"), "failed")
+        kept = await tables.until_status(await client.enqueue("plain", retry="1h,2h"), "scheduled")
+
+    waits = (retried["run_at"] - retried["claimed_at"], kept["run_at"] - kept["claimed_at"])
+    assert timedelta(minutes=1) <= waits[0] < timedelta(minutes=2)
+    assert waits[1] >= timedelta(hours=1)
+    assert failed["attempts"] == 1
 
 
 async def test_an_exception_group_is_one_failure(app, running, client, tables):

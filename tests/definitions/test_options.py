@@ -147,6 +147,8 @@ def test_an_instant_beyond_the_calendar_in_utc_is_refused():
 
 def test_a_malformed_policy_is_refused_by_the_name_of_its_option():
     assert message_of(retry="now and then").startswith("retry: ")
+    with pytest.raises(InvalidInputError, match="^retry: malformed retry policy 'now and then'"):
+        declared(retry="now and then")
 
 
 def test_a_callable_policy_belongs_to_definitions_only():

@@ -306,6 +306,7 @@ async def test_headers_decide_before_the_status_and_terminate_before_all(status)
         (format_datetime(datetime.now(UTC) + timedelta(hours=2), usegmt=True), 6_000, 7_200),
         (format_datetime(datetime.now(UTC) - timedelta(hours=2), usegmt=True), 1, 1),
     ],
+    ids=["seconds", "none", "decades", "future", "past"],
 )
 async def test_retry_after_is_a_snooze_of_a_second_to_a_day(retry_after, least, most):
     with pytest.raises(SnoozeTask) as caught:

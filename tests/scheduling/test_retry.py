@@ -1,4 +1,5 @@
 import re
+from asyncio import CancelledError
 from datetime import timedelta
 from typing import Any
 
@@ -334,12 +335,45 @@ def test_an_async_function_is_refused_when_declared() -> None:
         RetryPolicy(slow)  # type: ignore[arg-type]
 
 
+class Slow:
+    async def __call__(self, attempt: int) -> timedelta:
+        return timedelta(attempt)
+
+
+def test_an_object_whose_call_is_async_is_refused_when_declared() -> None:
+    with pytest.raises(InvalidInputError, match="must not be async"):
+        RetryPolicy(Slow())  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "function", [lambda: timedelta(1), lambda one, two: timedelta(1), lambda *, attempt: timedelta(1)]
+)
+def test_a_function_that_cannot_take_the_number_of_failures_is_refused_when_declared(function: Any) -> None:
+    with pytest.raises(InvalidInputError, match="is called with the number of failures, got <function"):
+        RetryPolicy(function)
+
+
+@pytest.mark.parametrize(
+    "function", [lambda *failures: timedelta(1), lambda n, step=2: timedelta(n * step), max]
+)
+def test_a_function_that_can_take_the_number_of_failures_is_taken(function: Any) -> None:
+    assert RetryPolicy(function).spec is None
+
+
 def broken(attempt: int) -> timedelta:
     raise KeyError(attempt)
 
 
 def exiting(_: int) -> timedelta:
     raise SystemExit(3)
+
+
+def interrupting(_: int) -> timedelta:
+    raise KeyboardInterrupt
+
+
+def cancelling(_: int) -> timedelta:
+    raise CancelledError
 
 
 def negative(_: int) -> timedelta:
@@ -359,6 +393,8 @@ def endless(_: int) -> timedelta:
     [
         (broken, "retry policy broken raised KeyError: 3"),
         (exiting, "retry policy exiting raised SystemExit: 3"),
+        (interrupting, "retry policy interrupting raised KeyboardInterrupt"),
+        (cancelling, "retry policy cancelling raised CancelledError"),
         (negative, "the delay of retry policy negative: a duration must not be negative"),
         (unitless, "retry policy unitless must return a timedelta, got 5"),
         (endless, "the delay of retry policy endless: a duration must be at most 36525d"),
