@@ -43,6 +43,8 @@ class Cron:
         self._poll_interval = poll_interval
         self._grace = GRACE + timedelta(seconds=poll_interval)
         self._next_forgetting = 0.0
+        # `--once` catches up beside the loop: what one has in hand is locked, and looks settled to the other.
+        self._turn = asyncio.Lock()
         self.wake = asyncio.Event()
 
     async def declare(self) -> None:
@@ -51,6 +53,10 @@ class Cron:
 
     async def step(self) -> float:
         """Decide what is due; returns the seconds to the next look."""
+        async with self._turn:
+            return await self._step()
+
+    async def _step(self) -> float:
         look = await self._store.look(list(_declared(self._app)))
         emit("cron.looked", lag=look.lag)
         moved = False
