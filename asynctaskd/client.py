@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import json
+from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Unpack
 
@@ -15,6 +16,7 @@ from asynctaskd.control.schedules import Schedules
 from asynctaskd.control.watching import Watching
 from asynctaskd.definitions import rules
 from asynctaskd.definitions.enqueuing import Enqueue, Enqueued
+from asynctaskd.definitions.secrets import hidden
 from asynctaskd.errors import TaskCancelledError, TaskExpiredError, TaskFailedError
 from asynctaskd.postgres.caller import growing_pauses, not_found
 from asynctaskd.postgres.records import task_of
@@ -22,7 +24,7 @@ from asynctaskd.postgres.sessions import LONG
 from asynctaskd.task import Task, TaskStatus
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     import asyncpg
 
@@ -115,7 +117,7 @@ class Client(Commands, Explanations, RuntimeConfigs, Schedules, Watching):
     ) -> list[Task]:
         """The records of some tasks, in any order; those without one are left out."""
         rows = await self._fetch("get_tasks", list(task_ids), connection=connection)
-        return [task_of(row) for row in rows]
+        return list(map(self._task, rows))
 
     async def list_tasks(
         self,
@@ -128,7 +130,21 @@ class Client(Commands, Explanations, RuntimeConfigs, Schedules, Watching):
         """The newest tasks with that name, status and all of those labels; None leaves a condition out."""
         chosen = None if labels is None else list(labels)
         rows = await self._fetch("list_tasks", name, status and rules.status("status", status), chosen, limit)
-        return [task_of(row) for row in rows]
+        return list(map(self._task, rows))
+
+    async def hide_secrets(self, tasks: Sequence[Task]) -> list[Task]:
+        """The records with `***` in the place of the payload's secret fields, as they may be shown.
+
+        Which those are, workers have written to the table `definitions`.
+        """
+        rows = await self._fetch("secrets", sorted({task.name for task in tasks}))
+        paths = {name: json.loads(found) for name, found in rows}
+        return [replace(task, payload=hidden(task.payload, paths.get(task.name, ()))) for task in tasks]
+
+    def _task(self, row: asyncpg.Record) -> Task:
+        task = task_of(row)
+        definition = None if self._app is None else self._app.get(task.name)
+        return task if definition is None or definition.encoding is None else definition.encoding.read(task)
 
     async def list_workers(self) -> list[dict[str, Any]]:
         """The workers the database knows, newest first: a dict of columns each.

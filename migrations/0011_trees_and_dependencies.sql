@@ -459,7 +459,8 @@ CREATE FUNCTION asynctaskd.enqueue(
     cron text DEFAULT NULL,
     target text DEFAULT NULL,
     method text DEFAULT NULL,
-    idempotence_token text DEFAULT NULL
+    idempotence_token text DEFAULT NULL,
+    encoded boolean DEFAULT false
 ) RETURNS bigint
 LANGUAGE plpgsql
 -- By index, also where the plan was made while a table was empty; before PostgreSQL 18 a scan that is off and
@@ -507,6 +508,10 @@ BEGIN
             enqueue.unique_tag, enqueue.unique_until, key, enqueue.serial_id, enqueue.delay, enqueue.run_at,
             enqueue.deadline, enqueue.deadline_after, enqueue.timeout, enqueue.retry, enqueue.max_attempts,
             enqueue.keep, enqueue.metadata);
+    END IF;
+    IF declared.codec IS NOT NULL AND enqueue.encoded IS NOT TRUE THEN
+        problem := coalesce(problem, format('payloads of task %L are encoded by the codec %s: enqueue it by a Client with '
+                                            'its App, or encode it and say encoded => true', enqueue.name, declared.codec));
     END IF;
     IF enqueue.on_conflict NOT IN ('return', 'raise') THEN
         problem := format('on_conflict must be return or raise, got %L', enqueue.on_conflict);
@@ -589,7 +594,7 @@ LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE AS $$
 DECLARE
     known constant text[] := '{tags,unique_tag,unique_until,on_conflict,serial_key,serial_id,parent_id,delay,run_at,'
                              'deadline,deadline_after,timeout,retry,max_attempts,keep,metadata,depends_on,cron,'
-                             'idempotence_token}';
+                             'idempotence_token,encoded}';
 BEGIN
     RETURN (
         SELECT format('request %s: %s', place, flaw)
@@ -638,7 +643,8 @@ BEGIN
             nullif(asked.option -> 'metadata', 'null'),
             CASE WHEN jsonb_typeof(asked.option -> 'depends_on') = 'array'
                  THEN ARRAY(SELECT jsonb_array_elements_text(asked.option -> 'depends_on')::bigint) END,
-            asked.option ->> 'cron', idempotence_token => asked.option ->> 'idempotence_token');
+            asked.option ->> 'cron', idempotence_token => asked.option ->> 'idempotence_token',
+            encoded => (asked.option ->> 'encoded')::boolean);
     END LOOP;
     RETURN ids;
 EXCEPTION WHEN SQLSTATE 'ATD01' OR SQLSTATE 'ATD02' OR SQLSTATE 'ATD03' THEN
@@ -737,8 +743,11 @@ BEGIN
                WHERE option ?| '{unique_tag,unique_until,on_conflict,serial_key,serial_id,parent_id,depends_on,cron,'
                                 'idempotence_token}')
        OR 'updateWorkerRuntimeConfig' = ANY (kinds.names)
-       OR EXISTS (SELECT FROM asynctaskd.definitions
-                  WHERE (name = ANY (kinds.names) OR name LIKE '%*') AND serial_key IS NOT NULL) THEN
+       OR EXISTS (SELECT FROM (SELECT serial_key, codec FROM asynctaskd.definitions WHERE name = ANY (kinds.names)
+                               UNION ALL
+                               SELECT serial_key, codec FROM asynctaskd.definitions WHERE name LIKE '%*') AS declared
+                  WHERE serial_key IS NOT NULL OR codec IS NOT NULL AND EXISTS (
+                      SELECT FROM unnest(kinds.options) AS option WHERE option -> 'encoded' IS DISTINCT FROM 'true')) THEN
         RETURN asynctaskd.enqueue_in_turn(names, payloads, priorities, weights, labels, options);
     END IF;
 

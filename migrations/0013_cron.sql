@@ -258,7 +258,7 @@ BEGIN
 END $$;
 
 -- Enqueues a slot's task; returns its id.
-CREATE FUNCTION asynctaskd.enqueue_slot(s asynctaskd.schedules, params jsonb) RETURNS bigint
+CREATE FUNCTION asynctaskd.enqueue_slot(s asynctaskd.schedules, params jsonb, encoded boolean) RETURNS bigint
 LANGUAGE plpgsql AS $$
 DECLARE
     ids bigint[];
@@ -266,7 +266,8 @@ BEGIN
     ids := asynctaskd.enqueue_many(
         ARRAY[s.task], ARRAY[params], ARRAY[(s.options ->> 'priority')::integer],
         ARRAY[(s.options ->> 'weight')::integer], ARRAY[asynctaskd.labels_of(s.options)],
-        ARRAY[s.options - '{priority,weight,labels}'::text[]]);
+        ARRAY[s.options - '{priority,weight,labels}'::text[]
+              || CASE WHEN encoded THEN '{"encoded": true}'::jsonb ELSE '{}' END]);
     IF s.reserved_task IS NULL THEN
         RETURN ids[1];
     END IF;
@@ -277,7 +278,7 @@ END $$;
 
 -- Decides slots of a schedule and moves on to the next one, in one transaction: each slot's row in the ledger, and its
 -- task. Nothing happens where the schedule isn't as the caller saw it, or another worker has it in hand. `slots` is an
--- array of objects: slot, outcome, reason, params. Returns what became of each.
+-- array of objects: slot, outcome, reason, params, encoded. Returns what became of each.
 --
 -- The primary key of the ledger is the promise of one task per slot; that `next_at` is still the one that the caller
 -- saw keeps those who come second from trying.
@@ -298,7 +299,8 @@ BEGIN
     IF s.name IS NULL THEN
         RETURN;
     END IF;
-    FOR asked IN SELECT * FROM jsonb_to_recordset(slots) AS a(slot timestamptz, outcome text, reason text, params jsonb)
+    FOR asked IN SELECT * FROM jsonb_to_recordset(slots) 
+                     AS a(slot timestamptz, outcome text, reason text, params jsonb, encoded boolean)
                  ORDER BY slot
     LOOP
         CONTINUE WHEN EXISTS (SELECT FROM asynctaskd.schedule_slots AS l
@@ -311,7 +313,7 @@ BEGIN
         END IF;
         IF decided.outcome <> 'skipped' THEN
             BEGIN
-                decided.task_id := asynctaskd.enqueue_slot(s, asked.params);
+                decided.task_id := asynctaskd.enqueue_slot(s, asked.params, asked.encoded);
                 s.last_task := decided.task_id;
                 s.reserved_task := NULL;
             EXCEPTION WHEN SQLSTATE 'ATD01' OR SQLSTATE 'ATD02' OR SQLSTATE 'ATD03' OR SQLSTATE 'ATD04' THEN

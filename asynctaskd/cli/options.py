@@ -111,5 +111,15 @@ OptionalApp = Annotated[
         show_default=False,
     ),
 ]
+DecodingApp = Annotated[
+    str | None,
+    typer.Option(
+        "--app",
+        metavar="MODULE:APP",
+        envvar="ASYNCTASKD_APP",
+        help="Decode what this App's codecs have encoded.",
+        show_default=False,
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 TaskId = Annotated[int, typer.Argument(metavar="ID", min=1, max=MAX_ID, help="The id of the task.")]

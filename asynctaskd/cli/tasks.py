@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from asynctaskd.cli.options import AsJson, ConfigFile, Database, Schema, TaskId, chosen_by
+from asynctaskd.cli.options import AsJson, ConfigFile, Database, DecodingApp, Schema, TaskId, chosen_by
 from asynctaskd.cli.output import print_facts, print_json, print_table, printable, shown
 from asynctaskd.cli.session import ask, read_config
+from asynctaskd.definitions.loader import load_app
 from asynctaskd.definitions.rules import duration
 from asynctaskd.durations import format_duration
 from asynctaskd.task import Task, TaskStatus
@@ -41,7 +42,9 @@ def list_tasks(
     labels = chosen_by("--label", label)
 
     async def listed(client: Client) -> list[Task]:
-        return await client.list_tasks(name=name, status=status, labels=labels, limit=limit)
+        return await client.hide_secrets(
+            await client.list_tasks(name=name, status=status, labels=labels, limit=limit)
+        )
 
     tasks = ask(read_config(database, schema, config), listed)
     if as_json:
@@ -52,13 +55,19 @@ def list_tasks(
 
 def show(
     task_id: TaskId,
+    app: DecodingApp = None,
     database: Database = None,
     schema: Schema = None,
     config: ConfigFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show one task, and what happened to it."""
-    task, events = ask(read_config(database, schema, config), partial(_task_and_events, task_id))
+    """Show one task, and what happened to it.
+
+    Secret fields are shown as ***. What a codec has encoded is read with the App that has it.
+    """
+    read_by = None if app is None else load_app(app)
+    settings = read_config(database, schema, config)
+    task, events = ask(settings, partial(_task_and_events, task_id), app=read_by)
     if as_json:
         print_json(columns_of(task) | {"events": events})
         return
@@ -118,11 +127,16 @@ def wait(
     ended by the timeout.
     """
     limit = None if timeout is None else duration("--timeout", timeout)
-    task = ask(read_config(database, schema, config), partial(wait_for, task_id, limit))
+    task = ask(read_config(database, schema, config), partial(_waited_for, task_id, limit))
     if as_json:
         print_json(columns_of(task))
     else:
         typer.echo(f"task {task.name!r} ({task.id}) completed: {shown(task.result) or 'no result'}")
+
+
+async def _waited_for(task_id: int, limit: timedelta | None, client: Client) -> Task:
+    [task] = await client.hide_secrets([await wait_for(task_id, limit, client)])
+    return task
 
 
 async def wait_for(task_id: int, limit: timedelta | None, client: Client) -> Task:
@@ -143,7 +157,8 @@ def columns_of(task: Task) -> dict[str, Any]:
 
 
 async def _task_and_events(task_id: int, client: Client) -> tuple[Task, list[dict[str, Any]]]:
-    return await client.get_task(task_id), await client.events(task_id)
+    [task] = await client.hide_secrets([await client.get_task(task_id)])
+    return task, await client.events(task_id)
 
 
 def _print_tasks(tasks: list[Task], limit: int) -> None:

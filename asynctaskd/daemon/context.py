@@ -119,6 +119,9 @@ class ExecutionContext(TaskContext):
         if not 0 <= percent <= 100:
             raise InvalidInputError(f"percent must be from 0 to 100, got {percent!r}")
         text = json.dumps({"percent": percent, "message": truncate_text(message, _LONGEST_MESSAGE)})
+        definition = self._execution.definition
+        if definition is not None and definition.encoding is not None:
+            text = definition.encoding.encoded(text, "progress")
         await self._transactions.note_progress(self._execution, text)
 
     @override

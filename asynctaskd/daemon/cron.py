@@ -101,14 +101,17 @@ class Cron:
 
     def _written(self, schedule: DueSchedule, slot: Due, timetable: Timetable) -> dict[str, Any]:
         definition = self._app.get(schedule.task)
-        params: object = schedule.params
+        params: object = None if slot.outcome == "skipped" else schedule.params
+        encoding = None if definition is None else definition.encoding
         if definition is not None and slot.outcome != "skipped":
             params = definition.at_slot(params, slot.at.astimezone(timetable.zone))
+            params = params if encoding is None else encoding.encoded_value(params, "payload")
         return {
             "slot": slot.at.isoformat(),
             "outcome": slot.outcome,
             "reason": slot.reason,
-            "params": None if slot.outcome == "skipped" else params,
+            "params": params,
+            "encoded": encoding is not None,
         }
 
     async def _forget(self) -> None:

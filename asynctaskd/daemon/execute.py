@@ -7,6 +7,7 @@ import contextvars
 import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import datetime, timedelta
 from enum import Enum
 from functools import lru_cache, partial
@@ -121,6 +122,8 @@ class Execution:
     def ended(self, transition: Transition) -> Ended:
         """A transition of this attempt, as it is written."""
         task = self.task
+        if transition.error is not None and self.definition is not None:
+            transition = replace(transition, error=self.definition.written_error(transition.error))
         return Ended(task.id, task.claim_token, transition, self.keep, task.unique_tag is not None)
 
     @property

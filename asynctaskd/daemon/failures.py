@@ -6,6 +6,7 @@ import asyncio
 import json
 from typing import TYPE_CHECKING, Any
 
+from asynctaskd.codecs.codec import CodecError
 from asynctaskd.definitions.text import describe_error
 from asynctaskd.errors import InvalidPayloadError
 from asynctaskd.task import TaskFailure
@@ -32,7 +33,7 @@ def failure_of(execution: Execution, error: str | None, reason: str | None) -> T
         max_attempts=limit,
         error=error or "",
         reason=reason or "",
-        payload=_decoded(task.payload),
+        payload=_payload(execution),
     )
 
 
@@ -65,9 +66,13 @@ def _tell(execution: Execution, problem: BaseException) -> None:
     )
 
 
-def _decoded(payload: str) -> Any:
+def _payload(execution: Execution) -> Any:
+    definition = execution.definition
     # What the database takes may be more than Python can read: thousands of levels, or of digits.
     try:
-        return json.loads(payload)
-    except (ValueError, RecursionError):
+        stored = json.loads(execution.task.payload)
+        if definition is None or definition.encoding is None:
+            return stored
+        return definition.encoding.decoded_value(stored, "payload")
+    except (ValueError, RecursionError, CodecError):
         return None

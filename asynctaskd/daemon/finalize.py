@@ -257,12 +257,13 @@ def _decide(execution: Execution, outcome: Outcome) -> Transition:
 def _tell(execution: Execution, transition: Transition, *, stale: bool) -> None:
     kind = EventKind.STALE_RESULT if stale else transition.event or transition.status
     if is_watched(f"task.{kind}"):
+        definition = execution.definition
         emit(
             f"task.{kind}",
             task_id=execution.task.id,
             task=execution.task.name,
             attempt=execution.task.attempts,
-            error=transition.error,
+            error=transition.error if definition is None else definition.written_error(transition.error),
             reason=transition.reason,
             delay=transition.delay,
         )

@@ -79,4 +79,6 @@ def _definition_row(definition: Definition[..., Any], *, has_hook: bool) -> Defi
         max_attempts=retry.max_attempts,
         keep=options.keep,
         has_hook=has_hook or definition.has_failure_hook,
+        codec=None if definition.encoding is None else definition.encoding.name,
+        secrets=json.dumps(definition.secrets) if definition.secrets else None,
     )

@@ -6,14 +6,18 @@ import functools
 import json
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
+from functools import cached_property
 from typing import Any, Generic, ParamSpec, TypeVar
 
+from asynctaskd.codecs.codec import Codec, JsonCodec
 from asynctaskd.definitions import hooks
 from asynctaskd.definitions.cron import Cron
+from asynctaskd.definitions.encoding import Encoding
 from asynctaskd.definitions.options import TaskOptions
 from asynctaskd.definitions.parameters import Parameters
 from asynctaskd.definitions.payload import dump_payload
 from asynctaskd.definitions.request import TaskRequest
+from asynctaskd.definitions.secrets import secret_paths
 from asynctaskd.definitions.signature import Call, Handler, caller, is_async, read_signature
 from asynctaskd.definitions.types import Implementations
 from asynctaskd.errors import InvalidDefinitionError, InvalidPayloadError
@@ -44,6 +48,7 @@ class Definition(Generic[P, R]):
         schema_hash: SHA-256 of that schema, in hexadecimal.
         failure_hook: what `on_failed` registered, or None.
         middlewares: what `middleware` registered, the first outermost.
+        encoding: how its payloads and outcomes are stored, or None: as JSON.
         call: (bound parameters, context) → what the handler returns: a value, or a coroutine of one.
             The context may be None where `wants_context` is False.
     """
@@ -55,6 +60,7 @@ class Definition(Generic[P, R]):
         options: TaskOptions,
         *,
         default_retry: RetryPolicy | None = None,
+        default_codec: Codec | None = None,
         types: Implementations,
     ) -> None:
         """Check the handler.
@@ -81,6 +87,9 @@ class Definition(Generic[P, R]):
         self.bind: Callable[[str], Any] = self._parameters.bind
         self.stored: Callable[[str], str] = self._parameters.stored
         self.stores_as_given: Callable[[str], bool] = self._parameters.stores_as_given
+        self.encoding = _encoding(name, options.codec or default_codec)
+        if self.encoding is not None:
+            self._go_through(self.encoding)
         if options.cron is not None:
             self._check_schedule(options.cron)
 
@@ -88,6 +97,11 @@ class Definition(Generic[P, R]):
     def schema(self) -> Mapping[str, Any]:
         """The JSON schema of its payload."""
         return self._parameters.schema
+
+    @cached_property
+    def secrets(self) -> list[list[str]]:
+        """The paths of the fields that nobody is to read in logs and listings."""
+        return secret_paths(self.schema)
 
     @property
     def schema_hash(self) -> str:
@@ -114,16 +128,24 @@ class Definition(Generic[P, R]):
             raise InvalidPayloadError(f"task {self.name!r}: {error}") from None
         payload = given if self._whole is None else given.get(self._whole.name)
         request = TaskRequest(self.name, self._parameters.tagged(payload))
-        self.dump(request.payload)
+        self._parameters.dump(request.payload)
         return request
 
+    def _go_through(self, encoding: Encoding) -> None:
+        read, check = self._parameters.bind, self._parameters.stored
+        self.bind = lambda stored: read(encoding.decoded(stored))
+        self.stored = lambda text: encoding.encoded(check(text))
+        self.stores_as_given = lambda document: False
+
     def dump(self, payload: object) -> str:
-        """Check a payload (a mapping by alias or name, or a model) and write it as JSON text by alias.
+        """Check a payload (a mapping by alias or name, or a model) and write it as the JSON that is stored.
+
+        That is an object by alias, or with a codec what this makes of it.
 
         Raises:
             InvalidPayloadError: it doesn't fit the parameters, or can't be stored; holds no values.
         """
-        return self._parameters.dump(self._parameters.tagged({} if payload is None else payload))
+        return self.stored(dump_payload(self._parameters.tagged({} if payload is None else payload)))
 
     def at_slot(self, params: object, slot: datetime) -> object:
         """A schedule's params for one slot, in the schedule's zone.
@@ -133,16 +155,28 @@ class Definition(Generic[P, R]):
         return self._parameters.at_slot(params, slot)
 
     def dump_result(self, value: object) -> str | None:
-        """Write what the handler returned as JSON text; None stays None.
+        """Write what the handler returned as JSON text, through the codec; None stays None.
 
         Raises:
             InvalidPayloadError: it can't be stored: no JSON, over 1 MiB, and so on.
         """
-        return None if value is None else dump_payload(value, f"result of task {self.name!r}")
+        if value is None:
+            return None
+        text = dump_payload(value, f"result of task {self.name!r}")
+        return text if self.encoding is None else self.encoding.encoded(text, "result")
+
+    def written_error(self, error: str | None) -> str | None:
+        """An error text as it is stored and told: through the codec, where that can encode it."""
+        if error is None or self.encoding is None:
+            return error
+        try:
+            return self.encoding.encoded_value(error, "error")
+        except InvalidPayloadError as problem:
+            return f"an error that can't be encoded: {problem}"
 
     def _check_schedule(self, cron: Cron) -> None:
         try:
-            self.dump(self.at_slot(json.loads(cron.written_params()), _SOME_SLOT))
+            self._parameters.dump(self.at_slot(json.loads(cron.written_params()), _SOME_SLOT))
         except InvalidPayloadError as error:
             raise InvalidDefinitionError(f"task {self.name!r}: its schedule's {error}") from None
 
@@ -187,3 +221,8 @@ class Definition(Generic[P, R]):
         """
         properties = self.schema.get("properties", {})
         return self.dump({"task_id" if "task_id" in properties else "taskID": task_id})
+
+
+def _encoding(task: str, codec: Codec | None) -> Encoding | None:
+    """JSON is what is stored anyway; so a definition can do without its App's codec."""
+    return None if codec is None or isinstance(codec, JsonCodec) else Encoding(task, codec)

@@ -53,10 +53,11 @@ class Enqueue(NamedTuple):
         if request.options.cron is not None:
             return cls("schedule_by_enqueue", _of_schedule(definition, request, request.options.cron))
         dumped = dump_payload(request.payload) if definition is None else definition.dump(request.payload)
-        if request.options is NO_OPTIONS:
+        is_encoded = definition is not None and definition.encoding is not None
+        if request.options is NO_OPTIONS and not is_encoded:
             # Nineteen parameters that say nothing cost as much as the row.
             return cls("enqueue_plain", (request.name, dumped))
-        return cls("enqueue", _of_task(request, dumped))
+        return cls("enqueue", [*_of_task(request, dumped), is_encoded])
 
     @classmethod
     def many(cls, app: Registry | None, requests: Iterable[TaskRequest]) -> Enqueue:
@@ -73,7 +74,8 @@ class Enqueue(NamedTuple):
                 )
             if request.options.cron is not None:
                 raise InvalidInputError(f"request {place}: cron is an option of `enqueue`, one at a time")
-        return cls("enqueue_many", _of_tasks(chosen, dump_many(chosen, app)))
+        encoded = [_is_encoded(app, request.name) for request in chosen]
+        return cls("enqueue_many", _of_tasks(chosen, dump_many(chosen, app), encoded))
 
 
 def _request(
@@ -131,7 +133,12 @@ def _of_task(request: TaskRequest, payload: str) -> list[Any]:
     ]
 
 
-def _of_tasks(requests: Sequence[TaskRequest], documents: list[str]) -> list[Any]:
+def _is_encoded(app: Registry | None, name: str) -> bool:
+    definition = None if app is None else app.get(name)
+    return definition is not None and definition.encoding is not None
+
+
+def _of_tasks(requests: Sequence[TaskRequest], documents: list[str], encoded: Sequence[bool]) -> list[Any]:
     """The parameters of `enqueue_many.sql`, in order; a column that nobody gives is None."""
     given = [request.options for request in requests]
     return [
@@ -140,7 +147,7 @@ def _of_tasks(requests: Sequence[TaskRequest], documents: list[str]) -> list[Any
         _column([options.priority for options in given]),
         _column([options.weight for options in given]),
         _column([None if options.labels is None else ",".join(options.labels) for options in given]),
-        _column([_other_options(options) for options in given]),
+        _column(list(map(_other_options, given, encoded))),
     ]
 
 
@@ -148,11 +155,11 @@ def _column(values: list[Any]) -> list[Any] | None:
     return None if values.count(None) == len(values) else values
 
 
-def _other_options(given: TaskOptions) -> str | None:
+def _other_options(given: TaskOptions, encoded: bool) -> str | None:
     """The options that have no array of their own, as a JSON object."""
-    if given is NO_OPTIONS:
+    if given is NO_OPTIONS and not encoded:
         return None
-    others = given.as_json(but=("priority", "weight", "labels"))
+    others = given.as_json(but=("priority", "weight", "labels")) | ({"encoded": True} if encoded else {})
     return json.dumps(others) if others else None
 
 

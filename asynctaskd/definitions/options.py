@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from difflib import get_close_matches
 from typing import Any, Literal, TypedDict
 
+from asynctaskd.codecs.codec import Codec
 from asynctaskd.definitions import cron, rules
 from asynctaskd.definitions.cron import Cron
 from asynctaskd.errors import InvalidInputError
@@ -31,6 +32,7 @@ class DeclaredOptions(TypedDict, total=False):
     keep: str | timedelta | Literal[0] | None
     cron: Cron | str | None
     on_failed: str | None
+    codec: Codec | None
 
 
 class RequestOptions(TypedDict, total=False):
@@ -85,6 +87,7 @@ class TaskOptions:
         metadata: a JSON object, as text.
         cron: when it is due again and again; at enqueue it makes a schedule instead of a task.
         on_failed: the task that is enqueued when this one fails for good.
+        codec: how payload, result, error text and progress are stored.
     """
 
     priority: int | None = None
@@ -107,6 +110,7 @@ class TaskOptions:
     metadata: str | None = None
     cron: Cron | None = None
     on_failed: str | None = None
+    codec: Codec | None = None
 
     @classmethod
     def declared(cls, given: Mapping[str, object]) -> TaskOptions:
@@ -201,6 +205,7 @@ _SHARED: dict[str, _Rule] = {
 _DECLARED: dict[str, _Rule] = _SHARED | {
     "cron": cron.declared,
     "on_failed": rules.name,
+    "codec": rules.codec,
 }
 _REQUESTED: dict[str, _Rule] = _SHARED | {
     "unique_tag": rules.text,

@@ -22,6 +22,7 @@ from typing import (
 
 from pydantic import BaseModel
 
+from asynctaskd.codecs.codec import Codec
 from asynctaskd.definitions import hooks, rules
 from asynctaskd.definitions.context import TaskContext
 from asynctaskd.definitions.definition import Definition
@@ -77,6 +78,7 @@ class Registry:
         definitions: what was declared, by name, in the order of declaration; read-only. A route's name is its
             prefix and a `*`.
         retry: the policy of definitions that declare none; None means that a failure is final.
+        codec: the one of definitions that declare none; None means JSON.
         failure_hooks: what `on_failed` registered, in that order.
         error_hooks: what `on_error` registered, in that order.
         middlewares: what `middleware` registered, the first outermost.
@@ -86,14 +88,19 @@ class Registry:
     """
 
     def __init__(
-        self, *, retry: RetryPolicy | str | None = None, http_hosts: Iterable[str] | None = None
+        self,
+        *,
+        retry: RetryPolicy | str | None = None,
+        codec: Codec | None = None,
+        http_hosts: Iterable[str] | None = None,
     ) -> None:
         """An App without tasks.
 
         Raises:
-            InvalidInputError: the retry policy or a host is malformed.
+            InvalidInputError: the retry policy or a host is malformed, or the codec isn't one.
         """
         self.retry = None if retry is None else rules.retry("retry", retry)
+        self.codec = None if codec is None else rules.codec("codec", codec)
         self.services = Services(http_hosts)
         self.failure_hooks: list[hooks.AppFailureHook] = []
         self.error_hooks: list[hooks.ErrorHook] = []
@@ -357,7 +364,9 @@ class Registry:
     def _definition(self, name: str, handler: Handler, options: Mapping[str, object]) -> AnyDefinition:
         declared = _checked_options(name, options)
         default = self.labels.retry_of(declared.labels or ()) or self.retry
-        return Definition(name, handler, declared, default_retry=default, types=self.types)
+        return Definition(
+            name, handler, declared, default_retry=default, default_codec=self.codec, types=self.types
+        )
 
     def _add(self, definition: AnyDefinition) -> AnyDefinition:
         first = self._definitions.setdefault(definition.name, definition)

@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 
+from asynctaskd.codecs.codec import Codec
 from asynctaskd.definitions.payload import dump_payload
 from asynctaskd.definitions.text import is_storable, shown
 from asynctaskd.durations import parse_duration
@@ -180,6 +181,18 @@ def written_retry(option: str, value: object) -> RetryPolicy:
     if policy.spec is None:
         raise InvalidInputError(f"{option} must not hold a callable: only a definition's can")
     return policy
+
+
+def codec(option: str, value: object) -> Codec:
+    """What can encode and decode, under a name of its own."""
+    if not isinstance(value, Codec):
+        raise InvalidInputError(
+            f"{option} must have name, takes_plain, encode and decode, as asynctaskd.codecs.Codec has, "
+            f"got {shown(value)}"
+        )
+    if not re.fullmatch("[a-z0-9-]{1,32}", value.name):
+        raise InvalidInputError(f"{option}: its name must match [a-z0-9-]{{1,32}}, got {shown(value.name)}")
+    return value
 
 
 def metadata(option: str, value: object) -> str:

@@ -114,7 +114,7 @@ class Ended(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class DefinitionRow:
-    """One row of `definitions`; None where the definition says nothing. Tags are given as a JSON array."""
+    """One row of `definitions`; None where the definition says nothing. Tags and secrets are JSON arrays."""
 
     name: str
     schema_hash: str
@@ -131,6 +131,8 @@ class DefinitionRow:
     max_attempts: int | None
     keep: timedelta | None
     has_hook: bool
+    codec: str | None = None
+    secrets: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

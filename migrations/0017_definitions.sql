@@ -1,6 +1,15 @@
 -- schema 1.15
 --
--- Failure tasks: enqueued in the transaction of a failure.
+-- What definitions say beside their options: codecs, secrets and failure tasks.
+
+ALTER TABLE asynctaskd.definitions
+    -- What payloads are encoded by: without it they can't be enqueued.
+    ADD COLUMN codec text,
+    -- Which of their values nobody is to read: paths of names, as arrays; `*` stands for all of a list or mapping.
+    ADD COLUMN secrets jsonb;
+
+
+-- Failure tasks are enqueued in the transaction of a failure.
 
 -- Which task each was enqueued for. Its record is kept while the failure task lives, and the failure task's own failure
 -- starts no other.
@@ -18,7 +27,7 @@ BEGIN
     IF EXISTS (SELECT FROM asynctaskd.failure_tasks WHERE id = failed) THEN
         RETURN NULL;
     END IF;
-    new_id := asynctaskd.enqueue(name, payload);
+    new_id := asynctaskd.enqueue(name, payload, encoded => true);
     INSERT INTO asynctaskd.failure_tasks (id, failed_id) VALUES (new_id, failed);
     RETURN new_id;
 END $$;
