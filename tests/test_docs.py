@@ -251,7 +251,10 @@ async def test_the_sql_page_names_every_argument_of_the_way_in(
     [signature] = re.findall(
         rf"asynctaskd\.{function}\(\n(.*?)\) RETURNS", page("reference/sql.md"), re.DOTALL
     )
-    assert re.findall(r"(\w+) (?:text|jsonb|integer|bigint|interval|timestamptz|boolean)", signature) == arguments
+    assert (
+        re.findall(r"(\w+) (?:text|jsonb|integer|bigint|interval|timestamptz|boolean)", signature)
+        == arguments
+    )
 
 
 async def test_the_sql_page_explains_every_error_of_ours(connection: asyncpg.Connection) -> None:

@@ -55,6 +55,14 @@ def print_facts(facts: Mapping[str, Any]) -> None:
         typer.echo(f"{name:<{width}}  {text}")
 
 
+def progress_of(stored: Any) -> Any:
+    """How far a task is, as people read it: `50 %, packing`."""
+    match stored:
+        case {"percent": int() | float() as percent, "message": str() as message}:
+            return f"{percent:g} %, {message}" if message else f"{percent:g} %"
+    return stored
+
+
 def shown(value: object) -> str:
     """A value on one line, without characters that a terminal would obey."""
     match value:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from asynctaskd.cli.options import AsJson, ConfigFile, Database, DecodingApp, Schema, TaskId, chosen_by
-from asynctaskd.cli.output import print_facts, print_json, print_table, printable, shown
+from asynctaskd.cli.output import print_facts, print_json, print_table, printable, progress_of, shown
 from asynctaskd.cli.session import ask, read_config
 from asynctaskd.definitions.loader import load_app
 from asynctaskd.definitions.rules import duration
@@ -71,7 +71,7 @@ def show(
     if as_json:
         print_json(columns_of(task) | {"events": events})
         return
-    print_facts(columns_of(task))
+    print_facts(columns_of(task) | {"progress": progress_of(task.progress)})
     if events:
         typer.echo("\nevents")
     for event in events:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from asynctaskd.cli.options import AsJson, ConfigFile, Database, Schema, chosen_by
-from asynctaskd.cli.output import console, print_json, printable, shown
+from asynctaskd.cli.output import console, print_json, printable, progress_of, shown
 from asynctaskd.cli.session import ask, read_config
 from asynctaskd.task import TaskStatus
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 _COLOURS = {
     "enqueued": "dim",
     "claimed": "cyan",
+    "progress": "cyan",
     "completed": "green",
     "failed": "bold red",
     "quarantined": "bold red",
@@ -102,10 +103,12 @@ def line_of(event: TaskEvent) -> Text:
 
 
 def _facts(event: TaskEvent) -> dict[str, Any]:
+    progress = event.detail.get("progress")
     given = {
         "labels": list(event.labels) or None,
         "attempt": event.attempt,
         "worker": None if event.worker_id is None else str(event.worker_id)[:8],
         **event.detail,
+        "progress": progress_of(progress),
     }
     return {name: value for name, value in given.items() if value is not None}

@@ -40,10 +40,12 @@ _PATIENCE = 60.0
 
 _ENQUEUED = "enqueued"
 _CLAIMED = "claimed"
+_PROGRESS = "progress"
 _LEFT_OUT = "left_out"
 
 _STATUS_AFTER: Mapping[str, TaskStatus | None] = {
     _CLAIMED: TaskStatus.RUNNING,
+    _PROGRESS: TaskStatus.RUNNING,
     TaskStatus.COMPLETED: TaskStatus.COMPLETED,
     EventKind.RETRIED: TaskStatus.SCHEDULED,
     EventKind.SNOOZED: TaskStatus.SCHEDULED,
@@ -65,14 +67,14 @@ class TaskEvent:
 
     Attributes:
         at: when, by the database's clock.
-        kind: `enqueued`, `claimed`, `completed`, one of the kinds of `task_events`, or `left_out`: so many
-            events (`detail["events"]`) came too fast to be told one by one.
+        kind: `enqueued`, `claimed`, `progress`, `completed`, one of the kinds of `task_events`, or
+            `left_out`: so many events (`detail["events"]`) came too fast to be told one by one.
         task_id: the task; None where events were left out, as everything about a task is then.
         name: its name; None where its record is gone already.
         status: where it stood after that; None where the event changes none.
         attempt: the attempt that was claimed or has completed.
         worker_id: the worker that told of it.
-        detail: what is known beside that, such as `error`, `reason` and `delay`.
+        detail: what is known beside that, such as `error`, `reason` and `delay`; `progress` as it is stored.
     """
 
     at: datetime
@@ -224,7 +226,7 @@ def _in_order(event: TaskEvent) -> tuple[datetime, int]:
 
 
 def _told(worker_id: UUID, facts: Sequence[Any]) -> TaskEvent:
-    kind, task_id, name, label_set, attempt, at = facts
+    kind, task_id, name, label_set, attempt, at, *detail = facts
     return TaskEvent(
         at=datetime.fromtimestamp(at, UTC),
         kind=kind,
@@ -234,6 +236,7 @@ def _told(worker_id: UUID, facts: Sequence[Any]) -> TaskEvent:
         status=_STATUS_AFTER.get(kind),
         attempt=attempt,
         worker_id=worker_id,
+        detail=detail[0] if detail else {},
     )
 
 

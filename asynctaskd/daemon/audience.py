@@ -1,4 +1,4 @@
-"""The audience: tell those who watch what is claimed and what is completed here.
+"""The audience: tell those who watch what is claimed, how far it is and what is completed here.
 
 While nobody watches, nothing is gathered. Everything else that happens to tasks stands in `task_events`,
 where watchers read it themselves.
@@ -77,6 +77,11 @@ class Audience:
                 if transition.status is TaskStatus.COMPLETED and execution.task.id not in stale:
                     self._note("completed", execution.task, execution.now())
 
+    def progressed(self, execution: Execution, progress: str) -> None:
+        """It has said how far it is (JSON, as stored)."""
+        if "events" in self._wants:
+            self._note("progress", execution.task, execution.now(), {"progress": json.loads(progress)})
+
     async def step(self) -> float:
         """Tell what has gathered; returns the pause until there is more to tell, in seconds."""
         now = asyncio.get_running_loop().time()
@@ -94,9 +99,10 @@ class Audience:
         if events:
             await self._store.tell_events(messages_of(str(self._lease.worker_id), events, left_out))
 
-    def _note(self, kind: str, task: ClaimedTask, at: datetime) -> None:
+    def _note(self, kind: str, task: ClaimedTask, at: datetime, *detail: dict[str, Any]) -> None:
         if len(self._events) < _MOST_EVENTS:
-            self._events.append([kind, task.id, task.name, task.label_set, task.attempts, at.timestamp()])
+            told = [kind, task.id, task.name, task.label_set, task.attempts, at.timestamp()]
+            self._events.append([*told, *detail])
         else:
             self._left_out += 1
 

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from asynctaskd.config import DaemonConfig
+    from asynctaskd.daemon.execute import Execution
     from asynctaskd.definitions.registry import Registry
 
 
@@ -76,7 +77,7 @@ class Stations:
         self._pool = await open_pool(self._dsn, size=self._config.database.pool_size)
         stack.callback(self._pool.terminate)
         await stack.enter_async_context(self._app.services.opened())
-        transactions = Transactions(self._pool, self._store)
+        transactions = Transactions(self._pool, self._store, progressed=self._on_progressed)
 
         self._slots = Slots(config.concurrency, freed=self._on_freed)
         self._configs = ConfigStore(self._store.sessions, self._store.schema)
@@ -262,6 +263,9 @@ class Stations:
             self._housekeeper.note_dependants()
         else:
             self._claimer.look(what)
+
+    def _on_progressed(self, execution: Execution, progress: str) -> None:
+        self._audience.progressed(execution, progress)
 
     def _on_asked(self) -> None:
         self._interrupts.look()

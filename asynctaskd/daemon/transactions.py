@@ -29,9 +29,12 @@ _LIMIT_SILENCE = "SET LOCAL idle_in_transaction_session_timeout = '12s'"
 class Transactions:
     """Hands out connections on which a task's end is committed together with what was written."""
 
-    def __init__(self, pool: asyncpg.Pool, store: Store) -> None:
+    def __init__(
+        self, pool: asyncpg.Pool, store: Store, *, progressed: Callable[[Execution, str], None]
+    ) -> None:
         self._pool = pool
         self._store = store
+        self._progressed = progressed
 
     @asynccontextmanager
     async def completing(
@@ -125,6 +128,7 @@ class Transactions:
             raise LeaseLostError(
                 f"task {execution.task.id} is no longer this execution's: its lease was lost"
             )
+        self._progressed(execution, progress)
 
 
 async def _rolled_back(connection: asyncpg.Connection, transaction: Transaction) -> bool:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from datetime import datetime
 
 import pytest
@@ -152,3 +153,11 @@ def test_an_output_that_cannot_hold_every_character_gets_escapes(cli, start):
     assert json.loads(process.stdout[0])["payload"] == {"a": "ü"}
     for args in (["show", str(task_id)], ["list"]):
         assert start("tasks", *args, PYTHONIOENCODING="ascii").exit_code() == 0
+
+
+def test_show_says_how_far_a_task_is(cli):
+    task_id = cli.enqueue("add")
+    cli.sql("""UPDATE asynctaskd.tasks SET progress = '{"percent": 50, "message": "packing"}'""")
+    assert re.search(
+        r"^progress +50 %, packing$", cli.run("tasks", "show", str(task_id)).stdout, re.MULTILINE
+    )

@@ -30,6 +30,9 @@ def test_a_line_tells_when_what_which_and_the_rest() -> None:
     )
     failed = TaskEvent(at=AT, kind="failed", task_id=17, detail={"error": "no\x1b[31m way", "delay": None})
     assert line_of(failed).plain == "12:00:00.250Z  failed       17  (forgotten)  error=no [31m way"
+    progress = {"progress": {"percent": 12.5, "message": "packing"}}
+    packing = TaskEvent(at=AT, kind="progress", task_id=17, name="pack", detail=progress)
+    assert line_of(packing).plain == "12:00:00.250Z  progress     17  pack  progress=12.5 %, packing"
     left_out = TaskEvent(at=AT, kind="left_out", detail={"events": 12})
     assert line_of(left_out).plain == "12:00:00.250Z  12 events came too fast to be shown"
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from asynctaskd import App, Client, FatalTaskError, RetryPolicy
+from asynctaskd import App, Client, FatalTaskError, RetryPolicy, TaskContext
 from asynctaskd.control.watching import Cursor, InOrder, TaskEvent
 from asynctaskd.daemon import audience
 from asynctaskd.daemon.audience import messages_of
@@ -236,3 +236,39 @@ async def test_ids_that_never_appear_are_not_asked_for_for_ever(monkeypatch) -> 
     assert cursor.passed_over() == [11, 14]
     monkeypatch.setattr("asynctaskd.control.watching._PATIENCE", 0.0)
     assert cursor.passed_over() == []
+
+
+async def test_watchers_hear_how_far_a_task_is(running, client, tables):
+    app = App()
+
+    @app.task("pack", retry=RetryPolicy("10ms", max_attempts=2))
+    async def pack(ctx: TaskContext) -> None:
+        await ctx.progress(30 * ctx.attempt, "packing")
+        if ctx.attempt == 1:
+            raise ValueError("dropped it")
+        kept = await client.get_task(ctx.task_id)
+        assert kept.progress == {"percent": 60, "message": "packing"}
+
+    async with running(app):
+        stream, first = await watched(client)
+        async with aclosing(stream):
+            await is_heard(tables)
+            task_id = await client.enqueue("pack")
+            events = [await first, *await collected(stream, is_end("completed"))]
+    told = [event for event in events if event.kind == "progress"]
+    assert [event.detail["progress"]["percent"] for event in told] == [30, 60]
+    assert {(event.task_id, event.name, event.status) for event in told} == {(task_id, "pack", "running")}
+
+
+async def test_progress_is_kept_over_a_retry(running, client, tables):
+    app = App()
+
+    @app.task("pack", retry=RetryPolicy("1h", max_attempts=2))
+    async def pack(ctx: TaskContext) -> None:
+        await ctx.progress(30, "packing")
+        raise ValueError("dropped it")
+
+    async with running(app):
+        task_id = await client.enqueue("pack")
+        await tables.until_status(task_id, "scheduled")
+    assert (await client.get_task(task_id)).progress == {"percent": 30, "message": "packing"}
