@@ -4,5 +4,6 @@
 --
 -- Elements of an array cost more on their way than the rows they become: hence the joined names and payloads.
 SELECT asynctaskd.enqueue_written(
-    string_to_array($1, ','), ARRAY(SELECT jsonb_array_elements(document::jsonb) FROM unnest($2::text[]) AS document),
-    $2::text[], $3, $4, $5, $6::text[]::jsonb[])
+    string_to_array($1::text, ','),
+    ARRAY(SELECT jsonb_array_elements(document::jsonb) FROM unnest($2::text[]) AS document),
+    $2::text[], $3::integer[], $4::integer[], $5::text[], $6::text[]::jsonb[])
