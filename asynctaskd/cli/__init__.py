@@ -3,10 +3,11 @@
 import io
 import os
 import sys
+from collections.abc import Sequence
 
 
-def main() -> None:
-    """Run the command that the arguments name, and leave with its exit code."""
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command that the arguments name (those of the process), and leave with its exit code."""
     from asynctaskd.cli.commands import cli  # noqa: PLC0415  (whoever imports the package wants no typer)
 
     for name in ("stdout", "stderr"):
@@ -15,4 +16,4 @@ def main() -> None:
     if isinstance(sys.stdout, io.TextIOWrapper):
         # What the terminal's encoding doesn't have is escaped, rather than an error.
         sys.stdout.reconfigure(errors="backslashreplace")
-    cli(prog_name="asynctaskd")
+    cli(arguments, prog_name="asynctaskd")

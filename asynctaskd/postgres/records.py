@@ -182,7 +182,7 @@ class DuePartition:
 _JSON_COLUMNS = ("payload", "result", "progress", "metadata")
 
 
-def task_of(row: asyncpg.Record) -> Task:
+def task_of(row: asyncpg.Record | Mapping[str, Any]) -> Task:
     """A row of `all_tasks` as a Task."""
     values: dict[str, Any] = dict(row)
     for name in _JSON_COLUMNS:
