@@ -10,6 +10,8 @@ from asynctaskd.config.runtime import RuntimeConfig
 from asynctaskd.definitions.context import TaskContext
 from asynctaskd.definitions.cron import Cron
 from asynctaskd.definitions.definition import Definition
+from asynctaskd.definitions.generated import ParamsModel, TaskExecutor
+from asynctaskd.definitions.options import RequestOptions
 from asynctaskd.definitions.remote.signature import verify_signature
 from asynctaskd.definitions.request import TaskRequest
 from asynctaskd.errors import (
@@ -59,7 +61,9 @@ __all__ = [
     "InvalidSignatureError",
     "InvalidStateError",
     "LeaseLostError",
+    "ParamsModel",
     "RemoteTaskError",
+    "RequestOptions",
     "RetryPolicy",
     "RetryQuietlyError",
     "RuntimeConfig",
@@ -70,6 +74,7 @@ __all__ = [
     "TaskCancelledError",
     "TaskContext",
     "TaskError",
+    "TaskExecutor",
     "TaskExpiredError",
     "TaskFailedError",
     "TaskFailure",

@@ -15,10 +15,12 @@ from asynctaskd.cli.demo import demo
 from asynctaskd.cli.enqueue import enqueue
 from asynctaskd.cli.enqueue_options import EnqueueCommand
 from asynctaskd.cli.failures import is_unwritable, report, wants_debug
+from asynctaskd.cli.generate import generate
 from asynctaskd.cli.migrate import migrate
 from asynctaskd.cli.options import SelectingCommand, example
 from asynctaskd.cli.release import release
 from asynctaskd.cli.run import run
+from asynctaskd.cli.spec import diff
 from asynctaskd.cli.steer_tasks import commanded, fail, reprioritize
 from asynctaskd.cli.tasks import list_tasks, show, timeline, wait, why
 from asynctaskd.cli.top import top
@@ -28,7 +30,7 @@ from asynctaskd.version import __version__
 
 _ORDER = (
     "run", "demo", "migrate", "check", "enqueue", "tasks", "workers", "top", "config", "labels", "cron",
-    "release",
+    "generate", "spec", "release",
 )  # fmt: skip
 
 
@@ -107,6 +109,7 @@ cli.command(epilog=example("asynctaskd workers --json"))(workers)
 cli.command(short_help="Watch the fleet live, and steer it.", epilog=example("asynctaskd top --interval 2s"))(
     top
 )
+cli.command(epilog=example("asynctaskd generate tasks.yaml --output shop/tasks_gen.py"))(generate)
 cli.command(
     short_help="Put back the tasks of a worker that is gone.",
     epilog=example(f"asynctaskd release --worker 6f1c7c52-0f5a-4a56-9a3e-2f3f0c5d8b11 {_database}"),
@@ -173,3 +176,12 @@ _cron.command(epilog=example("asynctaskd cron remove report"))(cron.remove)
 _cron.command(epilog=example("asynctaskd cron slots report --limit 20"))(cron.slots)
 _cron.command(epilog=example("asynctaskd cron preview '0 30 2 * * *' --tz Europe/Vienna -n 5"))(cron.preview)
 cli.add_typer(_cron, name="cron")
+
+_spec = _typer(help="Compare files of definitions.")
+_spec.command(
+    epilog=example(
+        "asynctaskd spec diff tasks.yaml.before tasks.yaml",
+        f"asynctaskd spec diff tasks.yaml --against-db {_database}",
+    )
+)(diff)
+cli.add_typer(_spec, name="spec")

@@ -1,0 +1,1 @@
+"""WHAT BECOMES OF A FILE?  From the tasks of tasks.yaml to a typed module."""

@@ -1,0 +1,1 @@
+"""WHAT DOES A FILE SAY?  tasks.yaml, read, checked and compared."""
