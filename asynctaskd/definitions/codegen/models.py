@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from datamodel_code_generator import LiteralType, generate
@@ -16,6 +19,20 @@ _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 def write_models(definitions: Definitions, header: str, imports: Sequence[str]) -> str:
     """The source of a module with one class for each object, and with further imports (`abc.ABC`)."""
+    with _no_settings() as settings:
+        source = _generated(definitions, header, imports, settings)
+    return _with_defaults(source, definitions.defaults)
+
+
+@contextmanager
+def _no_settings() -> Iterator[Path]:
+    """A place without settings: those of the project that is here would change the code."""
+    with TemporaryDirectory() as folder:
+        (Path(folder) / "pyproject.toml").touch()
+        yield Path(folder)
+
+
+def _generated(definitions: Definitions, header: str, imports: Sequence[str], settings: Path) -> str:
     source = generate(
         {"$schema": _DIALECT, "$defs": definitions.schemas},
         input_file_type=InputFileType.JsonSchema,
@@ -28,6 +45,7 @@ def write_models(definitions: Definitions, header: str, imports: Sequence[str]) 
         disable_timestamp=True,
         enum_field_as_literal=LiteralType.All,
         formatters=[Formatter.BUILTIN],
+        settings_path=settings,
         skip_root_model=True,
         strict_nullable=True,
         target_pydantic_version=TargetPydanticVersion.V2_11,
@@ -40,7 +58,7 @@ def write_models(definitions: Definitions, header: str, imports: Sequence[str]) 
         use_type_alias=True,
         use_union_operator=True,
     )
-    return _with_defaults(str(source), definitions.defaults)
+    return str(source)
 
 
 def _with_defaults(source: str, defaults: Mapping[str, Any]) -> str:

@@ -10,13 +10,14 @@ from asynctaskd.definitions.spec.drafts import Draft
 from asynctaskd.definitions.spec.problems import Problems, nearest
 from asynctaskd.definitions.spec.source import Node
 
-TASK_ID = "taskID"
+_TASK_ID = "taskID"
+_SPELLINGS = ("task_id", _TASK_ID)
 
 _PARAMETERS: Mapping[str, Any] = {
     "type": "object",
-    "required": [TASK_ID],
+    "required": [_TASK_ID],
     "properties": {
-        TASK_ID: {"type": "integer", "format": "int64", "description": "The id of the task that failed."}
+        _TASK_ID: {"type": "integer", "format": "int64", "description": "The id of the task that failed."}
     },
 }
 
@@ -56,24 +57,29 @@ def _parameters(draft: Draft, problems: Problems) -> Mapping[str, Any]:
     if schema is None or node is None:
         return _PARAMETERS
     for name in schema.get("required", ()):
-        if name != TASK_ID:
+        if name != _id_of(schema):
             problems.refuse(
-                node.place, f"{name!r} needs a default: a failure task is enqueued with taskID alone"
+                node.place, f"{name!r} needs a default: a failure task is given no more than an id"
             )
     return {**schema, "properties": _with_task_id(schema, node, problems)}
 
 
 def _with_task_id(schema: Mapping[str, Any], node: Node, problems: Problems) -> Mapping[str, Any]:
+    name = _id_of(schema)
     properties: Mapping[str, Any] = schema.get("properties", {})
-    if TASK_ID not in properties:
+    if name not in properties:
         if schema.get("additionalProperties") is False:
-            problems.refuse(
-                node.place, "a failure task is enqueued with taskID, which these parameters forbid"
-            )
+            problems.refuse(node.place, f"a failure task is given {name}, which these parameters refuse")
         return properties
-    place = node.value["properties"].value[TASK_ID].place
-    if properties[TASK_ID].get("type") != "integer":
-        problems.refuse(place, "taskID must be of type integer: it is the id of the task that failed")
-    if properties[TASK_ID].get("format") == "int32":
-        problems.warn(place, "taskID is int64 here: ids have 64 bits")
-    return {**properties, TASK_ID: {**properties[TASK_ID], "format": "int64"}}
+    place = node.value["properties"].value[name].place
+    if properties[name].get("type") != "integer":
+        problems.refuse(place, f"{name} must be of type integer: it is the id of the task that failed")
+    if properties[name].get("format") == "int32":
+        problems.warn(place, f"{name} is int64 here: ids have 64 bits")
+    return {**properties, name: {**properties[name], "format": "int64"}}
+
+
+def _id_of(schema: Mapping[str, Any]) -> str:
+    """The property that takes the id."""
+    properties = schema.get("properties", {})
+    return next((name for name in _SPELLINGS if name in properties), _TASK_ID)

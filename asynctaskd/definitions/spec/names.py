@@ -14,7 +14,7 @@ _LOWER = r"[^\W\dA-Z_]"
 _WORD = re.compile(
     rf"[A-Z]{{2,}}s?(?!{_LOWER})\d*"  # HTTP in HTTPServer, IDs in taskIDs
     rf"|[A-Z]?{_LOWER}+\d*"  # send, Email, v2
-    r"|[A-Z]\d*|\d+"
+    rf"|[A-Z]\d*|\d+{_LOWER}*"
 )
 
 # Fields stand beside annotations in the body of a class, and so does what makes a default of a value.
