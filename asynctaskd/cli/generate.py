@@ -41,7 +41,7 @@ def generate(tasks: Tasks, output: Output = None, check: Check = False) -> None:
     before = _read(path)
     if before != source and check:
         _tell_difference(path, before, source)
-        raise AsynctaskdError(f"{path} is stale: run `asynctaskd generate`")
+        raise AsynctaskdError(f"{path} is stale: run `asynctaskd generate {tasks}`")
     if before != source:
         _write(path, before, source)
     typer.echo(f"{path}: {counted(len(spec.tasks), 'task')}{', up to date' if before == source else ''}")

@@ -116,6 +116,7 @@ INDEXES = {
     "forget_tags": {"unique_tags_forget", "unique_tags_pkey"},
     "due_schedules": {"schedules_due"},
     "forget_slots": {"schedule_slots_age"},
+    "open_payloads": {"tasks_pkey"},
     "forget_events": {"task_events_task", "tasks_pkey", "finished_tasks_pkey"},
 }
 
@@ -510,6 +511,10 @@ async def overview(_: Store, connection: Connection) -> Awaitable[object]:
     return Client(connection).overview()
 
 
+async def read_a_thousand_payloads(_: Store, connection: Connection) -> Awaitable[object]:
+    return connection.fetch(query("open_payloads", "asynctaskd"), 5_000, 1_000)
+
+
 async def look_for_new_tasks(_: Store, connection: Connection) -> Awaitable[object]:
     newest = await connection.fetchval("SELECT max(id) FROM asynctaskd.tasks") or 0
     statement = query("new_tasks", "asynctaskd")
@@ -654,6 +659,7 @@ MOST_OF_ENQUEUERS: dict[Call, int] = {
     enqueue_many_tagged: 4000,
     # Counts 149 tasks in each of 201 label sets, which nobody has vacuumed, and all that run.
     overview: 60_000,
+    read_a_thousand_payloads: 1_200,
     look_for_new_tasks: 800,  # each of fifteen partitions for each id that was passed over
     look_for_new_events: 1600,  # and for the task of each event
 }

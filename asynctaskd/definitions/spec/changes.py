@@ -83,7 +83,7 @@ def _narrowed_value(old: Schema, new: Schema) -> Iterator[str]:
             yield f"may no longer be one of {lost}"
         return
     if new.get("format") != old.get("format") and not _is_wider_format(old, new):
-        yield f"was {_shown_format(old)}, is {_shown_format(new)}"
+        yield f"is of format {new['format']}, was of {old.get('format', 'none')}"
     for keyword in (*_LOWER, *_UPPER, *_EQUAL):
         if keyword in new and _is_tighter(keyword, old.get(keyword), new[keyword]):
             yield f"has {keyword} {new[keyword]}, had {old.get(keyword, 'none')}"
@@ -93,12 +93,6 @@ def _is_wider_format(old: Schema, new: Schema) -> bool:
     if new.get("type") == "integer":
         return _RANKS[new.get("format")] >= _RANKS[old.get("format")]
     return "format" not in new
-
-
-def _shown_format(schema: Schema) -> str:
-    return (
-        f"a {schema['type']} of format {schema['format']}" if "format" in schema else f"any {schema['type']}"
-    )
 
 
 def _is_tighter(keyword: str, old: Any, new: Any) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +28,19 @@ MAX_LEVELS = 64
 # The parser that is written in C is fifteen times as fast; a wheel without it has the other.
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
+
+def _finite(text: str) -> object:
+    number = float(text)
+    return number if isfinite(number) else text
+
+
 _PLAIN: tuple[tuple[re.Pattern[str], Callable[[str], object]], ...] = (
     (re.compile("null|Null|NULL|~|"), lambda text: None),
     (re.compile("true|True|TRUE"), lambda text: True),
     (re.compile("false|False|FALSE"), lambda text: False),
     (re.compile("[-+]?[0-9]{1,1000}"), int),
     (re.compile("0o[0-7]{1,1000}|0x[0-9a-fA-F]{1,1000}"), lambda text: int(text, 0)),
-    (re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]{1,2})?"), float),
+    (re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?"), _finite),
 )
 
 
