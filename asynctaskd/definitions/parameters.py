@@ -49,11 +49,9 @@ class Parameters:
         self._type = (
             _object_of(signature.arguments, known) if signature.whole is None else signature.whole.annotation
         )
-        self._adapter: TypeAdapter[Any] = _adapter(task, self._type, signature)
+        self._adapter, self.schema = _adapter(task, self._type, signature)
         self._read: Callable[..., Any] = self._adapter.validator.validate_json
-        self.schema: Mapping[str, Any] = _schema(self._adapter)
         self.schema_hash = _hash(self.schema)
-        self._has_aliases = self.schema != _schema(self._adapter, by_alias=False)
 
     def bind(self, payload: str) -> Any:
         """Read a payload: JSON text, fields by alias or name. Gives a model, or a dict.
@@ -118,11 +116,20 @@ class Parameters:
         return {**params, **dict(left_out)}
 
     @cached_property
+    def _schema_by_name(self) -> Mapping[str, Any]:
+        # Made when something is enqueued: schemas are most of what a declaration costs.
+        return _schema(self._adapter, by_alias=False)
+
+    @cached_property
+    def _has_aliases(self) -> bool:
+        return self.schema != self._schema_by_name
+
+    @cached_property
     def _instants(self) -> list[tuple[str, str, str]]:
         """The required dates and date-times: alias, name, format."""
         required = self.schema.get("required", ())
         properties = self.schema.get("properties", {})
-        names = _schema(self._adapter, by_alias=False).get("properties", {})
+        names = self._schema_by_name.get("properties", {})
         return [
             (alias, name, property_["format"])
             for (alias, property_), name in zip(properties.items(), names, strict=True)
@@ -148,7 +155,9 @@ class Parameters:
         return InvalidPayloadError(f"payload doesn't fit task {self._task!r}: {why}")
 
 
-def _adapter(task: str, wanted: Any, signature: HandlerSignature) -> TypeAdapter[Any]:
+def _adapter(
+    task: str, wanted: Any, signature: HandlerSignature
+) -> tuple[TypeAdapter[Any], Mapping[str, Any]]:
     try:
         return _readable(wanted)
     except Exception as error:  # pydantic's own, or what a user's schema hook raises
@@ -158,11 +167,10 @@ def _adapter(task: str, wanted: Any, signature: HandlerSignature) -> TypeAdapter
         ) from error
 
 
-def _readable(annotation: Any) -> TypeAdapter[Any]:
+def _readable(annotation: Any) -> tuple[TypeAdapter[Any], Mapping[str, Any]]:
     adapter: TypeAdapter[Any] = TypeAdapter(annotation)
     adapter.rebuild()
-    _schema(adapter)
-    return adapter
+    return adapter, _schema(adapter)
 
 
 class _QuietSchema(GenerateJsonSchema):
