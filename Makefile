@@ -9,7 +9,7 @@ STAMP := $(VENV)/.asynctaskd-installed
 BENCH_VENV := .venv-bench
 BENCH_STAMP := $(BENCH_VENV)/.asynctaskd-installed
 
-.PHONY: help demo test check simulate cron-oracle chaos chaos-long chaos-mutants format bench bench-steering build clean
+.PHONY: help demo test check simulate cron-oracle chaos chaos-long chaos-mutants format bench bench-steering bench-definitions build clean
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -52,6 +52,9 @@ bench: $(BENCH_STAMP) ## Measure asynctaskd beside its peers (over an hour); ARG
 
 bench-steering: $(STAMP) ## Measure what steering a running fleet promises (a quarter of an hour); ARGS="--quick" takes a minute
 	@$(BIN)/python -m benchmarks.steering $(ARGS)
+
+bench-definitions: $(STAMP) ## Measure what tasks of a tasks.yaml cost (under a minute); ARGS="--rounds 9"
+	@$(BIN)/python -m benchmarks.definitions $(ARGS)
 
 build: $(STAMP) ## Build the wheel and the sdist into dist/
 	@if command -v uv >/dev/null 2>&1; then uv build; \

@@ -26,7 +26,11 @@ from asynctaskd import App, Client, FatalTaskError, RetryPolicy, TaskStatus
 from asynctaskd.cli.failures import ExitCode
 from asynctaskd.config import SETTINGS, DaemonConfig, Setting, load_config
 from asynctaskd.daemon.supervisor import Daemon
+from asynctaskd.definitions.codegen.module import write_module
 from asynctaskd.definitions.options import DeclaredOptions, RequestOptions
+from asynctaskd.definitions.spec import drafts, keywords, policies
+from asynctaskd.definitions.spec.keys import camel
+from asynctaskd.definitions.spec.tasks import load_spec
 from asynctaskd.durations import format_duration
 from asynctaskd.task import EventKind
 from asynctaskd.telemetry.metrics import Metrics
@@ -323,6 +327,48 @@ def test_the_page_on_the_command_line_lists_every_flag_of_each_command() -> None
 @pytest.mark.parametrize("code", ExitCode)
 def test_the_page_on_exit_codes_explains_each(code: ExitCode) -> None:
     assert f"| {code.value} |" in page("reference/exit-codes.md")
+
+
+# Files of definitions
+
+
+def yaml_blocks() -> list[str]:
+    pages = ("how-to/define-tasks-in-yaml.md", "reference/tasks-yaml.md")
+    blocks = [block for name in pages for block in re.findall(r"```yaml\n(.*?)```", page(name), re.DOTALL)]
+    assert len(blocks) > 1
+    return blocks
+
+
+@pytest.mark.parametrize("block", yaml_blocks())
+def test_every_file_of_definitions_in_the_docs_is_read_without_a_warning(block: str, tmp_path: Path) -> None:
+    path = tmp_path / "tasks.yaml"
+    path.write_text(block)
+    assert load_spec(path).warnings == []
+
+
+def test_the_page_on_tasks_yaml_lists_every_key_and_keyword(tmp_path: Path) -> None:
+    told = codes_in_first_column(page("reference/tasks-yaml.md"))
+    keys = {*drafts._KEYS, *policies._RETRY_KEYS, *policies._CRON_KEYS}
+    assert {key for key in keys if not {key, camel(key)} & told} == set()
+    told |= set(re.findall(r"\w+", " ".join(told)))
+    assert set(keywords.KNOWN) - {"properties"} - told == set()
+
+
+def test_the_executor_of_the_docs_suits_the_file_beside_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = page("how-to/define-tasks-in-yaml.md")
+    [definitions, *_] = yaml_blocks()
+    [code] = [
+        block for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "class Tasks" in block
+    ]
+    (tmp_path / "tasks.yaml").write_text(definitions)
+    module = ModuleType("tasks_gen")
+    monkeypatch.setitem(sys.modules, "tasks_gen", module)
+    exec(write_module(load_spec(tmp_path / "tasks.yaml")), vars(module))
+    names: dict[str, Any] = {"Mailer": object}
+    exec(compile(f"from __future__ import annotations\n{code}", "shop", "exec"), names)
+    assert list(names["app"].definitions) == ["SendEmail", "ProcessDailyReports"]
 
 
 # Tests that a page names
