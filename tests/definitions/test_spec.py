@@ -328,6 +328,10 @@ def test_a_schedule_has_a_zone_and_params_and_says_what_becomes_of_missed_slots(
         ("{type: number, default: 1e2}", {"type": "number", "default": 100.0}),
         ("{type: string, nullable: true, default: null}",
          {"type": "string", "nullable": True, "default": None}),
+        (
+            "{type: integer, format: int32, nullable: true, default: null}",
+            {"type": "integer", "format": "int32", "nullable": True, "default": None},
+        ),
         ("{type: string, pattern: '^a+$', minLength: 1, maxLength: 9}",
          {"type": "string", "pattern": "^a+$", "minLength": 1, "maxLength": 9}),
     ],

@@ -25,10 +25,11 @@ _WIDTH = 100
 def write_module(spec: Spec) -> str:
     """The source of the module; the same file gives the same text."""
     definitions = Definitions(spec.tasks)
-    header = f'{MARK} from {spec.file}; don\'t edit."""\n\n{_LINTERS}'
+    file = _escaped(spec.file)
+    header = f'{MARK} from {file}; don\'t edit."""\n\n{_LINTERS}'
     imports = sorted(_imports(spec.tasks, definitions))
     top = write_models(definitions, header, imports) if definitions.schemas else _top(header, imports)
-    parts = (top, _executor(spec), _runner(spec), _register(spec))
+    parts = (top, _executor(spec.tasks, file), _runner(spec.tasks, file), _register(spec.tasks, file))
     return _formatted("\n\n\n".join(parts))
 
 
@@ -53,10 +54,13 @@ def _top(header: str, imports: Sequence[str]) -> str:
     return "\n".join([header, "", "from __future__ import annotations", "", *lines])
 
 
-def _executor(spec: Spec) -> str:
-    methods = (method for task in spec.tasks for method in _executor_methods(task))
+def _executor(tasks: Sequence[TaskSpec], file: str) -> str:
+    methods = (method for task in tasks for method in _executor_methods(task))
     return "\n\n".join(
-        [f'class Executor(TaskExecutor):\n    """What carries out the tasks of {spec.file}."""', *methods]
+        [
+            f'class Executor(TaskExecutor):\n    """What carries out the tasks of {file}."""',
+            *methods,
+        ]
     )
 
 
@@ -74,12 +78,12 @@ def _executor_methods(task: TaskSpec) -> Iterator[str]:
         \"\"\"{task.name} has failed for good; this is part of the transaction that writes it down.\"\"\""""
 
 
-def _runner(spec: Spec) -> str:
+def _runner(tasks: Sequence[TaskSpec], file: str) -> str:
     return "\n\n".join(
         [
-            f'class TaskRunner:\n    """Enqueues the tasks of {spec.file}; each method returns the id."""',
+            f'class TaskRunner:\n    """Enqueues the tasks of {file}; each method returns the id."""',
             "    def __init__(self, client: Client) -> None:\n        self._client = client",
-            *map(_runner_method, spec.tasks),
+            *map(_runner_method, tasks),
         ]
     )
 
@@ -96,19 +100,19 @@ def _runner_method(task: TaskSpec) -> str:
         )"""
 
 
-def _register(spec: Spec) -> str:
+def _register(tasks: Sequence[TaskSpec], file: str) -> str:
     return "\n\n".join(
         [
             f'''\
 def register(app: App, executor: Executor) -> None:
-    """Declare the tasks of {spec.file} on an App, carried out by an executor.
+    """Declare the tasks of {file} on an App, carried out by an executor.
 
     Raises:
         InvalidDefinitionError: a task of that name is declared already, or methods are missing, not async or
             take other arguments; all of them are named.
     """
     Executor.check(executor)''',
-            *(part for task in spec.tasks for part in _declarations(task)),
+            *(part for task in tasks for part in _declarations(task)),
         ]
     )
 
@@ -150,9 +154,14 @@ def _cron(cron: Cron) -> str:
 
 def _docstring(task: TaskSpec, otherwise: str) -> str:
     lines = (task.description.strip() or otherwise).splitlines()
-    text = "\n        ".join(lines).replace("\\", "\\\\").replace('"""', '\\"\\"\\"')
-    text = f'{text[:-1]}\\"' if text.endswith('"') else text
+    text = _escaped("\n        ".join(lines))
     return f'"""{text}"""' if len(lines) == 1 else f'"""{text}\n        """'
+
+
+def _escaped(text: str) -> str:
+    """The text as it is written between three quotes."""
+    escaped = text.replace("\\", "\\\\").replace('"""', '\\"\\"\\"')
+    return f'{escaped[:-1]}\\"' if escaped.endswith('"') else escaped
 
 
 def _formatted(source: str) -> str:

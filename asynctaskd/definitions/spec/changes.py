@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from asynctaskd.definitions.spec.spec import Spec
+from asynctaskd.definitions.spec.values import misfits
 
 Schema = Mapping[str, Any]
 
@@ -18,7 +19,7 @@ _NO_PARAMETERS: Schema = {"type": "object", "properties": {}, "additionalPropert
 _RANKS = {"int32": 1, "int64": 2, None: 3}
 _LOWER = ("minimum", "exclusiveMinimum", "minLength", "minItems")
 _UPPER = ("maximum", "exclusiveMaximum", "maxLength", "maxItems")
-_EQUAL = ("pattern", "multipleOf")
+_OTHERS = ("pattern", "multipleOf")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,16 +76,17 @@ def _same_type(old: Schema, new: Schema) -> bool:
 
 
 def _narrowed_value(old: Schema, new: Schema) -> Iterator[str]:
-    if "enum" in new:
-        lost = [value for value in old.get("enum", ()) if value not in new["enum"]]
-        if "enum" not in old:
-            yield f"may only be one of {new['enum']}"
-        elif lost:
+    if "enum" in old:
+        lost = [value for value in old["enum"] if any(misfits(new, value))]
+        if lost:
             yield f"may no longer be one of {lost}"
+        return
+    if "enum" in new:
+        yield f"may only be one of {new['enum']}"
         return
     if new.get("format") != old.get("format") and not _is_wider_format(old, new):
         yield f"is of format {new['format']}, was of {old.get('format', 'none')}"
-    for keyword in (*_LOWER, *_UPPER, *_EQUAL):
+    for keyword in (*_LOWER, *_UPPER, *_OTHERS):
         if keyword in new and _is_tighter(keyword, old.get(keyword), new[keyword]):
             yield f"has {keyword} {new[keyword]}, had {old.get(keyword, 'none')}"
 
@@ -96,8 +98,10 @@ def _is_wider_format(old: Schema, new: Schema) -> bool:
 
 
 def _is_tighter(keyword: str, old: Any, new: Any) -> bool:
-    if old is None or keyword in _EQUAL:
+    if old is None or keyword == "pattern":
         return bool(old != new)
+    if keyword == "multipleOf":
+        return bool(old % new)
     return bool(new > old if keyword in _LOWER else new < old)
 
 

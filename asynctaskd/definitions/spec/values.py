@@ -32,6 +32,8 @@ FORMATS: Mapping[str, Mapping[str, Any]] = {
 }
 """By type, the formats that have a type of their own in Python, and that."""
 
+_KINDS = {"string": str, "integer": int}
+
 
 def misfits(schema: Mapping[str, Any], value: object) -> Iterator[tuple[list[str | int], str]]:
     """What is wrong with a value, each with the way to it, by a schema of `schema.read_schema`."""
@@ -79,9 +81,9 @@ def _checker() -> FormatChecker:
     checker = FormatChecker(formats=())
     for kind, formats in FORMATS.items():
         for name, wanted in formats.items():
-            checker.checks(name)(_check_of(kind, TypeAdapter(wanted)))
+            checker.checks(name)(_check_of(_KINDS[kind], TypeAdapter(wanted)))
     return checker
 
 
-def _check_of(kind: str, adapter: TypeAdapter[Any]) -> Callable[[object], bool]:
-    return lambda value: isinstance(value, str) != (kind == "string") or _fits(adapter, value)
+def _check_of(kind: type, adapter: TypeAdapter[Any]) -> Callable[[object], bool]:
+    return lambda value: not isinstance(value, kind) or _fits(adapter, value)
