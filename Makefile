@@ -12,7 +12,7 @@ BENCH_STAMP := $(BENCH_VENV)/.asynctaskd-installed
 .PHONY: help demo test check simulate cron-oracle chaos chaos-long chaos-mutants format bench bench-steering bench-definitions build clean
 
 help: ## List these targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(STAMP) ## See two workers index Python's standard library, on a PostgreSQL of its own (under a minute)
 	@$(BIN)/asynctaskd demo
