@@ -51,7 +51,7 @@ class Housekeeper:
         self._awaited_up_to = 0
         self._unsettled: list[int] = []  # have ended; those that wait for them are seen to next
         # `--once` asks beside the loop: of two calls one would find all locked, and nothing left to do.
-        self._settling = asyncio.Lock()
+        self._promoting, self._tidying, self._settling = asyncio.Lock(), asyncio.Lock(), asyncio.Lock()
         self._has_new_dependants = False
         self.has_dependants = True
         """Whether any task waits for another, as far as is known."""
@@ -110,12 +110,13 @@ class Housekeeper:
 
     async def promote_due(self) -> float | None:
         """Make all due tasks claimable; returns the seconds until the next one, or None."""
-        while True:
-            promoted, next_due = await self._store.promote_due(_BATCH)
-            if promoted:
-                self._look()
-            if promoted < _BATCH:
-                return next_due
+        async with self._promoting:
+            while True:
+                promoted, next_due = await self._store.promote_due(_BATCH)
+                if promoted:
+                    self._look()
+                if promoted < _BATCH:
+                    return next_due
 
     async def settle_dependencies(self) -> None:
         """See to those who wait for tasks that have ended unseen: a part of them, where they are many."""
@@ -145,6 +146,10 @@ class Housekeeper:
 
     async def tidy(self) -> None:
         """Expire, recover, and promote what a notice or a finalize has missed or a pause has held back."""
+        async with self._tidying:
+            await self._tidy()
+
+    async def _tidy(self) -> None:
         while await self._store.expire(_BATCH):
             continue
         judges = may_judge(self._now(), self._cut_off_at, self._lease)

@@ -208,12 +208,13 @@ class Daemon(Stations):
     async def _work_off(self) -> None:
         """Until nothing is due and nothing runs."""
         backoff = Backoff("once")
-        has_looked_at_schedules = False
+        has_caught_up = False
         while self._config.worker.enabled and not self._stopping.is_set():
             try:
-                if not has_looked_at_schedules:
+                if not has_caught_up:
                     await self._cron.catch_up()
-                    has_looked_at_schedules = True
+                    await self._housekeeper.tidy()
+                    has_caught_up = True
                 if not await self._has_work():
                     return
             except OUTAGE as error:

@@ -5,8 +5,12 @@ import asyncio
 import pytest
 
 from asynctaskd import RetryPolicy, TaskContext, TaskRequest
+from asynctaskd.daemon.cron import Cron
 from asynctaskd.daemon.finalize import Finalizer
+from asynctaskd.daemon.housekeeping import Housekeeper
+from asynctaskd.postgres.schedules import Look
 from asynctaskd.postgres.store import Store
+from tests.support.claimed import NOW
 
 
 @pytest.fixture
@@ -158,3 +162,49 @@ async def test_a_task_that_ends_unseen_while_work_is_looked_for_sets_others_goin
     monkeypatch.setattr(Store, "has_work", asked)
     await once(app)
     assert await tables.value("SELECT count(*) FROM asynctaskd.tasks") == 0
+
+
+class Slow:
+    """In the place of a store: each call takes a while; what one has in hand another wouldn't see."""
+
+    def __init__(self) -> None:
+        self.calls = self.inside = self.most = 0
+
+    async def take(self) -> int:
+        self.calls += 1
+        self.inside += 1
+        self.most = max(self.most, self.inside)
+        for _ in range(3):
+            await asyncio.sleep(0)
+        self.inside -= 1
+        return 0
+
+    async def promote_due(self, most: int) -> tuple[int, float | None]:
+        return await self.take(), None
+
+    async def expire(self, most: int) -> int:
+        return await self.take()
+
+    async def look(self, names: list[str]) -> Look:
+        await self.take()
+        return Look(NOW, None, 0.0, [])
+
+    async def forget_slots(self, most: int) -> int:
+        return 0
+
+
+@pytest.mark.parametrize("name", ["promote_due", "tidy", "step"])
+async def test_the_end_of_what_the_loop_has_in_hand_is_waited_for(app, name, monkeypatch):
+    async def far_enough(*, judge: bool) -> bool:
+        raise LookupError
+
+    store = Slow()
+    housekeeper = Housekeeper(
+        store, None, None, [], unpark=None, look=lambda: None, poll_interval=1.0, lease=1.0
+    )
+    monkeypatch.setattr(housekeeper, "_recover", far_enough)
+    work = getattr(Cron(store, app, poll_interval=1.0) if name == "step" else housekeeper, name)
+
+    await asyncio.gather(work(), work(), return_exceptions=True)
+
+    assert (store.calls, store.most) == (2, 1)
