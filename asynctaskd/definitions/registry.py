@@ -229,7 +229,7 @@ class Registry:
             InvalidDefinitionError: an argument is wrong, the host isn't allowed, or httpx isn't installed.
         """
         endpoint = self.services.endpoint(name, url, secret=secret, hosts=hosts, verify=verify)
-        return self._declare(name, handing_on(endpoint.run, f"POST {url}", parameters), options)
+        return self._declare(name, handing_on(endpoint.run, endpoint.place, parameters), options)
 
     def command_task(
         self,

@@ -38,6 +38,11 @@ class Endpoint:
     secret: Secret | None
     listed: bool
 
+    @property
+    def place(self) -> str:
+        """Where that is, in words: without a query, which may hold secrets."""
+        return f"POST {self.url.partition('?')[0]}"
+
     async def run(self, payload: object, context: TaskContext) -> Any:
         """Post the task; returns the result.
 
