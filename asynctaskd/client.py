@@ -169,7 +169,7 @@ class Client(Commands, Explanations, RuntimeConfigs, Schedules, Watching):
         limit = None if timeout is None else rules.duration("timeout", timeout).total_seconds()
         async with asyncio.timeout(limit):
             await self._watch.wait(task_id)
-        return _completed(await self.get_task(task_id))
+        return completed(await self.get_task(task_id))
 
     async def events(self, task_id: int) -> list[dict[str, Any]]:
         """What happened to a task beside its ordinary claims and its completion, in order.
@@ -240,7 +240,8 @@ class _Watch:
             self._looking = None  # it takes a moment to end: who comes meanwhile needs another
 
 
-def _completed(task: Task) -> Task:
+def completed(task: Task) -> Task:
+    """A task that is at its end, where it has completed; else the error that says how it ended."""
     match task.status:
         case TaskStatus.CANCELLED:
             raise TaskCancelledError(

@@ -22,7 +22,7 @@ import typer.main
 from pydantic import SecretStr
 
 import asynctaskd
-from asynctaskd import App, Client, FatalTaskError, RetryPolicy, TaskStatus
+from asynctaskd import App, Client, FatalTaskError, RetryPolicy, TaskStatus, testing
 from asynctaskd.cli.failures import ExitCode
 from asynctaskd.config import SETTINGS, DaemonConfig, Setting, load_config
 from asynctaskd.daemon.supervisor import Daemon
@@ -111,6 +111,11 @@ def first(tmp_path: Path) -> Iterator[ModuleType]:
 
 def worker_of(shop: ModuleType, dsn: str) -> Daemon:
     return Daemon(shop.app, dsn, load_config(None, {}, {}))
+
+
+@pytest.mark.parametrize("name", testing.__all__)
+def test_the_python_page_names_what_is_there_for_tests(name: str) -> None:
+    assert f"| `{name}` |" in page("reference/python.md").partition("## For tests")[2]
 
 
 async def test_the_example_of_the_readme_runs(

@@ -142,6 +142,11 @@ class Execution:
             self.runner.cancel()
             asyncio.get_running_loop().call_later(_STUCK_AFTER, self._report_stuck, _STUCK_AFTER)
 
+    def age(self, seconds: float) -> None:
+        """The database's clock was moved on by so much, in a test: this began so much earlier."""
+        self._started -= seconds
+        self.ends_at -= seconds
+
     def stop_as(self, asked_for: Outcome) -> None:
         """An operator wants the handler to stop; another reason to stop counts if it came first."""
         self.asked_for = asked_for
@@ -222,6 +227,12 @@ class Executor:
         execution.runner = asyncio.Task(self._run(execution), loop=self._loop, name=task.name)
         execution.runner.add_done_callback(partial(self._end, execution))
 
+    def age(self, seconds: float) -> None:
+        """All that runs began so much earlier; what is over its time is told so."""
+        for execution in self._slots:
+            execution.age(seconds)
+        self._timeouts.look()
+
     def close(self) -> None:
         """Start no more threads; those that run can't be stopped."""
         self._threads.shutdown(wait=False, cancel_futures=True)
@@ -247,7 +258,7 @@ class Executor:
         try:
             outcome = await self._attempt(execution)
         except BaseException as error:  # noqa: BLE001  (SystemExit too is the task's failure, not the daemon's)
-            outcome, raised = _outcome_of(error), error
+            outcome, raised = outcome_of(error), error
         self._end_if_forked()
         execution.outcome = outcome = _interrupted(execution, outcome)
         if isinstance(outcome, Failed) and self._app.error_hooks:
@@ -352,7 +363,8 @@ def _completed(definition: Definition[..., Any], value: object) -> Outcome:
         return Failed(str(error), reason="invalid_result")
 
 
-def _outcome_of(error: BaseException) -> Outcome:
+def outcome_of(error: BaseException) -> Outcome:
+    """What an execution comes to whose handler raised."""
     signal = _signal_in(error)
     if isinstance(signal, SnoozeTask):
         return Snoozed(signal.delay)

@@ -81,6 +81,13 @@ class Daemon(Stations):
             self._hurry.set()
         self._stopping.set()
 
+    def leap(self, seconds: float) -> None:
+        """The database's clock was moved on by so much, in a test: what runs is older, and more is due."""
+        self._executor.age(seconds)
+        self._housekeeper.hasten()
+        self._retention.wake.set()
+        self._catch_up()
+
     @property
     def worker_id(self) -> UUID:
         """The identity that owns this worker's claims; there is one from `ready` on."""
@@ -201,12 +208,12 @@ class Daemon(Stations):
         if self._one_suspect:
             await _first_of(self._until_idle(), self._stopping.wait())
         elif once:
-            await self._work_off()
+            await self.work_off()
         else:
             await self._stopping.wait()
 
-    async def _work_off(self) -> None:
-        """Until nothing is due and nothing runs."""
+    async def work_off(self) -> None:
+        """Work until nothing is due and nothing runs."""
         backoff = Backoff("once")
         has_caught_up = False
         while self._config.worker.enabled and not self._stopping.is_set():

@@ -36,6 +36,10 @@ class Timeouts:
         if execution.ends_at < self._rings_at:
             self._ring_at(execution.ends_at)
 
+    def look(self) -> None:
+        """Time has leapt: tell those that are over theirs, and ring for the next anew."""
+        self._ring()
+
     def close(self) -> None:
         """Ring no more."""
         if self._timer is not None:

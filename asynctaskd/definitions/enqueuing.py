@@ -49,7 +49,7 @@ class Enqueue(NamedTuple):
             InvalidInputError: name, payload or an option breaks a rule; with an app also where the name is
                 unknown, or the payload doesn't fit.
         """
-        definition, request = _request(app, task, payload, options)
+        definition, request = request_for(app, task, payload, options)
         if request.options.cron is not None:
             return cls("schedule_by_enqueue", _of_schedule(definition, request, request.options.cron))
         dumped = dump_payload(request.payload) if definition is None else definition.dump(request.payload)
@@ -66,21 +66,20 @@ class Enqueue(NamedTuple):
         Raises:
             InvalidInputError: the same, and which request it is.
         """
-        chosen = list(requests)
-        for place, request in enumerate(chosen, 1):
-            if not isinstance(request, TaskRequest):
-                raise InvalidInputError(
-                    f"request {place}: a TaskRequest is needed, got {type(request).__name__}"
-                )
-            if request.options.cron is not None:
-                raise InvalidInputError(f"request {place}: cron is an option of `enqueue`, one at a time")
+        chosen = checked_requests(requests)
         encoded = [_is_encoded(app, request.name) for request in chosen]
         return cls("enqueue_many", _of_tasks(chosen, dump_many(chosen, app), encoded))
 
 
-def _request(
+def request_for(
     app: Registry | None, task: Enqueued, payload: object, options: RequestOptions
 ) -> tuple[Definition[..., Any] | None, TaskRequest]:
+    """The request that an enqueue of one task stands for, and its definition as far as it is known.
+
+    Raises:
+        InvalidInputError: a name or an option breaks its rule, a request has two payloads, or the app doesn't
+            know the name.
+    """
     if isinstance(task, TaskRequest):
         if payload is not None:
             raise InvalidInputError("a request has its own payload; leave the second one out")
@@ -91,6 +90,21 @@ def _request(
         return _definition(app, request.name), request
     definition = task if isinstance(task, Definition) else _registered(app, task)
     return definition, TaskRequest(definition.name, payload, **options)
+
+
+def checked_requests(requests: Iterable[TaskRequest]) -> list[TaskRequest]:
+    """The requests of one enqueue of many tasks.
+
+    Raises:
+        InvalidInputError: one is no request, or asks for a schedule.
+    """
+    chosen = list(requests)
+    for place, request in enumerate(chosen, 1):
+        if not isinstance(request, TaskRequest):
+            raise InvalidInputError(f"request {place}: a TaskRequest is needed, got {type(request).__name__}")
+        if request.options.cron is not None:
+            raise InvalidInputError(f"request {place}: cron is an option of `enqueue`, one at a time")
+    return chosen
 
 
 def _registered(app: Registry | None, function: Callable[..., Any]) -> Definition[..., Any]:

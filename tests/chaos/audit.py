@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.support.scripts import run_script
+from asynctaskd.postgres.scratch import run_script
 
 _SQL = Path(__file__).with_name("audit.sql").read_text(encoding="utf8")
 

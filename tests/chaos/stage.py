@@ -15,6 +15,7 @@ import asyncpg
 from rich.console import Console
 
 from asynctaskd.postgres.migrate import migrate
+from asynctaskd.postgres.scratch import run_script
 from tests.chaos import audit, measures
 from tests.chaos.enqueuer import Enqueuer
 from tests.chaos.faults import Breaker
@@ -28,7 +29,7 @@ from tests.chaos.plan import GRACE, LEASE, Event, make_plan
 from tests.chaos.report import Findings
 from tests.chaos.servers import Servers
 from tests.support.proxy import Proxy
-from tests.support.scripts import INVARIANTS, run_script
+from tests.support.scripts import INVARIANTS
 
 START_LIMIT = 60.0
 _TELL_INTERVAL = 15.0

@@ -676,10 +676,10 @@ class Seen:
 
 
 @pytest.fixture(scope="module")
-def seen(dsn: str, template: str) -> Iterator[Seen]:
-    name = f"{template}_plans"
+def seen(dsn: str, asynctaskd_template: str) -> Iterator[Seen]:
+    name = f"{asynctaskd_template}_plans"
     address = urlunsplit(urlsplit(dsn)._replace(path=f"/{name}"))
-    asyncio.run(execute(dsn, f'CREATE DATABASE "{name}" TEMPLATE "{template}"'))
+    asyncio.run(execute(dsn, f'CREATE DATABASE "{name}" TEMPLATE "{asynctaskd_template}"'))
     try:
         yield asyncio.run(look(address))
     finally:
