@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 from asynctaskd.codecs.codec import Codec, CodecError, JsonCodec
 from asynctaskd.codecs.keys import checked_keys, key_of, split_id, with_id
@@ -26,7 +26,7 @@ class AesGcmCodec:
         ImportError: `cryptography` isn't installed (`pip install 'asynctaskd[crypto]'`).
     """
 
-    name: ClassVar[str] = "aes-gcm"
+    name = "aes-gcm"
 
     def __init__(
         self, keys: Mapping[str, bytes | str], *, inner: Codec | None = None, takes_plain: bool = False

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 
 class CodecError(Exception):
@@ -41,8 +41,8 @@ class Codec(Protocol):
 class JsonCodec:
     """JSON as bytes: what other codecs encrypt or sign unless told otherwise."""
 
-    name: ClassVar[str] = "json"
-    takes_plain: ClassVar[bool] = True
+    name = "json"
+    takes_plain = True
 
     def encode(self, value: Any, about: str) -> bytes:
         """Write it as JSON."""
@@ -59,8 +59,8 @@ class JsonCodec:
 class NullCodec:
     """Drops every value and reads `{}`: for tests that don't look at them."""
 
-    name: ClassVar[str] = "null"
-    takes_plain: ClassVar[bool] = True
+    name = "null"
+    takes_plain = True
 
     def encode(self, value: Any, about: str) -> bytes:
         """Nothing."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 from asynctaskd.codecs.codec import Codec, CodecError, JsonCodec
 from asynctaskd.codecs.keys import checked_keys, key_of, split_id, with_id
@@ -29,8 +29,8 @@ class SignedCodec:
         ImportError: `cryptography` isn't installed (`pip install 'asynctaskd[crypto]'`).
     """
 
-    name: ClassVar[str] = "signed"
-    takes_plain: ClassVar[bool] = False
+    name = "signed"
+    takes_plain = False
 
     def __init__(
         self,

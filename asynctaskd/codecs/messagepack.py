@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any
 
 from asynctaskd.codecs.codec import CodecError
 
@@ -14,13 +14,13 @@ class MsgpackCodec:
         ImportError: `msgpack` isn't installed (`pip install 'asynctaskd[msgpack]'`).
     """
 
-    name: ClassVar[str] = "msgpack"
-    takes_plain: ClassVar[bool] = True
+    name = "msgpack"
+    takes_plain = True
 
     def __init__(self) -> None:
         import msgpack  # noqa: PLC0415  (an extra)
 
-        self._msgpack = msgpack
+        self._msgpack: Any = msgpack
 
     def encode(self, value: Any, about: str) -> bytes:
         """Write it."""
