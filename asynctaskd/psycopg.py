@@ -25,9 +25,9 @@ except ImportError as error:
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from asynctaskd.definitions.definition import Definition
+    from asynctaskd.definitions.enqueuing import Enqueued
     from asynctaskd.definitions.options import RequestOptions
-    from asynctaskd.definitions.registry import App
+    from asynctaskd.definitions.registry import Registry
     from asynctaskd.definitions.request import TaskRequest
 
 __all__ = ["AsyncEnqueuer", "Enqueuer"]
@@ -41,14 +41,14 @@ class Enqueuer:
         schema: where asynctaskd's tables are.
     """
 
-    def __init__(self, app: App | None = None, *, schema: str = "asynctaskd") -> None:
+    def __init__(self, app: Registry | None = None, *, schema: str = "asynctaskd") -> None:
         self._app = app
         self._schema = schema
 
     def enqueue(
         self,
         connection: Connection[Any],
-        task: str | Definition[..., Any] | TaskRequest,
+        task: Enqueued = None,
         payload: object = None,
         **options: Unpack[RequestOptions],
     ) -> int:
@@ -86,14 +86,14 @@ class AsyncEnqueuer:
         schema: where asynctaskd's tables are.
     """
 
-    def __init__(self, app: App | None = None, *, schema: str = "asynctaskd") -> None:
+    def __init__(self, app: Registry | None = None, *, schema: str = "asynctaskd") -> None:
         self._app = app
         self._schema = schema
 
     async def enqueue(
         self,
         connection: AsyncConnection[Any],
-        task: str | Definition[..., Any] | TaskRequest,
+        task: Enqueued = None,
         payload: object = None,
         **options: Unpack[RequestOptions],
     ) -> int:

@@ -31,9 +31,9 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, async_scoped_session
     from sqlalchemy.orm import Session, scoped_session
 
-    from asynctaskd.definitions.definition import Definition
+    from asynctaskd.definitions.enqueuing import Enqueued
     from asynctaskd.definitions.options import RequestOptions
-    from asynctaskd.definitions.registry import App
+    from asynctaskd.definitions.registry import Registry
     from asynctaskd.definitions.request import TaskRequest
 
     AnySession = Session | scoped_session[Any] | Connection
@@ -50,14 +50,14 @@ class Enqueuer:
         schema: where asynctaskd's tables are.
     """
 
-    def __init__(self, app: App | None = None, *, schema: str = "asynctaskd") -> None:
+    def __init__(self, app: Registry | None = None, *, schema: str = "asynctaskd") -> None:
         self._app = app
         self._schema = schema
 
     def enqueue(
         self,
         session: AnySession,
-        task: str | Definition[..., Any] | TaskRequest,
+        task: Enqueued = None,
         payload: object = None,
         **options: Unpack[RequestOptions],
     ) -> int:
@@ -97,14 +97,14 @@ class AsyncEnqueuer:
         schema: where asynctaskd's tables are.
     """
 
-    def __init__(self, app: App | None = None, *, schema: str = "asynctaskd") -> None:
+    def __init__(self, app: Registry | None = None, *, schema: str = "asynctaskd") -> None:
         self._app = app
         self._schema = schema
 
     async def enqueue(
         self,
         session: AnyAsyncSession,
-        task: str | Definition[..., Any] | TaskRequest,
+        task: Enqueued = None,
         payload: object = None,
         **options: Unpack[RequestOptions],
     ) -> int:

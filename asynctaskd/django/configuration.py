@@ -16,7 +16,7 @@ from django.utils.module_loading import import_string
 from asynctaskd.definitions.loader import load_app
 
 if TYPE_CHECKING:
-    from asynctaskd.definitions.registry import App
+    from asynctaskd.definitions.registry import Registry
 
 # What a daemon's connection needs too; other options of Django's belong to Django's connections.
 _SHARED_OPTIONS = (
@@ -67,14 +67,14 @@ def configuration() -> Configuration:
     )
 
 
-def project_app() -> App | None:
+def project_app() -> Registry | None:
     """The project's App, or None where the settings name none; raises ConfigError where it isn't there."""
     path = configuration().app
     return None if path is None else _loaded(path)
 
 
 @cache
-def _loaded(path: str) -> App:
+def _loaded(path: str) -> Registry:
     return load_app(path)
 
 

@@ -15,14 +15,14 @@ from asynctaskd.postgres.records import task_of
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from asynctaskd.definitions.definition import Definition
+    from asynctaskd.definitions.enqueuing import Enqueued
     from asynctaskd.definitions.options import RequestOptions
     from asynctaskd.definitions.request import TaskRequest
     from asynctaskd.task import Task
 
 
 def enqueue(
-    task: str | Definition[..., Any] | TaskRequest,
+    task: Enqueued = None,
     payload: object = None,
     *,
     using: str | None = None,
@@ -56,7 +56,7 @@ def enqueue_many(requests: Iterable[TaskRequest], *, using: str | None = None) -
 
 
 async def aenqueue(
-    task: str | Definition[..., Any] | TaskRequest,
+    task: Enqueued = None,
     payload: object = None,
     *,
     using: str | None = None,

@@ -10,7 +10,7 @@ from django.db import close_old_connections
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from asynctaskd.definitions.registry import App
+    from asynctaskd.definitions.registry import Registry
     from asynctaskd.definitions.signature import Call
 
 
@@ -24,7 +24,7 @@ def fresh_connections() -> Iterator[None]:
         close_old_connections()
 
 
-def refresh_connections(app: App) -> None:
+def refresh_connections(app: Registry) -> None:
     """Have every handler of an App that runs in a thread begin and end so."""
     for definition in app.definitions.values():
         if definition.is_sync:

@@ -11,6 +11,7 @@ from asgiref.sync import ThreadSensitiveContext, sync_to_async
 from django.db import connections
 from django.utils import timezone
 
+from asynctaskd.codecs.codec import JsonCodec
 from asynctaskd.definitions.context import TaskContext
 from asynctaskd.django import api
 from asynctaskd.django.calls import IN_THREAD, ON_LOOP, TaskCall, UnknownDjangoTaskError
@@ -21,7 +22,7 @@ from asynctaskd.task import TaskFailure
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from asynctaskd.definitions.registry import App
+    from asynctaskd.definitions.registry import Registry
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,11 +36,11 @@ class DjangoTaskContext(api.TaskContext):
     execution: TaskContext
 
 
-def declare_on(app: App) -> None:
-    """Have an App run Django's tasks."""
+def declare_on(app: Registry) -> None:
+    """Have an App run Django's tasks. Whatever its codec, they are stored as JSON, which Django reads."""
     for name, handler in ((IN_THREAD, run_in_thread), (ON_LOOP, run_on_loop)):
-        if app.get(name) is None:
-            app.task(name)(handler).on_failed(tell_failed)
+        if name not in app.definitions:
+            app.task(name, codec=JsonCodec())(handler).on_failed(tell_failed)
 
 
 def run_in_thread(call: TaskCall, ctx: TaskContext) -> Any:

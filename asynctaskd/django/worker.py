@@ -9,7 +9,7 @@ from __future__ import annotations
 import django
 from django.apps import apps
 
-from asynctaskd.definitions.registry import App
+from asynctaskd.app import App
 from asynctaskd.django.configuration import has_our_backend, project_app
 from asynctaskd.django.fresh import refresh_connections
 

@@ -17,6 +17,7 @@ from django.db import connection, connections, transaction
 from django.test import override_settings
 
 from asynctaskd import App, Client, InvalidPayloadError
+from asynctaskd.codecs.messagepack import MsgpackCodec
 from asynctaskd.django import TasksBackend, api, enqueue
 from asynctaskd.django.calls import IN_THREAD, ON_LOOP, UnknownDjangoTaskError, load_task
 from asynctaskd.django.worker import app
@@ -520,10 +521,15 @@ def test_who_hears_that_a_task_has_finished_can_not_undo_it(run: Callable[..., N
     assert ask("SELECT count(*) FROM asynctaskd.task_events WHERE kind = 'hook_failed'") == 0
 
 
-def test_an_app_has_djangos_tasks_only_once() -> None:
+def test_an_app_has_djangos_tasks_only_once_and_as_json_whatever_else_it_has() -> None:
     from asynctaskd.django.running import declare_on
 
-    own = App()
+    own = App(codec=MsgpackCodec())
+
+    @own.route("")
+    async def everything(payload: dict[str, Any]) -> None: ...
+
     declare_on(own)
     declare_on(own)
-    assert sorted(own.definitions) == sorted([IN_THREAD, ON_LOOP])
+    assert sorted(own.definitions) == ["*", *sorted([IN_THREAD, ON_LOOP])]
+    assert [own[name].encoding for name in (IN_THREAD, ON_LOOP)] == [None, None]

@@ -22,7 +22,7 @@ from asynctaskd import (
     UnknownTaskError,
 )
 from asynctaskd.postgres.migrate import migrate
-from tests.support.shop.background import add, app, note
+from tests.support.shop.background import add, app, divide, note
 from tests.support.ways import WAYS, Call, Way, many, one
 
 if TYPE_CHECKING:
@@ -177,6 +177,32 @@ async def test_the_option_cron_makes_a_schedule(way: Way, dsn_of_shop: str, look
     )  # fmt: skip
     assert (row["missed"], row["missed_limit"], row["overlap"]) == ("all", 5, "allow")
     assert (row["reserved_task"], json.loads(row["options"])["tags"]) == (task_id, ["t"])
+
+
+@by_every_way
+async def test_a_codec_encodes_what_is_sent_and_a_worker_decodes_it(
+    way: Way, dsn_of_shop: str, look: asyncpg.Connection, work_off: WorkOff
+) -> None:
+    calls = [one("seal", {"text": "a"}), many(TaskRequest("seal", {"text": "b"}), TaskRequest("note"))]
+    await way(dsn_of_shop, *calls, app=app)
+    stored = await look.fetch("SELECT payload FROM asynctaskd.tasks WHERE name = 'seal'")
+    assert [json.loads(row["payload"])[:8] for row in stored] == ["msgpack:"] * 2
+
+    await work_off(app)
+    assert await look.fetchval("SELECT bool_and(status = 'completed') FROM asynctaskd.all_tasks")
+
+
+@by_every_way
+async def test_functions_and_methods_of_targets_are_enqueued_too(
+    way: Way, dsn_of_shop: str, look: asyncpg.Connection
+) -> None:
+    call = one(target="shop:Orders", method="ship", payload={"order": 7}, idempotence_token="t")
+    first, second = await way(dsn_of_shop, call, call)
+    await way(dsn_of_shop, one(divide, {"a": 7, "b": 2}), app=app)
+    assert first == second
+    assert await look.fetchval("SELECT array_agg(name ORDER BY id) FROM asynctaskd.tasks") == [
+        "shop:Orders.ship", "divide",
+    ]  # fmt: skip
 
 
 @by_every_way

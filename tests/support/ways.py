@@ -43,7 +43,7 @@ Call = Callable[[Any, Any], Any]
 """(whoever enqueues, a connection) → an id or ids, or an awaitable of them"""
 
 
-def one(task: Any, payload: object = None, **options: Any) -> Call:
+def one(task: Any = None, payload: object = None, **options: Any) -> Call:
     """A call of `enqueue`."""
     return lambda enqueuer, connection: enqueuer.enqueue(connection, task, payload, **options)
 

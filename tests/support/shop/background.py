@@ -8,6 +8,7 @@ from typing import Any
 from django.db import connection
 
 from asynctaskd import App
+from asynctaskd.codecs.messagepack import MsgpackCodec
 
 app = App()
 
@@ -20,6 +21,18 @@ def add(a: int, b: int) -> int:
 @app.task
 async def note(payload: dict[str, Any]) -> dict[str, Any]:
     return payload
+
+
+@app.task(codec=MsgpackCodec())
+async def seal(text: str) -> str:
+    return text.upper()
+
+
+def divide(a: int, b: int) -> int:
+    return a // b
+
+
+app.register(divide)
 
 
 @app.task
