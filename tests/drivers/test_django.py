@@ -25,7 +25,7 @@ from asynctaskd import ConfigError, TaskAlreadyExistsError, TaskRequest, Unknown
 from asynctaskd.django import aenqueue, aenqueue_many, enqueue, enqueue_many
 from asynctaskd.django.apps import migrate_schema
 from asynctaskd.django.configuration import configuration, database_url, has_our_backend
-from tests.support.scripts import run_script
+from asynctaskd.postgres.scratch import run_script
 from tests.support.shop.background import add
 from tests.support.ways import django_at
 
