@@ -388,3 +388,29 @@ def test_a_file_is_an_app_without_its_module_being_written():
     app = app_of(load_spec(SHOP))
     assert app["deleteOpaqueKey"].bind('{"keyID": 7}').key_id == 7
     assert "asynctaskd_generated" not in sys.modules
+
+
+def test_secret_properties_are_marked_in_classes_and_found_again(generated):
+    module = generated("""
+        tasks:
+          - name: pay
+            parameters:
+              type: object
+              required: [token]
+              properties:
+                token: {type: string, secret: true}
+                pin: {type: integer, format: int32, secret: true, default: 0}
+                card:
+                  type: object
+                  properties:
+                    number: {type: string, secret: true}
+                    owner: {type: string}
+                address: {type: object, secret: true, properties: {street: {type: string}}}
+                cards: {type: array, items: {type: object, properties: {number: {type: string, secret: true}}}}
+    """)
+    app = App()
+
+    @app.task
+    async def pay(params: module.PayParams) -> None: ...
+
+    assert pay.secrets == [["address"], ["card", "number"], ["cards", "*", "number"], ["pin"], ["token"]]

@@ -44,6 +44,7 @@ def _generated(definitions: Definitions, header: str, imports: Sequence[str], se
         custom_class_name_generator=str,
         disable_timestamp=True,
         enum_field_as_literal=LiteralType.All,
+        field_extra_keys={"secret"},
         formatters=[Formatter.BUILTIN],
         settings_path=settings,
         skip_root_model=True,

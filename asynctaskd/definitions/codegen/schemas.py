@@ -54,6 +54,8 @@ class Definitions:
         field = self._type(schema, model + pascal(key))
         if "description" in schema:
             field["description"] = schema["description"]
+        if schema.get("secret"):
+            field["secret"] = True
         if "default" in schema:
             field["default"] = self._default(schema)
         return field

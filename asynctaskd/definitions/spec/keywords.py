@@ -40,7 +40,7 @@ _SUITED = {
     "additionalProperties": _OBJECT,
 }
 _ANYWHERE = frozenset(
-    {"type", "format", "enum", "const", "default", "nullable"}
+    {"type", "format", "enum", "const", "default", "nullable", "secret"}
     | {"title", "description", "deprecated", "example", "examples"}
 )
 KNOWN = _ANYWHERE | _SUITED.keys()
@@ -134,6 +134,7 @@ def _flag(keyword: str, value: object, _: str | None) -> bool:
 RULES: dict[str, Callable[[str, object, str | None], Any]] = {
     "description": _text,
     "nullable": _flag,
+    "secret": _flag,
     **dict.fromkeys(("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"), _number),
     "multipleOf": _divisor,
     **dict.fromkeys(("minLength", "maxLength", "minItems", "maxItems"), _count),
