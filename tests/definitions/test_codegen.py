@@ -406,7 +406,9 @@ def test_secret_properties_are_marked_in_classes_and_found_again(generated):
                     number: {type: string, secret: true}
                     owner: {type: string}
                 address: {type: object, secret: true, properties: {street: {type: string}}}
-                cards: {type: array, items: {type: object, properties: {number: {type: string, secret: true}}}}
+                cards:
+                  type: array
+                  items: {type: object, properties: {number: {type: string, secret: true}}}
     """)
     app = App()
 
