@@ -6,7 +6,6 @@ in a worker; what only a database can show (locks, leases, lanes, labels, SQL) i
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -22,7 +21,7 @@ from asynctaskd.definitions.request import TaskRequest
 from asynctaskd.errors import InvalidInputError, TaskAlreadyExistsError, TaskNotFoundError
 from asynctaskd.scheduling.retry import NO_RETRY
 from asynctaskd.scheduling.transitions import decide
-from asynctaskd.task import Failed, Overdue, Task, TaskStatus
+from asynctaskd.task import Failed, Overdue, Task, TaskFailure, TaskStatus
 from asynctaskd.testing.attempt import Attempt
 from asynctaskd.testing.record import Record
 
@@ -121,7 +120,7 @@ class InMemoryClient:
         Raises:
             TaskNotFoundError: there is none.
         """
-        return self._record(task_id).task()
+        return self._read(self._record(task_id))
 
     async def list_tasks(
         self,
@@ -134,7 +133,7 @@ class InMemoryClient:
         """The newest tasks with that name, status and all of those labels; None leaves a condition out."""
         wanted = set(labels or ())
         found = [
-            record.task()
+            self._read(record)
             for record in reversed(self._records.values())
             if name in (None, record.name)
             and status in (None, record.status)
@@ -154,7 +153,7 @@ class InMemoryClient:
             await self._attempt(due)
         if not record.status.is_terminal:
             raise TimeoutError(f"task {record.name!r} ({task_id}) is {record.status}, due at {record.run_at}")
-        return completed(record.task())
+        return completed(self._read(record))
 
     async def drain(self, *, raise_errors: bool = True) -> int:
         """Run all that is due, and what that enqueues; returns how many executions there were.
@@ -229,7 +228,7 @@ class InMemoryClient:
         outcome = await attempt.run()
         if isinstance(outcome, Failed) and attempt.error is not None:
             for hook in self._app.error_hooks:
-                await hook(record.failure(outcome.error, outcome.reason), attempt.error)
+                await hook(self._failure(record, outcome.error, outcome.reason), attempt.error)
         record.end(decide(outcome, claimed, record.policy, self.now, _without_jitter), self.now)
         if record.status is TaskStatus.FAILED:
             await self._tell(record)
@@ -242,7 +241,7 @@ class InMemoryClient:
 
     async def _tell(self, record: Record) -> None:
         """Call the failure hooks; what they raise is for the test to see."""
-        definition, failure = self._app[record.name], record.failure(record.error, record.reason)
+        definition, failure = self._app[record.name], self._failure(record, record.error, record.reason)
         if definition.failure_hook is not None:
             await definition.failure_hook(definition.bind(record.payload), failure, self._connection)
         if definition.options.on_failed is not None and not record.is_failure_task:
@@ -251,9 +250,25 @@ class InMemoryClient:
             await hook(failure, self._connection)
 
     async def _enqueue_failure_task(self, failed: Record, name: str) -> None:
-        payload = json.loads(self._app[name].failure_payload(failed.id))
-        definition, request, written = _checked(self._app, name, payload, {})
-        self._recorded(definition, request, written).is_failure_task = True
+        definition = self._app[name]
+        written = definition.failure_payload(failed.id)
+        self._recorded(definition, TaskRequest(name), written).is_failure_task = True
+
+    def _read(self, record: Record) -> Task:
+        """The record as a client with this App reads it: through the definition's codec, if it has one."""
+        encoding = self._app[record.name].encoding
+        return record.task() if encoding is None else encoding.read(record.task())
+
+    def _failure(self, record: Record, error: str | None, reason: str | None) -> TaskFailure:
+        return TaskFailure(
+            task_id=record.id,
+            name=record.name,
+            attempts=record.attempts,
+            max_attempts=record.policy.max_attempts,
+            error=error or "",
+            reason=reason or "",
+            payload=self._read(record).payload,
+        )
 
     def _check_known(self, option: str, task_ids: Iterable[int]) -> None:
         for task_id in task_ids:

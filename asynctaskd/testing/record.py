@@ -10,7 +10,7 @@ from typing import Any
 from asynctaskd.daemon.caps import DEFAULT_TIMEOUT
 from asynctaskd.definitions.options import TaskOptions
 from asynctaskd.scheduling.retry import RetryPolicy
-from asynctaskd.task import ClaimedTask, Task, TaskFailure, TaskStatus, Transition
+from asynctaskd.task import ClaimedTask, Task, TaskStatus, Transition
 
 
 @dataclass(eq=False)
@@ -66,20 +66,8 @@ class Record:
         """It will never run."""
         self.status, self.reason, self.finished_at = TaskStatus.CANCELLED, why, now
 
-    def failure(self, error: str | None, reason: str | None) -> TaskFailure:
-        """What hooks are told."""
-        return TaskFailure(
-            task_id=self.id,
-            name=self.name,
-            attempts=self.attempts,
-            max_attempts=self.policy.max_attempts,
-            error=error or "",
-            reason=reason or "",
-            payload=json.loads(self.payload),
-        )
-
     def task(self) -> Task:
-        """The record as a client gives it."""
+        """The record as the database would give it: what a codec wrote stays as it is."""
         given = self.options
         return Task(
             id=self.id,

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
 from datetime import timedelta
 from typing import Any
@@ -26,7 +27,7 @@ from asynctaskd import (
     TaskStatus,
     UnknownTaskError,
 )
-from asynctaskd.testing import InMemoryClient, NullClient
+from asynctaskd.testing import InMemoryClient, NullClient, assert_enqueued
 
 
 class Mail(BaseModel):
@@ -442,6 +443,40 @@ async def test_middleware_and_routes_are_as_in_a_worker(app, client, ran):
     for name in ("mail:new", "sync:new"):
         assert (await client.wait(await client.enqueue(name))).result == {"wrapped": name}
     assert ran == ["before mail:new", "before sync:new"]
+
+
+async def test_what_goes_through_a_codec_is_read_through_it(app, client):
+    told = []
+
+    class Backwards:
+        name, takes_plain = "backwards", False
+
+        def encode(self, value: Any, about: str) -> bytes:
+            return json.dumps(value).encode()[::-1]
+
+        def decode(self, data: bytes, about: str) -> Any:
+            return json.loads(data[::-1])
+
+    @app.task("secret", codec=Backwards(), on_failed="clean_up")
+    async def secret(word: str) -> str:
+        if word == "bad":
+            raise ValueError("no")
+        return word * 2
+
+    @app.task("clean_up", codec=Backwards())
+    async def clean_up(task_id: int) -> None:
+        told.append(task_id)
+
+    @app.on_failed
+    async def note(failure, tx) -> None:
+        told.append(failure.payload)
+
+    task = await client.wait(await client.enqueue("secret", {"word": "abc"}))
+    assert (task.payload, task.result) == ({"word": "abc"}, "abcabc")
+    await assert_enqueued(client, "secret", {"word": "abc"})
+    bad = await client.enqueue("secret", {"word": "bad"})
+    await client.drain(raise_errors=False)
+    assert told == [{"word": "bad"}, bad]
 
 
 async def test_whatever_can_be_enqueued_can_be_here(app, client):
