@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 from asynctaskd.config import load_config
-from asynctaskd.definitions.registry import Registry
+from asynctaskd.definitions.declarations import Declarations
 from asynctaskd.postgres import embedded
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 _OF_DATABASE = {"schema", "pool_size", "listen", "listen_url"}
 
 
-class App(Registry):
+class App(Declarations):
     """The tasks of an application: declared by decorators, run by `asynctaskd run --app module:app`."""
 
     @asynccontextmanager

@@ -8,12 +8,12 @@ from functools import reduce
 from pathlib import Path
 from types import ModuleType
 
-from asynctaskd.definitions.registry import Registry
+from asynctaskd.definitions.declarations import Declarations
 from asynctaskd.definitions.text import describe_error, shown
 from asynctaskd.errors import ConfigError, InvalidDefinitionError
 
 
-def load_app(path: str) -> Registry:
+def load_app(path: str) -> Declarations:
     """Import the App that `module:attribute` names; the attribute may be dotted.
 
     The current directory becomes importable, as it is for `python -m`.
@@ -26,7 +26,7 @@ def load_app(path: str) -> Registry:
     module_name, attribute = _parts(path)
     _make_importable(str(Path.cwd()))
     found = _find(_import(module_name), attribute)
-    if not isinstance(found, Registry):
+    if not isinstance(found, Declarations):
         raise ConfigError(f"app: {path} must be an App, got {shown(found)}")
     try:
         found.check()
@@ -68,5 +68,5 @@ def _find(module: ModuleType, attribute: str) -> object:
 
 
 def _apps_in(module: ModuleType) -> str:
-    apps = [name for name, value in vars(module).items() if isinstance(value, Registry)]
+    apps = [name for name, value in vars(module).items() if isinstance(value, Declarations)]
     return f"; its Apps are: {', '.join(apps)}" if apps else ""

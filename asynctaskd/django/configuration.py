@@ -16,7 +16,7 @@ from django.utils.module_loading import import_string
 from asynctaskd.definitions.loader import load_app
 
 if TYPE_CHECKING:
-    from asynctaskd.definitions.registry import Registry
+    from asynctaskd.definitions.declarations import Declarations
 
 # What a daemon's connection needs too; other options of Django's belong to Django's connections.
 _SHARED_OPTIONS = (
@@ -67,14 +67,14 @@ def configuration() -> Configuration:
     )
 
 
-def project_app() -> Registry | None:
+def project_app() -> Declarations | None:
     """The project's App, or None where the settings name none; raises ConfigError where it isn't there."""
     path = configuration().app
     return None if path is None else _loaded(path)
 
 
 @cache
-def _loaded(path: str) -> Registry:
+def _loaded(path: str) -> Declarations:
     return load_app(path)
 
 

@@ -22,7 +22,7 @@ from asynctaskd.task import TaskFailure
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from asynctaskd.definitions.registry import Registry
+    from asynctaskd.definitions.declarations import Declarations
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +36,7 @@ class DjangoTaskContext(api.TaskContext):
     execution: TaskContext
 
 
-def declare_on(app: Registry) -> None:
+def declare_on(app: Declarations) -> None:
     """Have an App run Django's tasks. Whatever its codec, they are stored as JSON, which Django reads."""
     for name, handler in ((IN_THREAD, run_in_thread), (ON_LOOP, run_on_loop)):
         if name not in app.definitions:

@@ -7,16 +7,16 @@ from types import ModuleType
 from typing import Any
 
 from asynctaskd.definitions.codegen.module import write_module
-from asynctaskd.definitions.registry import Registry
+from asynctaskd.definitions.declarations import Declarations
 from asynctaskd.definitions.spec.spec import Spec
 
 _NAME = "asynctaskd_generated"
 
 
-def app_of(spec: Spec) -> Registry:
+def app_of(spec: Spec) -> Declarations:
     """A registry that knows the tasks, to read their payloads with; nothing carries them out."""
     module = _load(write_module(spec))
-    app = Registry()
+    app = Declarations()
     module.register(app, _nobody(module.Executor))
     return app
 
