@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
-from uuid import UUID
 
 import typer
 
-from asynctaskd.durations import format_duration
+from asynctaskd.control.plain import plain
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -23,7 +22,7 @@ _NO_EDGE = 10_000
 def print_json(value: object) -> None:
     """Print one JSON text: durations as `30s`, instants in ISO 8601."""
     unicode = sys.stdout.encoding.lower() in ("utf-8", "utf8")
-    typer.echo(json.dumps(value, ensure_ascii=not unicode, default=_plain))
+    typer.echo(json.dumps(value, ensure_ascii=not unicode, default=plain))
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, fixed: int) -> None:
@@ -75,8 +74,8 @@ def shown(value: object) -> str:
         case list() | tuple() if all(isinstance(item, str) for item in value):
             return printable(",".join(value))
         case dict() | list() | tuple() | bool():
-            return printable(json.dumps(value, ensure_ascii=False, default=_plain))
-    return printable(str(_plain(value)))
+            return printable(json.dumps(value, ensure_ascii=False, default=plain))
+    return printable(str(plain(value)))
 
 
 def counted(number: int, word: str) -> str:
@@ -98,14 +97,3 @@ def console() -> Console:
 
     width = None if sys.stdout.isatty() else _NO_EDGE
     return Console(highlight=False, markup=False, emoji=False, width=width)
-
-
-def _plain(value: object) -> object:
-    match value:
-        case timedelta():
-            return format_duration(value)
-        case datetime():
-            return value.isoformat()
-        case UUID():
-            return str(value)
-    return value if isinstance(value, int | float) else str(value)

@@ -119,7 +119,7 @@ def _serve(config: DaemonConfig) -> None:
     if config.http.port is None:
         return
     from asynctaskd.telemetry.metrics import Metrics  # noqa: PLC0415
-    from asynctaskd.web import serve  # noqa: PLC0415
+    from asynctaskd.web.metrics import serve  # noqa: PLC0415
 
     nth = this_process().nth or 0
     serve(Metrics().registry, config.http.host, config.http.port and config.http.port + nth)

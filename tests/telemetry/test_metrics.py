@@ -9,7 +9,7 @@ import pytest
 from asynctaskd.telemetry import attach, emit
 from asynctaskd.telemetry.levels import LEVELS
 from asynctaskd.telemetry.metrics import _COUNTED, Metrics
-from asynctaskd.web import serve
+from asynctaskd.web.metrics import serve
 
 
 @pytest.fixture

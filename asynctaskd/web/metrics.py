@@ -1,4 +1,4 @@
-"""Who is looking? What a worker shows over HTTP: for now its metrics."""
+"""What a worker shows over HTTP: for now its metrics."""
 
 from __future__ import annotations
 
