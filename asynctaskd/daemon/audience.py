@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from asynctaskd.daemon.commands import Steering
-    from asynctaskd.daemon.execute import Execution
+    from asynctaskd.daemon.execution import Execution
     from asynctaskd.daemon.lease import Lease
     from asynctaskd.postgres.watchers import WatchStore
     from asynctaskd.task import ClaimedTask, Transition

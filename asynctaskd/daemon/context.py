@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import asyncpg
 
     from asynctaskd.client import Client
-    from asynctaskd.daemon.execute import Execution
+    from asynctaskd.daemon.execution import Execution
     from asynctaskd.daemon.transactions import Transactions
 
 

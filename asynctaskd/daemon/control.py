@@ -11,7 +11,8 @@ from functools import partial
 from math import inf
 from typing import TYPE_CHECKING
 
-from asynctaskd.daemon.execute import Execution, quarantined
+from asynctaskd.daemon.execute import quarantined
+from asynctaskd.daemon.execution import Execution
 from asynctaskd.daemon.loops import OUTAGE, Backoff, wait_for
 from asynctaskd.definitions.text import describe_error
 from asynctaskd.errors import InvalidInputError, InvalidStateError

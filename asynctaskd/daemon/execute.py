@@ -7,26 +7,21 @@ import contextvars
 import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
-from datetime import datetime, timedelta
-from enum import Enum
-from functools import lru_cache, partial
+from datetime import timedelta
+from functools import partial
 from math import inf
-from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from asynctaskd.daemon.caps import capped, timeout_of
+from asynctaskd.daemon.caps import capped
 from asynctaskd.daemon.context import ExecutionContext
+from asynctaskd.daemon.execution import Execution, Interruption
 from asynctaskd.daemon.failures import report_error
 from asynctaskd.daemon.offspring import adopt_tasks, current_execution, end_offspring
-from asynctaskd.daemon.stalls import stack_of, stack_of_task
 from asynctaskd.daemon.timeouts import Timeouts
 from asynctaskd.definitions.hooks import wrapped
 from asynctaskd.definitions.text import describe_error
 from asynctaskd.durations import format_duration
 from asynctaskd.errors import FatalTaskError, InvalidPayloadError, RetryQuietlyError, SnoozeTask
-from asynctaskd.postgres.records import Ended
-from asynctaskd.scheduling.retry import NO_RETRY, RetryPolicy
 from asynctaskd.task import Completed, Failed, Overdue, Released, Snoozed, Unroutable
 from asynctaskd.telemetry.events import emit
 
@@ -41,10 +36,7 @@ if TYPE_CHECKING:
     from asynctaskd.definitions.definition import Definition
     from asynctaskd.definitions.hooks import Proceed
     from asynctaskd.definitions.registry import Registry
-    from asynctaskd.task import ClaimedTask, Outcome, Transition
-
-# How long a handler may go on after it was told to stop before it is named.
-_STUCK_AFTER = 5.0
+    from asynctaskd.task import ClaimedTask, Outcome
 
 _AFTER_OUTAGE = timedelta(seconds=1)
 
@@ -64,126 +56,6 @@ def _count_fork() -> None:
 
 
 os.register_at_fork(after_in_child=_count_fork)
-
-
-class Interruption(Enum):
-    """Why an execution was told to stop."""
-
-    TIMEOUT = "timeout"
-    SHUTDOWN = "shutdown"
-    LEASE_LOST = "lease_lost"
-    OPERATOR = "operator"
-
-
-class Execution:
-    """One attempt at a task. Owned by its runner, except for `interruption`, which whoever stops it sets.
-
-    What most attempts never need is a default of the class: there are tens of thousands of them a second.
-    """
-
-    interruption: Interruption | None = None
-    asked_for: Outcome | None = None
-    """What an operator wants it to come to."""
-    outcome: Outcome | None = None
-    runner: asyncio.Task[None] | None = None
-    context: ExecutionContext | None = None
-    offspring: set[asyncio.Task[Any]] | tuple[()] = ()
-    """Running tasks that its handler started."""
-    thread_id: int | None = None
-    """Where a synchronous handler runs."""
-    was_cut_off = False
-    """ctx.transaction() lost its connection."""
-    completing = False
-    """ctx.transaction() is open."""
-    decided: Transition | None = None
-    """What is being written of it, where no hook goes with that."""
-    stored = False
-    """ctx.transaction() has committed what became of it."""
-
-    def __init__(self, task: ClaimedTask, definition: Definition[..., Any] | None) -> None:
-        self.task = task
-        self.definition = definition
-        self.timeout = timeout_of(task, definition)
-        self._started = monotonic()  # not the loop's clock: a handler in a thread asks too
-        self.ends_at = self._started + self.timeout.total_seconds()
-
-    @property
-    def keep(self) -> timedelta | None:
-        """How long the definition keeps its records."""
-        return self.definition.options.keep if self.definition else None
-
-    @property
-    def policy(self) -> RetryPolicy:
-        """The task's own retry policy, else its definition's."""
-        if self.task.retry is not None:
-            return _parsed(self.task.retry)
-        return (self.definition and self.definition.retry) or NO_RETRY
-
-    def ended(self, transition: Transition) -> Ended:
-        """A transition of this attempt, as it is written."""
-        task = self.task
-        if transition.error is not None and self.definition is not None:
-            transition = replace(transition, error=self.definition.written_error(transition.error))
-        return Ended(task.id, task.claim_token, transition, self.keep, task.unique_tag is not None)
-
-    @property
-    def deadline(self) -> datetime:
-        """When this attempt times out, by the database's clock."""
-        return self.task.claimed_at + self.timeout
-
-    def now(self) -> datetime:
-        """The present by the database's clock, as far as it is known here."""
-        return self.task.claimed_at + timedelta(seconds=monotonic() - self._started)
-
-    def interrupt(self, why: Interruption) -> None:
-        """Tell the handler to stop; the first reason counts."""
-        if self.interruption is None and self.runner is not None:
-            self.interruption = why
-            self.runner.cancel()
-            asyncio.get_running_loop().call_later(_STUCK_AFTER, self._report_stuck, _STUCK_AFTER)
-
-    def age(self, seconds: float) -> None:
-        """The database's clock was moved on by so much, in a test: this began so much earlier."""
-        self._started -= seconds
-        self.ends_at -= seconds
-
-    def stop_as(self, asked_for: Outcome) -> None:
-        """An operator wants the handler to stop; another reason to stop counts if it came first."""
-        self.asked_for = asked_for
-        self.interrupt(Interruption.OPERATOR)
-
-    def extend(self, duration: timedelta) -> None:
-        """Give the handler more time."""
-        self.timeout += duration
-        self.ends_at += duration.total_seconds()
-
-    def adopt(self, task: asyncio.Task[Any]) -> None:
-        """Its handler started a task."""
-        if isinstance(self.offspring, tuple):
-            self.offspring = set()
-        self.offspring.add(task)
-        task.add_done_callback(self.offspring.discard)
-
-    def _report_stuck(self, seconds: float) -> None:
-        if self.runner is None or self.runner.done() or self.interruption is None:
-            return
-        emit(
-            "handler.stuck",
-            task_id=self.task.id,
-            task=self.task.name,
-            why=self.interruption.value,
-            seconds=seconds,
-            traceback=self._stack(self.runner),
-        )
-        asyncio.get_running_loop().call_later(seconds, self._report_stuck, 2 * seconds)
-
-    def _stack(self, runner: asyncio.Task[None]) -> str:
-        return stack_of_task(runner) if self.thread_id is None else stack_of(self.thread_id)
-
-
-@lru_cache(maxsize=1024)
-def _parsed(spec: str) -> RetryPolicy:
-    return RetryPolicy.parse(spec)
 
 
 class Executor:

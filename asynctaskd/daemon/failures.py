@@ -15,7 +15,7 @@ from asynctaskd.telemetry.events import emit
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from asynctaskd.daemon.execute import Execution
+    from asynctaskd.daemon.execution import Execution
     from asynctaskd.definitions.hooks import ErrorHook
     from asynctaskd.task import Failed
 

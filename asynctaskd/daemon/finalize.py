@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from asynctaskd.daemon.audience import Audience
-    from asynctaskd.daemon.execute import Execution
+    from asynctaskd.daemon.execution import Execution
     from asynctaskd.daemon.hooks import FailureHooks
     from asynctaskd.daemon.slots import Slots
     from asynctaskd.postgres.orders import OrderStore

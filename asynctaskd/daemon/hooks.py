@@ -17,7 +17,7 @@ from asynctaskd.telemetry.events import emit
 if TYPE_CHECKING:
     import asyncpg
 
-    from asynctaskd.daemon.execute import Execution
+    from asynctaskd.daemon.execution import Execution
     from asynctaskd.daemon.transactions import Transactions
     from asynctaskd.definitions.registry import Registry
     from asynctaskd.postgres.store import Store

@@ -18,7 +18,7 @@ from asynctaskd.telemetry.events import emit
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from asynctaskd.daemon.execute import Execution
+    from asynctaskd.daemon.execution import Execution
 
     Make = Callable[..., asyncio.Task[Any]]
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
 
-    from asynctaskd.daemon.execute import Execution
+    from asynctaskd.daemon.execution import Execution
 
 
 class Slots:

@@ -14,7 +14,8 @@ from asynctaskd.daemon.commands import Steering
 from asynctaskd.daemon.control import CONTROL, Control
 from asynctaskd.daemon.convergence import ConfigUpdates
 from asynctaskd.daemon.cron import Cron
-from asynctaskd.daemon.execute import Executor, Interruption
+from asynctaskd.daemon.execute import Executor
+from asynctaskd.daemon.execution import Interruption
 from asynctaskd.daemon.finalize import Finalizer
 from asynctaskd.daemon.hooks import FailureHooks
 from asynctaskd.daemon.housekeeping import AWAITED, Housekeeper
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from asynctaskd.config import DaemonConfig
-    from asynctaskd.daemon.execute import Execution
+    from asynctaskd.daemon.execution import Execution
     from asynctaskd.definitions.registry import Registry
 
 

@@ -12,7 +12,7 @@ from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 
 from asynctaskd.daemon.control import CONTROL
-from asynctaskd.daemon.execute import Interruption
+from asynctaskd.daemon.execution import Interruption
 from asynctaskd.daemon.identity import definition_rows
 from asynctaskd.daemon.keeper import end_process
 from asynctaskd.daemon.loops import OUTAGE, Backoff, repeat
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from asynctaskd.config import DaemonConfig
-    from asynctaskd.daemon.execute import Execution
+    from asynctaskd.daemon.execution import Execution
     from asynctaskd.definitions.registry import Registry
 
 # After the grace period: how long executions that were told to stop may take, and the last statements.

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from asynctaskd.daemon.execute import Execution
+    from asynctaskd.daemon.execution import Execution
     from asynctaskd.daemon.slots import Slots
 
 # In seconds. Each ring looks at everything that runs, so rings keep apart.

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import asyncpg
     from asyncpg.transaction import Transaction
 
-    from asynctaskd.daemon.execute import Execution
+    from asynctaskd.daemon.execution import Execution
     from asynctaskd.postgres.store import Store
 
 # Once the end is written, a hook follows at most, and hooks have 10 s. Who says nothing for longer is frozen

@@ -300,7 +300,7 @@ async def test_no_task_sees_the_context_variables_of_another(app, running, clien
 async def test_a_handler_that_does_not_stop_is_named_with_where_it_hangs(
     app, running, client, tables, recorder, monkeypatch, sync
 ):
-    monkeypatch.setattr("asynctaskd.daemon.execute._STUCK_AFTER", 0.05)
+    monkeypatch.setattr("asynctaskd.daemon.execution._STUCK_AFTER", 0.05)
     go_on, released = asyncio.Event(), threading.Event()
 
     async def stubborn_in_loop() -> None:
