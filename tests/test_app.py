@@ -107,3 +107,25 @@ async def test_what_is_wrong_is_said_before_anything_starts(app, database):
     with pytest.raises(InvalidDefinitionError, match="no task is named 'nobody'"):
         async with app.worker(database.dsn):
             pass
+
+
+async def test_several_apps_have_a_worker_each_in_one_process(database, pool):
+    shop, mail = App(), App()
+
+    @shop.task("ship")
+    async def ship() -> str:
+        return "shop"
+
+    @mail.task("send")
+    async def send() -> str:
+        return "mail"
+
+    client = Client(pool)
+    async with (
+        shop.worker(database.dsn, labels=["shop"]),
+        mail.worker(database.dsn, labels=["mail"]),
+    ):
+        ids = [await client.enqueue("ship", labels=["shop"]), await client.enqueue("send", labels=["mail"])]
+        tasks = [await client.wait(task_id, timeout="20s") for task_id in ids]
+    assert [task.result for task in tasks] == ["shop", "mail"]
+    assert len({task.worker_id for task in tasks}) == 2

@@ -143,6 +143,29 @@ def test_purge_forgets_what_has_ended(cli):
     assert cli.status(live) == "pending"
 
 
+def test_purge_forgets_only_what_ended_as_is_said(cli):
+    ids = {status: cli.enqueue("add") for status in ("failed", "cancelled", "expired")}
+    for status, task_id in ids.items():
+        cli.end(task_id, status)
+    receipt = cli.json("tasks", "purge", "--status", "failed", "--yes")
+    assert [task["task_id"] for task in receipt["tasks"]] == [ids.pop("failed")]
+    assert [task["id"] for task in cli.json("tasks", "list")] == sorted(ids.values(), reverse=True)
+
+
+def test_run_now_says_truthfully_whether_the_task_ran(cli, start):
+    task_id = cli.enqueue("add", '{"a": 1, "b": 2}', "--delay", "1h")
+    refused = cli.run("tasks", "run-now", str(task_id))
+    assert refused.exit_code == 1
+    assert "no worker is live" in refused.stdout
+    assert cli.status(task_id) == "scheduled"
+
+    worker = start("run", "--app", "shop:app")
+    worker.await_line("worker.started")
+    [task] = cli.json("tasks", "run-now", str(task_id), "--timeout", "60s")["tasks"]
+    assert (task["outcome"], task["status"]) == ("stopped", "completed")
+    assert cli.json("tasks", "show", str(task_id))["result"] == 3
+
+
 def test_without_cascade_descendants_are_left_alone(cli):
     root = cli.enqueue("add")
     child = cli.enqueue("add", "{}", "--parent", str(root))

@@ -209,6 +209,22 @@ async def test_a_worker_runs_only_tasks_whose_labels_it_carries_all(app, running
     assert (await tables.task(strict_other))["status"] == "pending"
 
 
+async def test_a_disabled_worker_leaves_every_task_to_others(app, running, client, tables, wait):
+    @app.task("note")
+    async def note() -> None: ...
+
+    async with running(app, enabled=False, poll_interval="50ms", renew_interval="50ms") as idle:
+        ids = [await client.enqueue("note", priority=n % 2) for n in range(6)]
+        looked = "SELECT expires_at > $2 FROM asynctaskd.workers WHERE id = $1"
+        for _ in range(3):
+            [renewed] = await tables.column("SELECT expires_at FROM asynctaskd.workers")
+            await tables.until(looked, idle.worker_id, renewed)
+        assert await tables.value("SELECT count(*) FROM asynctaskd.tasks WHERE claim_token = 0") == 6
+        async with running(app) as able:
+            done = [await wait(task_id) for task_id in ids]
+    assert {task.worker_id for task in done} == {able.worker_id}
+
+
 async def test_a_task_can_be_sent_to_one_worker_by_its_id(app, running, client, wait):
     name = uuid4()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from contextlib import suppress
 
 import asyncpg
@@ -861,6 +862,22 @@ async def test_running_members_of_a_tree_stop_too(client, app, stage, running, h
 # Selection
 
 
+async def test_a_tree_is_told_to_stop_by_one_message(client, app, stage, running, held, connection):
+    heard = []
+    await connection.add_listener("asynctaskd_task_interrupt", lambda *args: heard.append(args[3]))
+    async with running(app, concurrency=8):
+        root = await held()
+        for _ in range(5):
+            await held(parent_id=root)
+        receipt = await client.cancel(root)
+    await connection.execute("SELECT 1")
+    await connection.reset()
+    assert [task.outcome for task in receipt.tasks] == ["stopped"] * 6
+    assert [json.loads(message) for message in heard] == [
+        {"op": "interrupt_task", "params": {"request_id": str(receipt.request_id)}}
+    ]
+
+
 async def test_tasks_are_chosen_by_all_of_their_tags(client):
     both = await client.enqueue("quick", tags=["a", "b"])
     await client.enqueue("quick", tags=["a"])
@@ -878,6 +895,18 @@ async def test_an_excluded_root_is_reached_as_a_descendant(client):
     receipt = await client.cancel_by_tags(["a"], except_tags=[["keep"]])
     assert [task.task_id for task in receipt.tasks] == [root, child]
     assert alone not in [task.task_id for task in receipt.tasks]
+
+
+async def test_tasks_are_chosen_by_tags_in_a_transaction_and_awaited_after_it(
+    client, app, stage, running, held, tables
+):
+    async with running(app):
+        task_id = await held(tags=["a", "b"])
+        async with tables.transaction() as connection:
+            receipt = await client.cancel_by_tags(["a"], except_tags=[["c"]], connection=connection)
+            assert (await tables.task(task_id))["status"] == "running"
+        done = only(await client.receipt(receipt.request_id, timeout="10s"))
+    assert (done.task_id, done.outcome, done.status) == (task_id, "stopped", "cancelled")
 
 
 async def test_a_task_is_chosen_by_its_unique_tag(client):
@@ -1227,3 +1256,25 @@ async def test_a_task_moved_to_the_strict_lane_runs_first(client, app, running, 
     async with running(app, concurrency=1, labels=["late"]):
         await wait(last)
     assert order[0] == "late"
+
+
+async def test_no_command_changes_what_a_task_is(client, tables):
+    parent = await client.enqueue("quick", delay="1h")
+    task_id = await client.enqueue(
+        payload={"order": 7},
+        target="orders",
+        method="ship",
+        idempotence_token="t",
+        parent_id=parent,
+        metadata={"by": "ada"},
+        labels=["x"],
+        delay="1h",
+    )
+    columns = "id, name, payload, unique_tag, parent_id, metadata, created_at, labels, serial_key"
+    what_it_is = f"SELECT ROW({columns})::text FROM asynctaskd.all_tasks WHERE id = $1"
+    before = await tables.value(what_it_is, task_id)
+    await client.reprioritize(["x"], priority=7)
+    await client.reprioritize(["x"], weight=3)
+    for action in ("pause", "resume", "cancel", "retry", "expire", "retry", "fail", "retry"):
+        await client.command(action, {"ids": [task_id]}, reason="no use" if action == "fail" else None)
+        assert await tables.value(what_it_is, task_id) == before, action

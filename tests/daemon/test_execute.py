@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from pydantic import BaseModel
+from structlog.testing import capture_logs
 
 from asynctaskd import TaskContext
 
@@ -146,6 +147,37 @@ async def test_the_context_says_which_attempt_of_which_task_this_is_and_how_long
     assert not seen["cancelled"]
     assert seen["deadline"] == done.claimed_at + timedelta(seconds=30)
     assert timedelta(seconds=20) < seen["remaining"] <= timedelta(seconds=30)
+
+
+async def test_an_attempt_has_an_hour_where_nothing_is_said(app, running, client, wait):
+    deadlines = []
+
+    @app.task("look")
+    async def look(ctx: TaskContext) -> None:
+        deadlines.append(ctx.deadline)
+
+    async with running(app):
+        done = await wait(await client.enqueue("look"))
+    assert deadlines == [done.claimed_at + timedelta(hours=1)]
+
+
+async def test_what_a_handler_logs_carries_its_task(app, running, client, wait):
+    @app.task("look")
+    async def look(ctx: TaskContext) -> None:
+        ctx.log.info("looked", found=3)
+
+    with capture_logs() as lines:
+        async with running(app):
+            done = await wait(await client.enqueue("look"))
+    [line] = [line for line in lines if line["event"] == "looked"]
+    assert line == {
+        "event": "looked",
+        "log_level": "info",
+        "task_id": done.id,
+        "task": "look",
+        "attempt": 1,
+        "found": 3,
+    }
 
 
 async def test_a_synchronous_handler_may_use_all_of_its_context_that_is_not_async(app, running, client, wait):
@@ -363,3 +395,38 @@ async def test_a_thousand_tasks_run_once_each(app, running, client, tables):
         await tables.until("SELECT count(*) = 1000 FROM asynctaskd.finished_tasks")
     assert ran == Counter(range(1000))
     assert await tables.value("SELECT count(*) FROM asynctaskd.task_events") == 0
+
+
+async def test_metadata_stays_with_a_task_to_its_end(app, running, client, wait):
+    @app.task("note")
+    async def note() -> None: ...
+
+    async with running(app):
+        task_id = await client.enqueue("note", metadata={"order": 7, "by": {"user": "ada"}})
+        assert (await client.get_task(task_id)).metadata == {"order": 7, "by": {"user": "ada"}}
+        done = await wait(task_id)
+    assert (done.status, done.metadata) == ("completed", {"order": 7, "by": {"user": "ada"}})
+
+
+async def test_a_call_of_a_method_is_performed_with_its_transaction_and_never_without(
+    app, running, client, connection, wait, tables
+):
+    shipped = []
+
+    class Orders:
+        def ship(self, order: int) -> str:
+            shipped.append(order)
+            return f"order {order} is on its way"
+
+    app.expose(Orders(), "orders")
+    call = {"target": "orders", "method": "ship", "connection": connection}
+    async with running(app):
+        undone = connection.transaction()
+        await undone.start()
+        await client.enqueue(payload={"order": 1}, **call)
+        await undone.rollback()
+        async with connection.transaction():
+            task_id = await client.enqueue(payload={"order": 2}, **call)
+        assert (await wait(task_id)).result == "order 2 is on its way"
+    assert shipped == [2]
+    assert await tables.value("SELECT count(*) FROM asynctaskd.all_tasks") == 1

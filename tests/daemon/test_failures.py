@@ -8,7 +8,15 @@ from datetime import timedelta
 import pytest
 from pydantic import BaseModel, field_validator
 
-from asynctaskd import App, FatalTaskError, RetryPolicy, RetryQuietlyError, SnoozeTask, TaskContext
+from asynctaskd import (
+    App,
+    FatalTaskError,
+    RetryPolicy,
+    RetryQuietlyError,
+    SnoozeTask,
+    TaskContext,
+    TaskFailedError,
+)
 
 
 async def test_a_failed_attempt_is_retried_after_the_policys_delay(app, running, client, tables, recorder):
@@ -27,6 +35,41 @@ async def test_a_failed_attempt_is_retried_after_the_policys_delay(app, running,
     assert row["worker_id"] is None
     assert told["delay"] == timedelta(hours=1)
     assert await tables.events(task_id) == ["retried"]
+
+
+async def test_each_failure_waits_for_its_own_entry_of_a_list(app, running, client, tables):
+    @app.task("flaky", retry=RetryPolicy("1h,3h", max_attempts=5))
+    async def flaky() -> None:
+        raise ValueError("not today")
+
+    waits = []
+    async with running(app):
+        task_id = await client.enqueue("flaky")
+        await tables.until_status(task_id, "scheduled")
+        for _ in range(3):
+            row = await tables.task(task_id)
+            waits.append(round((row["run_at"] - row["claimed_at"]) / timedelta(hours=1)))
+            await client.run_now(task_id)
+    assert waits == [1, 3, 3]
+
+
+async def test_who_waits_for_a_failed_task_is_told_what_failed_how_often_and_why(app, running, client, wait):
+    @app.task("ship", retry=RetryPolicy("0s", max_attempts=3))
+    async def ship(often: bool) -> None:
+        raise ValueError("no stock") if often else FatalTaskError("no such order")
+
+    async with running(app):
+        for often, attempts, why in (
+            (True, 3, "ValueError: no stock"),
+            (False, 1, "FatalTaskError: no such order"),
+        ):
+            task_id = await client.enqueue("ship", {"often": often})
+            with pytest.raises(TaskFailedError) as caught:
+                await wait(task_id)
+            error = caught.value
+            told = (error.task_id, error.name, error.attempts, error.max_attempts, error.last_error)
+            assert told == (task_id, "ship", attempts, 3, why)
+            assert str(error) == f"task 'ship' ({task_id}) failed after {attempts} of 3 attempts: {why}"
 
 
 async def test_a_task_that_fails_twice_and_then_succeeds_completes(app, running, client, wait, tables):

@@ -253,6 +253,29 @@ async def test_what_a_claim_without_an_answer_may_have_taken_counts_until_it_is_
     assert max(seen) == 3 == hall.most["mail"]
 
 
+async def test_tasks_without_a_limit_ask_for_no_permit():
+    class Ledger:
+        asked = 0
+
+        async def exchange(self, worker_id, request, wishes):
+            self.asked += 1
+            return {wish.label: (wish.wants, wish.wants) for wish in wishes}
+
+    ledger, slots = Ledger(), Slots(4, freed=lambda: None)
+    lease = SimpleNamespace(worker_id=uuid4(), labels=["mail", "bulk"])
+    steering = SimpleNamespace(config=RuntimeConfig(limits={"mail": 1}))
+    permits = Permits(ledger, lease, steering, slots)
+    await permits.follow()
+    assert ledger.asked == 1  # to say that nothing of mail runs
+    for _ in range(100):
+        await permits.follow()
+        await permits.ask(["", "bulk"])
+        await permits.keep()
+    assert ledger.asked == 1
+    await permits.ask(["bulk", "bulk,mail"])
+    assert ledger.asked == 2
+
+
 async def test_what_a_lost_answer_may_have_granted_is_given_back_though_nobody_asks_again():
     class Ledger:
         wanted, answers_get_lost = 0, False

@@ -245,6 +245,22 @@ async def test_an_update_is_superseded_by_a_newer_one(fleet, client, tables):
         assert (second.version, second.status) == (2, "not_converged")
 
 
+async def test_a_version_that_was_overtaken_is_counted(fleet, client, tables, recorder):
+    metrics = Metrics()
+    try:
+        async with fleet(1):
+            await register_silent(tables)
+            first = asyncio.create_task(client.update_runtime_config(default_weight=2, timeout="20s"))
+            await tables.until("SELECT max(version) = 1 FROM asynctaskd.runtime_configs")
+            await client.update_runtime_config(default_weight=3, timeout="500ms")
+            await first
+            await recorder.wait_for("config.superseded")
+            counted = metrics.registry.get_sample_value("asynctaskd_config_superseded_total")
+    finally:
+        metrics.close()
+    assert counted == 1
+
+
 async def test_a_version_that_cannot_be_read_is_rejected_with_the_reason(fleet, tables, recorder, pool):
     heard: asyncio.Queue[str] = asyncio.Queue()
     async with fleet(1, renew_interval="50ms") as [daemon], pool.acquire() as connection:
