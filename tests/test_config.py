@@ -36,8 +36,12 @@ def test_without_anything_given_the_defaults_apply():
     assert config == DaemonConfig()
     assert config.database.url is None
     assert config.database.schema_name == "asynctaskd"
-    assert config.worker.concurrency == 10
-    assert config.worker.lease == timedelta(seconds=30)
+    worker = config.worker
+    assert (worker.enabled, worker.id, worker.concurrency, worker.labels) == (True, None, 10, ())
+    assert worker.max_strict_percentage == 100
+    assert (worker.poll_interval, worker.renew_interval) == (timedelta(seconds=1), timedelta(seconds=5))
+    assert (worker.lease, worker.grace) == (timedelta(seconds=30), timedelta(seconds=30))
+    assert config.http.port is None
 
 
 @pytest.mark.parametrize("in_file,in_environment,in_flags", list(itertools.product([False, True], repeat=3)))
