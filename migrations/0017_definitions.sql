@@ -48,3 +48,17 @@ BEGIN
     GET DIAGNOSTICS moved = ROW_COUNT;
     RETURN moved;
 END $$;
+
+
+-- What a task is stays what it was enqueued as: whoever waits for it by its id or tag waits for that. An operator may
+-- correct a payload. The trigger costs statements that don't name these columns nothing.
+CREATE FUNCTION asynctaskd.refuse_another_identity() RETURNS trigger
+LANGUAGE plpgsql AS $$
+BEGIN
+    RAISE EXCEPTION 'task % stays what it is: its name, its unique tag and when it was created don''t change', OLD.id
+        USING ERRCODE = 'ATD04', HINT = 'enqueue another task, and cancel this one';
+END $$;
+CREATE TRIGGER tasks_identity BEFORE UPDATE OF name, unique_tag, created_at ON asynctaskd.tasks
+    FOR EACH ROW
+    WHEN ((OLD.name, OLD.unique_tag, OLD.created_at) IS DISTINCT FROM (NEW.name, NEW.unique_tag, NEW.created_at))
+    EXECUTE FUNCTION asynctaskd.refuse_another_identity();

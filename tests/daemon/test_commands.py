@@ -1278,3 +1278,13 @@ async def test_no_command_changes_what_a_task_is(client, tables):
     for action in ("pause", "resume", "cancel", "retry", "expire", "retry", "fail", "retry"):
         await client.command(action, {"ids": [task_id]}, reason="no use" if action == "fail" else None)
         assert await tables.value(what_it_is, task_id) == before, action
+
+
+@pytest.mark.parametrize("change", ["name = 'other'", "unique_tag = 'other'", "created_at = '2020-01-01'"])
+async def test_nobody_makes_another_task_of_a_task(client, tables, change):
+    task_id = await client.enqueue("quick", {"a": 1}, unique_tag="t")
+    with pytest.raises(asyncpg.PostgresError, match=f"task {task_id} stays what it is") as raised:
+        await tables.execute(f"UPDATE asynctaskd.tasks SET {change}")
+    assert raised.value.sqlstate == "ATD04"
+    await tables.execute("UPDATE asynctaskd.tasks SET payload = '{\"a\": 2}', name = name")
+    assert (await client.get_task(task_id)).payload == {"a": 2}

