@@ -16,6 +16,7 @@ from asynctaskd.cli.enqueue import enqueue
 from asynctaskd.cli.enqueue_options import EnqueueCommand
 from asynctaskd.cli.failures import is_unwritable, report, wants_debug
 from asynctaskd.cli.generate import generate
+from asynctaskd.cli.init import init
 from asynctaskd.cli.migrate import migrate
 from asynctaskd.cli.options import SelectingCommand, example
 from asynctaskd.cli.release import release
@@ -29,8 +30,8 @@ from asynctaskd.cli.workers import workers
 from asynctaskd.version import __version__
 
 _ORDER = (
-    "run", "demo", "migrate", "check", "enqueue", "tasks", "workers", "top", "config", "labels", "cron",
-    "generate", "spec", "release",
+    "run", "demo", "init", "migrate", "check", "enqueue", "tasks", "workers", "top", "config", "labels",
+    "cron", "generate", "spec", "release",
 )  # fmt: skip
 
 
@@ -99,6 +100,9 @@ cli.command(epilog=example("asynctaskd run --app shop.tasks:app --database embed
 cli.command(
     short_help="See two workers do real work, in a schema of its own.", epilog=example("asynctaskd demo")
 )(demo)
+cli.command(
+    short_help="Write the skeleton of an application.", epilog=example("asynctaskd init shop")
+)(init)
 cli.command(epilog=example(f"asynctaskd migrate --plan {_database}"))(migrate)
 cli.command(epilog=example(f"asynctaskd check {_database}"))(check)
 cli.command(
