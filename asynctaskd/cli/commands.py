@@ -100,9 +100,7 @@ cli.command(epilog=example("asynctaskd run --app shop.tasks:app --database embed
 cli.command(
     short_help="See two workers do real work, in a schema of its own.", epilog=example("asynctaskd demo")
 )(demo)
-cli.command(
-    short_help="Write the skeleton of an application.", epilog=example("asynctaskd init shop")
-)(init)
+cli.command(short_help="Write the skeleton of an application.", epilog=example("asynctaskd init shop"))(init)
 cli.command(epilog=example(f"asynctaskd migrate --plan {_database}"))(migrate)
 cli.command(epilog=example(f"asynctaskd check {_database}"))(check)
 cli.command(

@@ -57,8 +57,8 @@ def init(directory: Directory = Path(), name: Name = None) -> None:
 def _checked(name: str) -> str:
     if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", name) or keyword.iskeyword(name):
         raise InvalidInputError(
-            "the package's name must be a Python identifier of letters, digits and _, beginning with a letter, "
-            f"got {name!r}; choose one by --name"
+            "the package's name must be a Python identifier of letters, digits and _, beginning with a "
+            f"letter, got {name!r}; choose one by --name"
         )
     if name in _TAKEN:
         raise InvalidInputError(f"a package {name!r} would hide Python's or another; choose one by --name")

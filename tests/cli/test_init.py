@@ -1,4 +1,4 @@
-"""`asynctaskd init`: what it refuses, and what it leaves alone. That the skeleton works, tests/acceptance shows."""
+"""`asynctaskd init`: what it writes, what it refuses, what it leaves alone."""
 
 from __future__ import annotations
 

@@ -1,0 +1,1 @@
+"""A web shop whose requests enqueue tasks in their own transactions."""

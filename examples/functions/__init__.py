@@ -1,0 +1,1 @@
+"""Ordinary functions as tasks, and a test without a database."""
