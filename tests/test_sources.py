@@ -21,7 +21,7 @@ FEATURES = {
 }
 
 # With what the features come that aren't there yet.
-TO_COME = {"telemetry", "the examples", "`asynctaskd init`"}
+TO_COME = {"telemetry"}
 
 
 class Row(NamedTuple):
