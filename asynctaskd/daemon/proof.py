@@ -8,6 +8,7 @@ the same place, since the pod keeps its namespace.
 
 from __future__ import annotations
 
+import atexit
 import socket
 from enum import Enum
 from pathlib import Path
@@ -45,9 +46,12 @@ def hold_name(process: UUID) -> socket.socket | None:
     if place() is None:
         return None
     try:
-        return _bind(process)
+        name = _bind(process)
     except OSError:  # a sandbox without Unix sockets: the lease alone decides
         return None
+    # Left open until the process is really gone, and nothing to warn of.
+    atexit.register(name.detach)
+    return name
 
 
 def fate_of(process: UUID | None, where: str | None) -> Fate:
