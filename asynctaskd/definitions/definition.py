@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import json
 from collections.abc import Awaitable, Callable, Mapping
@@ -87,9 +88,8 @@ class Definition(Generic[P, R]):
         self.bind: Callable[[str], Any] = self._parameters.bind
         self.stored: Callable[[str], str] = self._parameters.stored
         self.stores_as_given: Callable[[str], bool] = self._parameters.stores_as_given
-        self.encoding = _encoding(name, options.codec or default_codec)
-        if self.encoding is not None:
-            self._go_through(self.encoding)
+        self.encoding: Encoding | None = None
+        self.go_through(_encoding(name, options.codec or default_codec))
         if options.cron is not None:
             self._check_schedule(options.cron)
 
@@ -131,7 +131,19 @@ class Definition(Generic[P, R]):
         self._parameters.dump(request.payload)
         return request
 
-    def _go_through(self, encoding: Encoding) -> None:
+    def for_name(self, name: str) -> Definition[P, R]:
+        """This route as the definition of one of its names: what a codec writes for one is no other's."""
+        if self.encoding is None:
+            return self
+        one = copy.copy(self)
+        one.go_through(self.encoding.of(name))
+        return one
+
+    def go_through(self, encoding: Encoding | None) -> None:
+        """Store payloads and outcomes in this way; None: as JSON."""
+        if encoding is None:
+            return
+        self.encoding = encoding
         read, check = self._parameters.bind, self._parameters.stored
         self.bind = lambda stored: read(encoding.decoded(stored))
         self.stored = lambda text: encoding.encoded(check(text))

@@ -28,6 +28,10 @@ class Encoding:
         self._codec = codec
         self.name = codec.name
 
+    def of(self, task: str) -> Encoding:
+        """That of another task by the same codec."""
+        return Encoding(task, self._codec)
+
     def encoded(self, text: str, what: str = "payload") -> str:
         """A JSON text as it is stored: a JSON string. Raises InvalidPayloadError: it can't be encoded."""
         stored = json.dumps(self.encoded_value(json.loads(text), what))

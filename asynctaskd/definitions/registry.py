@@ -92,7 +92,8 @@ class Registry:
         return next((one for one in self._definitions.values() if one.handler == function), None)
 
     def _routed(self, name: str) -> AnyDefinition | None:
-        return next((route for prefix, route in self._routes.items() if name.startswith(prefix)), None)
+        found = next((route for prefix, route in self._routes.items() if name.startswith(prefix)), None)
+        return None if found is None else found.for_name(name)
 
     def middleware(self, layer: Layer) -> Layer:
         """Register what is run around every handler: `async (params, ctx, proceed) -> result`.

@@ -319,3 +319,32 @@ async def test_nobody_waits_for_ever_where_an_error_cant_be_encoded(running, cli
     async with running(app):
         row = await tables.until_status(task_id, "failed")
     assert "can't be encoded" in row["last_error"]
+
+
+@pytest.mark.parametrize("kind", ["aes-gcm", "signed"])
+async def test_what_was_encoded_for_one_name_of_a_route_is_no_payload_of_another(
+    kind, running, pool, tables, recorder
+):
+    private, public = signing_key()
+    codecs = {
+        "aes-gcm": AesGcmCodec({"k": KEY}),
+        "signed": SignedCodec({"a": public}, sign_with=("a", private)),
+    }
+    app = App(codec=codecs[kind])
+
+    @app.route("pay:")
+    async def pay(payload: dict, ctx: TaskContext) -> dict:
+        await ctx.progress(50)
+        return payload
+
+    client = Client(pool, app)
+    one, two = await client.enqueue_many([TaskRequest("pay:a", {"n": 1}), TaskRequest("pay:b", {"n": 2})])
+    moved = await tables.value(
+        "SELECT asynctaskd.enqueue('pay:b', payload, encoded => true) FROM asynctaskd.tasks WHERE id = $1", one
+    )
+    async with running(app):
+        results = [(await client.wait(task_id, timeout="20s")).result for task_id in (one, two)]
+        await recorder.wait_for("task.failed", task_id=moved)
+    assert results == [{"n": 1}, {"n": 2}]
+    assert (await client.get_task(one)).progress == {"percent": 50, "message": ""}
+    assert (await tables.task(moved))["reason"] == "invalid_payload"
