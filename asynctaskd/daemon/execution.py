@@ -82,8 +82,12 @@ class Execution:
         """A transition of this attempt, as it is written."""
         task = self.task
         if transition.error is not None and self.definition is not None and self.definition.encoding:
-            transition = replace(transition, error=self.definition.written_error(transition.error))
+            transition = replace(transition, error=self.written_error(transition.error))
         return Ended(task.id, task.claim_token, transition, self.keep, task.unique_tag is not None)
+
+    def written_error(self, error: str | None) -> str | None:
+        """An error text as it is stored and told, through the definition's codec."""
+        return error if self.definition is None else self.definition.written_error(error)
 
     @property
     def deadline(self) -> datetime:

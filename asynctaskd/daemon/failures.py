@@ -62,7 +62,7 @@ def _tell(execution: Execution, problem: BaseException) -> None:
         "error_hook.failed",
         task_id=execution.task.id,
         task=execution.task.name,
-        error=describe_error(problem),
+        error=execution.written_error(describe_error(problem)),
     )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import random
 from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from asynctaskd.daemon.loops import OUTAGE, Backoff
@@ -227,6 +228,8 @@ class Finalizer:
 
     @staticmethod
     def _note_after_commit(execution: Execution, outcome: Outcome) -> None:
+        if isinstance(outcome, Failed):
+            outcome = replace(outcome, error=execution.written_error(outcome.error))
         if not isinstance(outcome, Completed):
             emit("task.after_commit", task_id=execution.task.id, task=execution.task.name, outcome=outcome)
 
@@ -257,13 +260,12 @@ def _decide(execution: Execution, outcome: Outcome) -> Transition:
 def _tell(execution: Execution, transition: Transition, *, stale: bool) -> None:
     kind = EventKind.STALE_RESULT if stale else transition.event or transition.status
     if is_watched(f"task.{kind}"):
-        definition = execution.definition
         emit(
             f"task.{kind}",
             task_id=execution.task.id,
             task=execution.task.name,
             attempt=execution.task.attempts,
-            error=transition.error if definition is None else definition.written_error(transition.error),
+            error=execution.written_error(transition.error),
             reason=transition.reason,
             delay=transition.delay,
         )

@@ -111,6 +111,37 @@ async def test_errors_progress_and_their_events_are_encoded_and_logs_show_no_tex
     assert (failures[0].payload, failures[0].error) == ({"card": "4111"}, "ValueError: 4111 was declined")
 
 
+async def test_errors_of_hooks_and_of_handlers_after_their_commit_are_told_encoded_too(
+    app, running, knowing, tables, recorder
+):
+    @app.task("charge")
+    async def charge(card: str, ctx: TaskContext) -> None:
+        raise ValueError
+
+    @charge.on_failed
+    async def failed(params, failure, tx) -> None:
+        raise LookupError(f"nobody has {failure.payload['card']}")
+
+    @app.on_error
+    async def report(failure, error) -> None:
+        raise ConnectionError(f"can't report {failure.payload['card']}")
+
+    @app.task("settle")
+    async def settle(card: str, ctx: TaskContext) -> None:
+        async with ctx.transaction():
+            pass
+        raise ValueError(f"too late for {card}")
+
+    async with running(app):
+        task_id = await knowing.enqueue("charge", {"card": "4111"})
+        await knowing.wait(await knowing.enqueue("settle", {"card": "4111"}), timeout="20s")
+        for event in ("hook.failed", "error_hook.failed", "task.after_commit"):
+            await recorder.wait_for(event)
+        await tables.until_status(task_id, "failed")
+    assert (await tables.detail(task_id, "hook_failed"))["error"].startswith("aes-gcm:")
+    assert "4111" not in repr(recorder.events)
+
+
 async def test_sql_has_to_say_that_a_payload_is_encoded(app, running, client, knowing, tables, pool):
     ran = []
 
