@@ -74,7 +74,8 @@ class TaskEvent:
         status: where it stood after that; None where the event changes none.
         attempt: the attempt that was claimed or has completed.
         worker_id: the worker that told of it.
-        detail: what is known beside that, such as `error`, `reason` and `delay`; `progress` as it is stored.
+        detail: what is known beside that, such as `error`, `reason` and `delay`; `progress` as it is stored,
+            unless that is too long for a notice.
     """
 
     at: datetime

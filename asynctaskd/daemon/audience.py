@@ -40,6 +40,7 @@ _MOST_EVENTS = 500
 # In bytes. PostgreSQL's own limit of a notice is 8,000.
 _LONGEST_MESSAGE = 7900
 _ENVELOPE = 120
+_BEFORE_DETAIL = 6  # elements of an event
 
 
 class Audience:
@@ -116,7 +117,7 @@ def messages_of(worker_id: str, events: Iterable[list[Any]], left_out: int) -> l
     """As few messages as hold the events, each short enough for a notice; the last says what was left out."""
     parts: list[list[str]] = [[]]
     length = 0
-    for event in (json.dumps(event, separators=(",", ":")) for event in events):
+    for event in map(_written, events):
         if length + len(event) + 1 > _LONGEST_MESSAGE - _ENVELOPE:
             parts.append([])
             length = 0
@@ -124,6 +125,12 @@ def messages_of(worker_id: str, events: Iterable[list[Any]], left_out: int) -> l
         length += len(event) + 1
     missing = [0] * (len(parts) - 1) + [left_out]
     return [_message(worker_id, part, missed) for part, missed in zip(parts, missing, strict=True)]
+
+
+def _written(event: list[Any]) -> str:
+    """As JSON; without its detail where no notice could hold that, such as a long message of a handler."""
+    whole = json.dumps(event, separators=(",", ":"))
+    return whole if len(whole) <= _LONGEST_MESSAGE - _ENVELOPE else json.dumps(event[:_BEFORE_DETAIL])
 
 
 def _message(worker_id: str, events: Iterable[str], left_out: int) -> str:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from asynctaskd import App, Client, FatalTaskError, RetryPolicy, TaskContext
+from asynctaskd.codecs import AesGcmCodec
 from asynctaskd.control.watching import Cursor, InOrder, TaskEvent
 from asynctaskd.daemon import audience
 from asynctaskd.daemon.audience import messages_of
@@ -201,6 +202,25 @@ def test_messages_are_short_enough_for_notices_and_hold_everything() -> None:
     assert [event for params in read for event in params["events"]] == events
     assert [params["left_out"] for params in read] == [0] * (len(messages) - 1) + [7]
     assert len(messages) < 40
+
+
+async def test_progress_that_no_notice_can_hold_is_told_without_its_message(
+    running, client, tables, pool
+):
+    app = App(codec=AesGcmCodec({"k": b"k" * 32}))
+
+    @app.task("pack")
+    async def pack(ctx: TaskContext) -> None:
+        await ctx.progress(50, "\x1b" * 1024)  # six bytes each in JSON
+
+    async with running(app):
+        stream, first = await watched(client)
+        async with aclosing(stream):
+            await is_heard(tables)
+            task_id = await Client(pool, app).enqueue("pack")
+            events = [await first, *await collected(stream, is_end("completed"))]
+    [told] = [event for event in events if event.kind == "progress"]
+    assert (told.task_id, told.detail) == (task_id, {})
 
 
 async def test_more_events_than_anybody_reads_are_counted(client, tables, running, app, monkeypatch) -> None:
