@@ -135,6 +135,8 @@ TASKS = {
     "parameters: []": "3:15: a schema must be a mapping, got a list",
     "parameters: {type: string}": "3:15: parameters must be of type object, got string",
     "parameters: {type: object, nullable: true}": "nullable has no meaning for all parameters together",
+    "parameters: {type: [object, 'null']}": "3:15: nullable has no meaning for all parameters together",
+    "parameters: {type: object, const: x}": "3:15: enum has no meaning for all parameters together",
     "parameters: {type: object, default: {}}": "default has no meaning for all parameters together",
     "parameters: {additionalProperties: {type: string}}":
         "3:38: additionalProperties of all parameters together must be true or false",
@@ -201,6 +203,7 @@ SCHEMAS = {
     "{type: string, default: ~}": "null is no default of what can't be null",
     "{type: array, items: {type: integer}, default: [1, a]}": "6:65: default: 'a' is not of type 'integer'",
     "{properties: {a: {type: string}}, required: [a], default: {}}": "default: 'a' is a required property",
+    "{type: integer, default: 9223372036854775808}": "6:39: the default holds an integral number",
     "{type: number, default: .inf}": "6:38: default: '.inf' is not of type 'number'",
 }  # fmt: skip
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from asynctaskd.definitions.payload import dump_payload
 from asynctaskd.definitions.spec import keywords
 from asynctaskd.definitions.spec.keys import list_of, warn_unknown
 from asynctaskd.definitions.spec.names import field_name
@@ -38,7 +39,9 @@ def read_parameters(node: Node, problems: Problems) -> Schema:
         problems.refuse(node.place, f"parameters must be of type object, got {schema.get('type', 'any')}")
     for keyword in ("default", "enum", "nullable"):
         if keyword in schema:
-            problems.refuse(node.value[keyword].key, f"{keyword} has no meaning for all parameters together")
+            # A type or a const may have said so too.
+            place = node.value[keyword].key if keyword in node.value else node.place
+            problems.refuse(place, f"{keyword} has no meaning for all parameters together")
     if isinstance(schema.get("additionalProperties"), dict):
         place = node.value["additionalProperties"].place
         problems.refuse(place, "additionalProperties of all parameters together must be true or false")
@@ -250,6 +253,8 @@ class _SchemaReader:
                 "default", "null is no default of what can't be null: leave it out, or add nullable: true"
             )
             return
+        with self._problems.at(given.place):
+            dump_payload(given.plain, "the default")
         for path, message in misfits(self._schema, given.plain):
             self._problems.refuse(inside(given, path).place, f"default: {message}")
 
