@@ -22,7 +22,8 @@ EMBEDDED = "embedded"
 
 _LONGEST = timedelta(days=30)
 # 44 characters leave room for "_runtime_config_ack" within the 63 bytes of a channel's name.
-_SCHEMA_PATTERN = re.compile(r"(?!pg_)[a-z_][a-z0-9_]{0,43}")
+SCHEMA_PATTERN = re.compile(r"(?!pg_)[a-z_][a-z0-9_]{0,43}")
+SCHEMA_RULE = '1 to 44 characters a-z 0-9 _, not beginning with a digit or with "pg_"'
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +97,7 @@ def _database_url(value: SecretStr) -> SecretStr:
 
 
 def _schema(value: str) -> str:
-    if not _SCHEMA_PATTERN.fullmatch(value):
+    if not SCHEMA_PATTERN.fullmatch(value):
         raise ValueError("not a schema name")
     return value
 
@@ -161,6 +162,6 @@ Port = Annotated[
 SchemaName = Annotated[
     str,
     AfterValidator(_schema),
-    Kind('1 to 44 characters a-z 0-9 _, not beginning with a digit or with "pg_"'),
+    Kind(SCHEMA_RULE),
 ]
 WorkerID = Annotated[UUID | None, Kind("a UUID")]

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import asyncpg
 
+from asynctaskd.config.values import SCHEMA_PATTERN, SCHEMA_RULE
 from asynctaskd.errors import (
     AsynctaskdError,
     ConfigError,
@@ -111,9 +112,15 @@ _NO_SCHEMA = (asyncpg.UndefinedTableError, asyncpg.InvalidSchemaNameError, async
 
 
 def render(sql: str, schema: str) -> str:
-    """SQL written for the schema `asynctaskd`, for the schema of that name, which the caller has checked."""
+    """SQL written for the schema `asynctaskd`, for the schema of that name.
+
+    Raises:
+        InvalidInputError: it is no name of a schema.
+    """
     if schema == "asynctaskd":
         return sql
+    if not SCHEMA_PATTERN.fullmatch(schema):
+        raise InvalidInputError(f"schema must be {SCHEMA_RULE}, got {schema!r}")
     return _SCHEMA.sub(lambda found: schema if found[1] == "_" else f'"{schema}"', sql)
 
 

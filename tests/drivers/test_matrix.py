@@ -219,6 +219,12 @@ async def test_a_schema_that_is_not_there_is_named(way: Way, dsn_of_shop: str) -
         await way(dsn_of_shop, one("note"), schema="nowhere")
 
 
+@by_every_way
+async def test_what_is_no_name_of_a_schema_reaches_no_sql(way: Way, dsn_of_shop: str) -> None:
+    with pytest.raises(InvalidInputError, match="schema must be 1 to 44 characters a-z 0-9 _"):
+        await way(dsn_of_shop, one("note"), schema='a"; DROP SCHEMA asynctaskd CASCADE; --')
+
+
 # Errors
 
 BIG_FOR_THE_DATABASE = {"numbers": [1] * 520_000}
