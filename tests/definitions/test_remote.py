@@ -99,6 +99,8 @@ def test_a_list_of_the_definition_is_in_the_place_of_the_apps():
         ("https:///path", "its url must be such as"),
         ("https://[::1", "can't be read"),
         ("https://api.example.org:99999/", "can't be read"),
+        ("https://api.example.org/tasks\n", "its url holds a control character"),
+        ("https://api.example.org\t/", "its url holds a control character"),
         ("https://ada:secret@api.example.org/", "which would end up in logs"),
     ],
 )
@@ -246,11 +248,19 @@ async def read(status: int, body: bytes = b"", **headers: str):
         (b'{"a": 1}', "text/plain", '{"a": 1}'),
         ("é".encode("latin-1"), "text/plain; charset=iso-8859-1", "é"),
         (b"\xff", "", "\N{REPLACEMENT CHARACTER}"),
+        (b"done", "text/plain; charset=klingon", "done"),
+        (b"done", "text/plain; charset=base64", "done"),
+        (b"done", "text/plain; charset=undefined", "done"),
         (b"", "application/json", None),
     ],
 )
 async def test_a_body_is_json_where_it_says_so_and_else_text(body, kind, result):
     assert await read(200, body, Content_Type=kind) == result
+
+
+@pytest.mark.parametrize("encoding", ["identity", "Identity", ""])
+async def test_a_reply_that_is_not_compressed_may_say_so(encoding):
+    assert await read(200, b"done", Content_Encoding=encoding) == "done"
 
 
 async def test_an_empty_reply_is_no_result():
@@ -269,6 +279,7 @@ async def test_an_empty_reply_is_no_result():
         (422, b"", {}, "answered 422"),
         (503, b"", {}, "answered 503"),
         (429, b"", {"Retry_After": "whenever"}, "answered 429"),
+        (429, b"", {"Retry_After": "Mon, 01 Jan 2126 00:00:00 +99999999999999999"}, "answered 429"),
         (500, b"", {"Retry_After": "30"}, "answered 500"),
         (101, b"", {}, "answered 101"),
     ],

@@ -69,6 +69,8 @@ def _split(task: str, url: str) -> SplitResult:
         raise _refusal(task, f"its url {url!r} can't be read: {error}") from None
     if not whole:
         raise _refusal(task, f"its url must be such as https://api.example.org/tasks, got {url!r}")
+    if not url.isprintable():  # urlsplit passes over some of these, and httpx over none
+        raise _refusal(task, f"its url holds a control character: {url!r}")
     if "@" in parts.netloc:
         raise _refusal(task, "its url holds a user or a password, which would end up in logs; use secret=")
     return parts

@@ -62,7 +62,7 @@ def _snooze_if_busy(response: httpx.Response) -> None:
 def _delay_in(retry_after: str) -> timedelta | None:
     if re.fullmatch("[0-9]{1,9}", retry_after):
         return timedelta(seconds=int(retry_after))
-    with suppress(ValueError):
+    with suppress(ValueError, OverflowError):
         moment = parsedate_to_datetime(retry_after)
         # A date without a zone is in UTC, as HTTP has it.
         return moment.replace(tzinfo=moment.tzinfo or UTC) - datetime.now(UTC)
@@ -70,7 +70,7 @@ def _delay_in(retry_after: str) -> timedelta | None:
 
 
 async def _body(response: httpx.Response) -> bytes:
-    if response.headers.get("Content-Encoding", "identity") != "identity":
+    if response.headers.get("Content-Encoding", "").strip().lower() not in ("", "identity"):
         raise RemoteTaskError("the service compressed its reply, though it was asked not to")
     body = bytearray()
     async for chunk in response.aiter_raw():
@@ -94,8 +94,15 @@ def _decoded(response: httpx.Response, body: bytes) -> Any:
         return None
     kind = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
     if kind != "application/json" and not kind.endswith("+json"):
-        return body.decode(response.charset_encoding or "utf-8", errors="replace")
+        return _text(body, response.charset_encoding or "utf-8")
     try:
         return from_json(body, allow_inf_nan=False)
     except ValueError as error:
         raise RemoteTaskError(f"the service answered with JSON that can't be read: {error}") from None
+
+
+def _text(body: bytes, charset: str) -> str:
+    """What the service has done is done: a charset that nobody knows makes no error of it."""
+    with suppress(LookupError, ValueError):
+        return body.decode(charset, errors="replace")
+    return body.decode(errors="replace")
