@@ -56,14 +56,13 @@ def methods_of(target: Any, names: Iterable[str] | None) -> Mapping[str, Handler
         InvalidDefinitionError: the target can't be made or has no such method, or none at all.
     """
     holder = _instance(target) if isinstance(target, type) else target
-    found = {name: getattr(holder, name, None) for name in _public(holder) if names is None}
-    found |= {name: getattr(holder, name, None) for name in names or ()}
+    found = {name: _method(holder, name) for name in (_public(holder) if names is None else names)}
     for name, method in found.items():
-        if not callable(method):
+        if method is None:
             raise InvalidDefinitionError(f"{target!r} has no method {name!r}")
     if not found:
         raise InvalidDefinitionError(f"{target!r} has no public method to expose")
-    return {name: method for name, method in found.items() if callable(method)}
+    return {name: method for name, method in found.items() if method is not None}
 
 
 @cache
@@ -76,6 +75,14 @@ def _instance(cls: Callable[[], object]) -> object:
         raise InvalidDefinitionError(
             f"{cls!r} can't be made without arguments ({why}); expose an instance"
         ) from error
+
+
+def _method(holder: object, name: str) -> Handler | None:
+    """What a task would call; a property is none, and isn't asked."""
+    if isinstance(inspect.getattr_static(holder, name, None), property):
+        return None
+    method = getattr(holder, name, None)
+    return method if callable(method) else None
 
 
 def _public(holder: object) -> list[str]:

@@ -183,6 +183,7 @@ class Bare: ...
         (Orders(), {}, "has no name that others can write; expose it with name="),
         (Bare, {}, "no public method"),
         (Orders, {"methods": ["sail"]}, "has no method 'sail'"),
+        (Orders, {"methods": ["secret"]}, "has no method 'secret'"),
     ],
 )
 def test_what_cant_be_exposed_is_refused(app, target, options, message):
