@@ -6,7 +6,6 @@ import asyncio
 import json
 from typing import TYPE_CHECKING, Any
 
-from asynctaskd.codecs.codec import CodecError
 from asynctaskd.definitions.text import describe_error
 from asynctaskd.errors import InvalidPayloadError
 from asynctaskd.task import TaskFailure
@@ -71,8 +70,8 @@ def _payload(execution: Execution) -> Any:
     # What the database takes may be more than Python can read: thousands of levels, or of digits.
     try:
         stored = json.loads(execution.task.payload)
-        if definition is None or definition.encoding is None:
-            return stored
-        return definition.encoding.decoded_value(stored, "payload")
-    except (ValueError, RecursionError, CodecError):
+    except (ValueError, RecursionError):
         return None
+    if definition is None or definition.encoding is None:
+        return stored
+    return definition.encoding.legible(stored, "payload")

@@ -65,13 +65,14 @@ class Encoding:
         """A record with all that can be decoded here; the rest stays as it is stored."""
         return replace(
             task,
-            payload=self._legible(task.payload, "payload"),
-            result=self._legible(task.result, "result"),
-            last_error=self._legible(task.last_error, "error"),
-            progress=self._legible(task.progress, "progress"),
+            payload=self.legible(task.payload, "payload"),
+            result=self.legible(task.result, "result"),
+            last_error=self.legible(task.last_error, "error"),
+            progress=self.legible(task.progress, "progress"),
         )
 
-    def _legible(self, stored: Any, what: str) -> Any:
+    def legible(self, stored: Any, what: str) -> Any:
+        """A value of JSON that was stored, as it is where it can't be decoded here."""
         if not isinstance(stored, str) or not stored.startswith(f"{self.name}:"):
             return stored
         try:

@@ -204,9 +204,7 @@ def test_messages_are_short_enough_for_notices_and_hold_everything() -> None:
     assert len(messages) < 40
 
 
-async def test_progress_that_no_notice_can_hold_is_told_without_its_message(
-    running, client, tables, pool
-):
+async def test_progress_that_no_notice_can_hold_is_told_without_its_message(running, client, tables, pool):
     app = App(codec=AesGcmCodec({"k": b"k" * 32}))
 
     @app.task("pack")

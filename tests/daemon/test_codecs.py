@@ -142,6 +142,25 @@ async def test_errors_of_hooks_and_of_handlers_after_their_commit_are_told_encod
     assert "4111" not in repr(recorder.events)
 
 
+async def test_hooks_are_told_a_payload_as_it_is_stored_where_it_cant_be_decoded(app, running, tables, pool):
+    told = []
+
+    @app.task("charge")
+    async def charge(card: str) -> None: ...
+
+    @charge.on_failed
+    async def failed(params, failure, tx) -> None:
+        told.append((params, failure.payload))
+
+    other = App(codec=AesGcmCodec({"lost": b"l" * 32}))
+    other.register(charge.handler, name="charge")
+    task_id = await Client(pool, other).enqueue("charge", {"card": "4111"})
+    text = await stored(tables, task_id)
+    async with running(app):
+        await tables.until_status(task_id, "failed")
+    assert told == [(None, text)]
+
+
 async def test_sql_has_to_say_that_a_payload_is_encoded(app, running, client, knowing, tables, pool):
     ran = []
 
@@ -371,7 +390,8 @@ async def test_what_was_encoded_for_one_name_of_a_route_is_no_payload_of_another
     client = Client(pool, app)
     one, two = await client.enqueue_many([TaskRequest("pay:a", {"n": 1}), TaskRequest("pay:b", {"n": 2})])
     moved = await tables.value(
-        "SELECT asynctaskd.enqueue('pay:b', payload, encoded => true) FROM asynctaskd.tasks WHERE id = $1", one
+        "SELECT asynctaskd.enqueue('pay:b', payload, encoded => true) FROM asynctaskd.tasks WHERE id = $1",
+        one,
     )
     async with running(app):
         results = [(await client.wait(task_id, timeout="20s")).result for task_id in (one, two)]
