@@ -229,7 +229,7 @@ class Finalizer:
     @staticmethod
     def _note_after_commit(execution: Execution, outcome: Outcome) -> None:
         if isinstance(outcome, Failed):
-            outcome = replace(outcome, error=execution.written_error(outcome.error))
+            outcome = replace(outcome, error=execution.written_error(outcome.error) or "")
         if not isinstance(outcome, Completed):
             emit("task.after_commit", task_id=execution.task.id, task=execution.task.name, outcome=outcome)
 
