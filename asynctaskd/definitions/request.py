@@ -32,7 +32,7 @@ class TaskRequest:
     options: TaskOptions
 
     def __init__(
-        self, name: str | None = None, payload: object = None, **options: Unpack[RequestOptions]
+        self, /, name: str | None = None, payload: object = None, **options: Unpack[RequestOptions]
     ) -> None:
         target, method = options.pop("target", None), options.pop("method", None)
         if target is not None or method is not None:

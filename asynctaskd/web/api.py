@@ -22,7 +22,7 @@ from starlette.routing import Route
 
 from asynctaskd.control.plain import plain
 from asynctaskd.definitions import rules
-from asynctaskd.definitions.payload import MAX_BYTES, check_payload
+from asynctaskd.definitions.payload import MAX_BYTES
 from asynctaskd.definitions.request import TaskRequest
 from asynctaskd.errors import (
     DatabaseUnavailableError,
@@ -170,8 +170,10 @@ async def _body(request: Request) -> str:
 
 
 def _object(text: str) -> dict[str, Any]:
-    check_payload(text, "the body")
-    asked = json.loads(text)
+    try:
+        asked = json.loads(text)  # what its parts may hold is checked with them
+    except (ValueError, RecursionError) as error:
+        raise InvalidInputError(f"the body is not valid JSON: {error}") from None
     if not isinstance(asked, dict):
         raise InvalidInputError("the body must be an object: name, payload and options")
     return cast("dict[str, Any]", asked)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated
+from functools import reduce
+from typing import Annotated, Any
 
 import httpx
 import pytest
 from pydantic import Field
 
 from asynctaskd import App, Client, InvalidInputError
+from asynctaskd.definitions.payload import MAX_BYTES
 from asynctaskd.web.api import ACTIONS, tasks_api
 
 TOKEN = "a token of our own"
@@ -40,6 +42,10 @@ def asking(api, token: str = TOKEN) -> httpx.AsyncClient:
     headers = {"Authorization": f"Bearer {token}"}
     transport = httpx.ASGITransport(api, raise_app_exceptions=False)
     return httpx.AsyncClient(transport=transport, base_url="http://shop", headers=headers)
+
+
+def _within(inner: dict[str, Any], _: int) -> dict[str, Any]:
+    return {"a": inner}
 
 
 async def test_a_task_is_enqueued_with_its_options_and_shown(http, pool):
@@ -86,6 +92,14 @@ async def test_an_idempotency_key_makes_one_task(http):
         ('{"name": "add", "payload": {"a": 1}, "colour": "red"}', 422, "unknown option 'colour'"),
         ('{"name": "add", "payload": {"a": 1}, "priority": -1}', 422, "priority must be at least 0"),
         ('{"name": "add", "connection": 1}', 422, "unknown option 'connection'"),
+        ('{"name": "add", "self": 1}', 422, "unknown option 'self'"),
+        ('{"name": "add", "payload": {"a": NaN}}', 422, "payload holds NaN"),
+        ('{"name": "add", "payload": {"a": 1%s}}' % ("0" * 30), 422, "payload holds an integral number"),
+        ('{"name": "add", "payload": {"a": 1%s}}' % ("0" * 9000), 422, "the body is not valid JSON"),
+        ('{"name": "add", "payload": "\\ud800"}', 422, "a lone surrogate"),
+        ('{"name": "add", "unique_tag": "\\ud800"}', 422, "lone surrogate"),
+        ('{"name": "add", "metadata": {"a": NaN}}', 422, "NaN"),
+        ("[" * 100_000, 422, "the body is not valid JSON"),
         (" " * 1_200_000, 413, "longer than"),
         (b"\xff", 422, "isn't UTF-8"),
     ],
@@ -95,6 +109,16 @@ async def test_what_is_wrong_is_told_as_a_problem_and_nothing_is_written(http, p
     assert (answer.status_code, answer.headers["content-type"]) == (status, "application/problem+json")
     assert detail in answer.json()["detail"]
     assert await pool.fetchval("SELECT count(*) FROM asynctaskd.tasks") == 0
+
+
+@pytest.mark.parametrize(
+    "payload", [{"a": "x" * (MAX_BYTES - 9)}, reduce(_within, range(63), {})], ids=["large", "deep"]
+)
+async def test_a_payload_may_be_as_large_and_as_deep_as_any(app, http, payload):
+    @app.task("take")
+    async def take(payload: dict) -> None: ...
+
+    assert (await http.post("/", json={"name": "take", "payload": payload})).status_code == 201
 
 
 async def test_a_taken_tag_answers_with_the_id_of_its_task(http):
