@@ -50,14 +50,26 @@ class Attempt(TaskContext):
         try:
             async with asyncio.timeout(self._record.timeout.total_seconds()) as self._limit:
                 value = await self._value()
-            written = self._definition.dump_result(self._result if value is None else value)
+        except (Exception, SystemExit, asyncio.CancelledError) as error:
+            if _is_told_to_stop(error):
+                raise
+            self.error = error
+            outcome = outcome_of(error)
+        else:
+            outcome = self._completed(value)
+        return self._timed_out() if self.cancelled else outcome
+
+    def _completed(self, value: object) -> Outcome:
+        try:
+            return Completed(self._definition.dump_result(self._result if value is None else value))
         except InvalidPayloadError as error:
             self.error = error
             return Failed(str(error), reason="invalid_result")
-        except (Exception, SystemExit) as error:  # noqa: BLE001  (whatever it is, it is the task's failure)
-            self.error = error
-            return self._after(error)
-        return Completed(written)
+
+    def _timed_out(self) -> Outcome:
+        """Whatever the handler made of its cancellation."""
+        self.error = TimeoutError(f"timed out after {format_duration(self._record.timeout)}")
+        return Failed(str(self.error), reason="timeout")
 
     async def _value(self) -> Any:
         bound = self._definition.bind(self._record.payload)
@@ -67,12 +79,6 @@ class Attempt(TaskContext):
         if self._definition.is_sync:
             return lambda: asyncio.to_thread(_called, self._definition.call, bound, self)
         return partial(self._definition.call, bound, self)
-
-    def _after(self, error: BaseException) -> Outcome:
-        if isinstance(error, TimeoutError) and self._limit is not None and self._limit.expired():
-            self.error = TimeoutError(f"timed out after {format_duration(self._record.timeout)}")
-            return Failed(str(self.error), reason="timeout")
-        return outcome_of(error)
 
     @property
     @override
@@ -151,6 +157,12 @@ class Attempt(TaskContext):
         until = self._limit and self._limit.when()
         if self._limit is not None and until is not None:
             self._limit.reschedule(until + more.total_seconds())
+
+
+def _is_told_to_stop(error: BaseException) -> bool:
+    """Whether it is the test that is cancelled, and no handler that raised a CancelledError of its own."""
+    task = asyncio.current_task()
+    return isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling() > 0
 
 
 def _called(call: Any, *arguments: Any) -> Any:

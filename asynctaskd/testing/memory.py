@@ -21,12 +21,12 @@ from asynctaskd.definitions.request import TaskRequest
 from asynctaskd.errors import InvalidInputError, TaskAlreadyExistsError, TaskNotFoundError
 from asynctaskd.scheduling.retry import NO_RETRY
 from asynctaskd.scheduling.transitions import decide
-from asynctaskd.task import Failed, Overdue, Task, TaskFailure, TaskStatus
+from asynctaskd.task import Failed, Task, TaskFailure, TaskStatus
 from asynctaskd.testing.attempt import Attempt
 from asynctaskd.testing.record import Record
 
 if TYPE_CHECKING:
-    from asynctaskd.definitions.options import RequestOptions, TaskOptions
+    from asynctaskd.definitions.options import RequestOptions
     from asynctaskd.definitions.registry import Registry
 
 _WAITING = (TaskStatus.PENDING, TaskStatus.SCHEDULED, TaskStatus.WAITING)
@@ -101,18 +101,23 @@ class InMemoryClient:
         definition, request, written = _checked(self._app, task, payload, options)
         if request.options.cron is not None:
             raise InvalidInputError("an InMemoryClient has no schedules: test cron with asynctaskd_worker")
-        if (holder := self._tags.get(request.options.unique_tag or "")) is not None:
-            return _found(holder, request)
-        record = self._recorded(definition, request, written)
-        if self._inline and self._is_due(record) and (error := await self._attempt(record)) is not None:
-            raise error
-        return record.id
+        before = len(self._records)
+        task_id = self._put(definition, request, written)
+        await self._run_inline([task_id], before)
+        return task_id
 
     async def enqueue_many(self, requests: Iterable[TaskRequest], *, connection: object = None) -> list[int]:
         """Enqueue tasks, all or none; returns their ids in the order given. Raises: like `enqueue`."""
         chosen = checked_requests(requests)
         dump_many(chosen, self._app)
-        return [await self.enqueue(request) for request in chosen]
+        before, records, tags = len(self._records), dict(self._records), dict(self._tags)
+        try:
+            ids = [self._put(*_checked(self._app, request, None, {})) for request in chosen]
+        except BaseException:
+            self._records, self._tags = records, tags
+            raise
+        await self._run_inline(ids, before)
+        return ids
 
     async def get_task(self, task_id: int, *, connection: object = None) -> Task:
         """The task's record; none is ever forgotten, whatever its `keep`.
@@ -172,6 +177,20 @@ class InMemoryClient:
             raise BaseExceptionGroup("tasks failed for good", errors)
         return executions
 
+    def _put(self, definition: Definition[..., Any], request: TaskRequest, written: str) -> int:
+        """Write a task down, unless its unique tag is taken; returns whose id it is."""
+        holder = self._tags.get(request.options.unique_tag or "")
+        return self._recorded(definition, request, written).id if holder is None else _found(holder, request)
+
+    async def _run_inline(self, ids: Iterable[int], before: int) -> None:
+        """Run those that are due, if that is wanted; ids up to `before` were there already."""
+        for task_id in ids:
+            record = self._records[task_id]
+            if self._inline and task_id > before and self._is_due(record):
+                error = await self._attempt(record)
+                if error is not None:
+                    raise error
+
     def _recorded(self, definition: Definition[..., Any], request: TaskRequest, written: str) -> Record:
         options = replace(definition.options, cron=None).overridden_by(request.options)
         self._check_known("depends_on", options.depends_on or ())
@@ -188,8 +207,9 @@ class InMemoryClient:
             created_at=now,
             run_at=run_at,
             deadline=instant if after is None else now + after,
-            status=_first_status(options, is_later=run_at is not None and run_at > now),
+            status=TaskStatus.WAITING,
         )
+        self._settle(record)
         self._records[record.id] = record
         if options.unique_tag is not None:
             self._tags[options.unique_tag] = record
@@ -198,21 +218,29 @@ class InMemoryClient:
     def _next(self) -> Record | None:
         """What is to run next: by priority, then by age."""
         for record in self._records.values():  # in order: who depends on another is younger
-            self._cancel_if_hopeless(record)
+            self._settle(record)
         due = filter(self._is_due, self._records.values())
         return min(due, key=lambda record: (-(record.options.priority or 0), record.id), default=None)
 
     def _is_due(self, record: Record) -> bool:
-        if record.status not in _WAITING or (record.run_at is not None and record.run_at > self.now):
-            return False
-        return all(one.status is TaskStatus.COMPLETED for one in self._dependencies(record))
+        self._settle(record)
+        return record.status is TaskStatus.PENDING
 
-    def _cancel_if_hopeless(self, record: Record) -> None:
-        for one in self._dependencies(record):
-            failed = one.status.is_terminal and one.status is not TaskStatus.COMPLETED
-            if failed and not record.status.is_terminal:
-                record.cancel(f"dependency {one.id} {one.status}", self.now)
-                self._free_tag(record)
+    def _settle(self, record: Record) -> None:
+        """Have the time and its dependencies decide where a task stands that doesn't run."""
+        if record.status not in _WAITING:
+            return
+        hopeless = next((one for one in self._dependencies(record) if _is_lost(one)), None)
+        if hopeless is not None:
+            record.end_unrun(TaskStatus.CANCELLED, f"dependency {hopeless.id} {hopeless.status}", self.now)
+        elif record.deadline is not None and self.now > record.deadline:
+            record.end_unrun(TaskStatus.EXPIRED, "deadline passed", self.now)
+        elif any(not one.status.is_terminal for one in self._dependencies(record)):
+            record.status = TaskStatus.WAITING
+        else:
+            is_later = record.run_at is not None and record.run_at > self.now
+            record.status = TaskStatus.SCHEDULED if is_later else TaskStatus.PENDING
+        self._free_tag(record)
 
     def _dependencies(self, record: Record) -> list[Record]:
         return [self._records[task_id] for task_id in record.options.depends_on or ()]
@@ -220,10 +248,6 @@ class InMemoryClient:
     async def _attempt(self, record: Record) -> BaseException | None:
         """Run a task once; returns what its handler raised, where that is a failure."""
         claimed = record.claim(self.now)
-        if record.deadline is not None and self.now > record.deadline:
-            record.end(decide(Overdue(), claimed, record.policy, self.now, _without_jitter), self.now)
-            self._free_tag(record)
-            return None
         attempt = Attempt(self, record, self._app)
         outcome = await attempt.run()
         if isinstance(outcome, Failed) and attempt.error is not None:
@@ -288,21 +312,23 @@ def _checked(
     """The definition, the request, and its payload as it is stored."""
     given, request = request_for(app, task, payload, options)
     definition = app[request.name] if given is None else given
+    if request.options.serial_id is not None and not (
+        request.options.serial_key or definition.options.serial_key
+    ):
+        raise InvalidInputError("serial_id needs a serial_key")
     return definition, request, definition.dump(request.payload)
 
 
 def _found(holder: Record, request: TaskRequest) -> int:
     if request.options.on_conflict == "raise":
         raise TaskAlreadyExistsError(
-            f"task {holder.id} has the unique tag {request.options.unique_tag!r}", task_id=holder.id
+            f"unique_tag {request.options.unique_tag!r} is taken by task {holder.id}", task_id=holder.id
         )
     return holder.id
 
 
-def _first_status(options: TaskOptions, *, is_later: bool) -> TaskStatus:
-    if is_later:
-        return TaskStatus.SCHEDULED
-    return TaskStatus.WAITING if options.depends_on else TaskStatus.PENDING
+def _is_lost(dependency: Record) -> bool:
+    return dependency.status.is_terminal and dependency.status is not TaskStatus.COMPLETED
 
 
 def _without_jitter() -> float:

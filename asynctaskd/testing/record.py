@@ -62,9 +62,9 @@ class Record:
         self.run_at = None if transition.delay is None else now + transition.delay
         self.finished_at = now if self.status.is_terminal else None
 
-    def cancel(self, why: str, now: datetime) -> None:
+    def end_unrun(self, status: TaskStatus, why: str, now: datetime) -> None:
         """It will never run."""
-        self.status, self.reason, self.finished_at = TaskStatus.CANCELLED, why, now
+        self.status, self.reason, self.finished_at = status, why, now
 
     def task(self) -> Task:
         """The record as the database would give it: what a codec wrote stays as it is."""

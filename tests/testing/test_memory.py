@@ -612,3 +612,92 @@ async def test_a_task_with_a_schedule_can_be_enqueued_by_hand(app, client, ran):
     await client.enqueue("report", unique_tag="once")
     await client.drain()
     assert ran == ["report"]
+
+
+async def test_of_many_none_is_enqueued_where_one_is_refused(client):
+    await client.enqueue("mail", {"to": "a"}, unique_tag="a")
+    for refused, error in [
+        (TaskRequest("mail", {"to": "c"}, unique_tag="a", on_conflict="raise"), TaskAlreadyExistsError),
+        (TaskRequest("mail", {"to": "c"}, depends_on=[404]), InvalidInputError),
+    ]:
+        with pytest.raises(error):
+            await client.enqueue_many([TaskRequest("mail", {"to": "b"}, unique_tag="b"), refused])
+        assert len(await client.list_tasks()) == 1
+    assert await client.enqueue("mail", {"to": "b"}, unique_tag="b") == 2
+
+
+async def test_a_handler_that_swallows_its_cancellation_has_timed_out(app, client):
+    @app.task("stubborn", timeout="10ms")
+    async def stubborn() -> str:
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            return "done"
+
+    task_id = await client.enqueue("stubborn")
+    await client.drain(raise_errors=False)
+    task = await client.get_task(task_id)
+    assert (task.status, task.reason, task.last_error) == ("failed", "timeout", "timed out after 10ms")
+
+
+async def test_a_cancellation_of_a_handlers_own_is_its_failure_and_that_of_the_test_is_none(app, client):
+    started = asyncio.Event()
+
+    @app.task("gives_up")
+    async def gives_up() -> None:
+        raise asyncio.CancelledError
+
+    @app.task("goes_on")
+    async def goes_on() -> None:
+        started.set()
+        await asyncio.sleep(60)
+
+    task_id = await client.enqueue("gives_up")
+    await client.drain(raise_errors=False)
+    assert (await client.get_task(task_id)).last_error == "CancelledError"
+
+    await client.enqueue("goes_on")
+    draining = asyncio.create_task(client.drain())
+    await started.wait()
+    draining.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await draining
+
+
+async def test_what_a_handler_enqueues_wrongly_is_an_error_and_no_invalid_result(app, client):
+    @app.task("careless")
+    async def careless(ctx: TaskContext) -> None:
+        await ctx.enqueue("mail", {"to": 3})
+
+    task_id = await client.enqueue("careless")
+    await client.drain(raise_errors=False)
+    assert (await client.get_task(task_id)).reason == "error"
+
+
+async def test_a_deadline_passes_for_what_waits_too(client):
+    later = await client.enqueue("mail", {"to": "a"}, delay="2h", deadline="1h", unique_tag="a")
+    first = await client.enqueue("mail", {"to": "b"}, delay="3h")
+    behind = await client.enqueue("mail", {"to": "c"}, depends_on=[first], deadline="1h")
+    client.advance("90m")
+    await client.drain()
+    for task_id in (later, behind):
+        task = await client.get_task(task_id)
+        assert (task.status, task.reason, task.attempts) == ("expired", "deadline passed", 0)
+    assert (await client.get_task(first)).status == "scheduled"
+
+
+async def test_dependencies_that_have_ended_count_at_once(client):
+    good = await client.enqueue("mail", {"to": "a"})
+    bad = await client.enqueue("doomed")
+    open_one = await client.enqueue("mail", {"to": "b"}, depends_on=[good], delay="1h")
+    assert (await client.get_task(open_one)).status == "waiting"
+    await client.drain(raise_errors=False)
+    assert (await client.get_task(open_one)).status == "scheduled"
+    for dependency, status in ((good, "pending"), (bad, "cancelled")):
+        task_id = await client.enqueue("mail", {"to": "c"}, depends_on=[dependency])
+        assert (await client.get_task(task_id)).status == status
+
+
+async def test_a_serial_id_needs_a_key(client):
+    with pytest.raises(InvalidInputError, match="serial_id needs a serial_key"):
+        await client.enqueue("mail", {"to": "a"}, serial_id=1)
