@@ -487,6 +487,9 @@ BEGIN
             problem := 'target and method go together, in the place of a name';
         ELSIF num_nonnulls(enqueue.idempotence_token, enqueue.unique_tag) = 2 THEN
             problem := 'idempotence_token and unique_tag exclude each other';
+        ELSIF char_length(enqueue.idempotence_token) NOT BETWEEN 1 AND 512 THEN
+            problem := format('idempotence_token must have 1 to 512 characters, got %s',
+                              char_length(enqueue.idempotence_token));
         END IF;
         enqueue.name := coalesce(enqueue.name, enqueue.target || '.' || enqueue.method);
         enqueue.unique_tag := coalesce(enqueue.unique_tag, enqueue.name || '#' || enqueue.idempotence_token);

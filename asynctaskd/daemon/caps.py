@@ -20,6 +20,13 @@ def timeout_of(task: ClaimedTask, definition: Definition[..., Any] | None) -> ti
     return task.timeout or (definition and definition.options.timeout) or DEFAULT_TIMEOUT
 
 
+def longest(task: ClaimedTask, config: RuntimeConfig) -> timedelta | None:
+    """How long an execution may take whatever it asks for; None: as long as it likes."""
+    if not task.label_set or not config.max_run_times:
+        return None
+    return config.caps_of(task.label_set.split(",")).run_time
+
+
 def capped(task: ClaimedTask, definition: Definition[..., Any] | None, config: RuntimeConfig) -> ClaimedTask:
     """The task with no more than its labels allow."""
     if not task.label_set or not (config.max_run_times or config.max_attempts):

@@ -12,7 +12,7 @@ from functools import partial
 from math import inf
 from typing import TYPE_CHECKING, Any
 
-from asynctaskd.daemon.caps import capped
+from asynctaskd.daemon.caps import capped, longest
 from asynctaskd.daemon.context import ExecutionContext
 from asynctaskd.daemon.execution import Execution, Interruption
 from asynctaskd.daemon.failures import report_error
@@ -88,7 +88,9 @@ class Executor:
     def start(self, task: ClaimedTask) -> None:
         """Begin an execution; it takes a slot at once."""
         definition = self._app.get(task.name)
-        execution = Execution(capped(task, definition, self._steering.config), definition)
+        config = self._steering.config
+        execution = Execution(capped(task, definition, config), definition)
+        execution.longest = longest(task, config)
         self._slots.take(execution)
         obstacle = _obstacle(execution)
         if obstacle is not None:

@@ -48,6 +48,8 @@ class Execution:
     context: ExecutionContext | None = None
     offspring: set[asyncio.Task[Any]] | tuple[()] = ()
     """Running tasks that its handler started."""
+    longest: timedelta | None = None
+    """How long it may take, however much time its handler asks for."""
     thread_id: int | None = None
     """Where a synchronous handler runs."""
     was_cut_off = False
@@ -116,7 +118,9 @@ class Execution:
         self.interrupt(Interruption.OPERATOR)
 
     def extend(self, duration: timedelta) -> None:
-        """Give the handler more time."""
+        """Give the handler more time, as far as its labels allow."""
+        if self.longest is not None:
+            duration = min(duration, self.longest - self.timeout)
         self.timeout += duration
         self.ends_at += duration.total_seconds()
 

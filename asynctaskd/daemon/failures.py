@@ -39,7 +39,7 @@ def failure_of(execution: Execution, error: str | None, reason: str | None) -> T
 async def report_error(
     hooks: Iterable[ErrorHook], execution: Execution, failed: Failed, raised: BaseException | None
 ) -> None:
-    """Tell the hooks of a failed attempt, whose outcome stands; they have ten seconds together."""
+    """Tell the hooks of a failed attempt, whose outcome stands; each has ten seconds."""
     error = _error(failed, raised)
     failure = failure_of(execution, failed.error, failed.reason)
     for hook in hooks:

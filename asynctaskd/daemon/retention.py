@@ -50,7 +50,6 @@ class Retention:
         store = await self._open_store()
         try:
             await _in_batches(store.forget_tags)
-            await store.keep_failed()
             if await store.due_partitions():
                 await self._drop_partitions(store)
             else:
@@ -64,6 +63,8 @@ class Retention:
         async with self._alone(store) as partitions:
             if partitions is None:
                 return
+            # In the same breath: what becomes due later is looked at before it is dropped.
+            await store.keep_failed()
             self._in_use, before = {}, self._in_use
             for partition in await store.due_partitions():
                 if not await self._drop(partitions, partition, before) and partition.detach:

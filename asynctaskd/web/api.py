@@ -135,24 +135,30 @@ class _Pages:
         return _json(await self._shown(tasks))
 
     async def show(self, request: Request) -> Response:
-        task = await self._client.get_task(request.path_params["task_id"])
+        task = await self._client.get_task(_id(request))
         [shown] = await self._shown([task])
         return _json(shown)
 
     async def events(self, request: Request) -> Response:
-        return _json(await self._client.events(request.path_params["task_id"]))
+        task = await self._client.get_task(_id(request))
+        return _json(await self._client.events(task.id))
 
     def command(self, action: str) -> Endpoint:
         ask = getattr(self._client, action)
 
         async def endpoint(request: Request) -> Response:
-            receipt = await ask(request.path_params["task_id"])
+            task = await self._client.get_task(_id(request))
+            receipt = await ask(task.id)
             return _json(asdict(receipt))
 
         return endpoint
 
     async def _shown(self, tasks: list[Task]) -> list[dict[str, Any]]:
         return [asdict(task) for task in await self._client.hide_secrets(tasks)]
+
+
+def _id(request: Request) -> int:
+    return rules.task_id("a task's id", request.path_params["task_id"])
 
 
 async def _body(request: Request) -> str:

@@ -34,6 +34,18 @@ async def test_a_labels_run_time_ends_executions_that_would_be_allowed_longer(
     assert (row["reason"], row["last_error"]) == ("timeout", "timed out after 50ms")
 
 
+async def test_a_handler_cant_extend_its_time_beyond_its_labels(app, running, client, tables, configure):
+    @app.task("slow", timeout="10ms", labels=["mail"])
+    async def slow(ctx: TaskContext) -> None:
+        await ctx.extend("1h")
+        await asyncio.Event().wait()
+
+    await configure(max_run_times={"mail": "100ms"})
+    async with running(app, labels=["mail"]):
+        row = await tables.until_status(await client.enqueue("slow"), "failed")
+    assert row["last_error"] == "timed out after 100ms"
+
+
 async def test_of_several_labels_the_strictest_counts_and_a_shorter_timeout_stays(
     app, running, client, tables, configure
 ):

@@ -167,7 +167,9 @@ async def test_secret_fields_are_hidden(http, app, database):
 
 
 async def test_what_isnt_there_is_404_and_a_wrong_status_422(http):
-    assert (await http.get("/999")).status_code == 404
+    for answer in (http.get("/999"), http.get("/999/events"), http.post("/999/cancel")):
+        assert (await answer).status_code == 404
+    assert (await http.get(f"/{2**63}")).status_code == 422
     assert (await http.get("/", params={"status": "lost"})).status_code == 422
     assert (await http.get("/", params={"limit": "many"})).status_code == 422
     assert (await http.delete("/1")).status_code == 405

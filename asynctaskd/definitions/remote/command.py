@@ -14,6 +14,7 @@ from typing import Any
 from pydantic_core import from_json
 
 from asynctaskd.definitions.context import TaskContext
+from asynctaskd.definitions.payload import dump_payload
 from asynctaskd.definitions.remote.document import MAX_RESULT, task_document, written_deadline
 from asynctaskd.definitions.remote.program import Ended, run_program
 from asynctaskd.errors import FatalTaskError, InvalidDefinitionError, RemoteTaskError, SnoozeTask
@@ -139,6 +140,8 @@ def _snooze(output: bytes) -> Exception:
 def _decoded(output: bytes) -> Any:
     text = output.decode(errors="replace").strip()
     try:
-        return from_json(text, allow_inf_nan=False) if text else None
-    except ValueError:
+        value = from_json(text, allow_inf_nan=False) if text else None
+        dump_payload(value)
+    except ValueError:  # no JSON, or none that can be stored
         return text
+    return value
