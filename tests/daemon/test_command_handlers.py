@@ -121,6 +121,7 @@ async def test_a_program_gets_the_task_as_a_file_and_its_output_is_the_result(
         ("printf 'two\\nlines\\n'", "two\nlines"),
         ("true", None),
         ("echo NaN", "NaN"),
+        ("echo 12345678901234567890123", "12345678901234567890123"),
         ("printf '\\377'", "\N{REPLACEMENT CHARACTER}"),
         ("echo noise >&2; echo '[1]'", [1]),
     ],
