@@ -12,12 +12,12 @@ from uuid import uuid4
 
 import pytest
 
-from asynctaskd import web
 from asynctaskd.cli import run
 from asynctaskd.config import load_config
 from asynctaskd.daemon.process import Process
 from asynctaskd.postgres import embedded
 from asynctaskd.telemetry import metrics
+from asynctaskd.web import metrics as web
 
 RUN = ("run", "--app", "shop:app")
 
