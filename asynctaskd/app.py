@@ -55,15 +55,16 @@ async def _alive(daemon: Daemon) -> AsyncIterator[Daemon]:
     if host is not None:
         life.add_done_callback(lambda _: _has_crashed(life) and host.cancel())
     try:
-        await daemon.ready.wait()
-        yield daemon
+        try:
+            await daemon.ready.wait()
+            yield daemon
+        finally:
+            await _drained(daemon, life)
     except asyncio.CancelledError:
         if host is not None and _has_crashed(life):
             host.uncancel()
             life.result()
         raise
-    finally:
-        await _drained(daemon, life)
     life.result()
 
 

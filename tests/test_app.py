@@ -93,6 +93,28 @@ async def test_a_worker_that_crashes_ends_the_block_with_its_error(app, database
     assert raised.group_contains(RuntimeError, match="out of order")
 
 
+async def test_a_crash_during_the_drain_is_the_error_of_the_block(app, database, pool, monkeypatch):
+    begun, crashing = asyncio.Event(), asyncio.Event()
+
+    @app.task
+    async def endless() -> None:
+        begun.set()
+        await asyncio.Event().wait()
+
+    async def crash(self) -> float:
+        await crashing.wait()
+        raise RuntimeError("out of order")
+
+    monkeypatch.setattr("asynctaskd.daemon.housekeeping.Housekeeper.step", crash)
+    await Client(pool, app).enqueue(endless)
+    with pytest.raises(BaseExceptionGroup) as raised:
+        async with app.worker(database.dsn):
+            await asyncio.wait_for(begun.wait(), LONG_ENOUGH)
+            asyncio.get_running_loop().call_soon(crashing.set)
+    assert raised.group_contains(RuntimeError, match="out of order")
+    assert not asyncio.current_task().cancelling()
+
+
 async def test_what_is_wrong_is_said_before_anything_starts(app, database):
     with pytest.raises(ConfigError, match="worker.concurrency"):
         async with app.worker(database.dsn, concurrency=0):
