@@ -61,6 +61,18 @@ async def test_a_service_is_told_until_when_it_has_time(app, running, client, wa
     assert 0 < float(headers["asynctaskd-remaining"]) <= 90
 
 
+async def test_a_cookie_of_one_reply_is_in_no_other_request(app, running, client, wait, service):
+    app.http_task("first", url=service.url)
+    app.http_task("second", url=service.url)
+    service.reply = Reply(headers={"Set-Cookie": "session=of the first; Path=/"})
+
+    async with running(app):
+        await wait(await client.enqueue("first"))
+        await wait(await client.enqueue("second"))
+
+    assert ["cookie" in request.headers for request in service.requests] == [False, False]
+
+
 async def test_a_signed_request_can_be_verified(app, running, client, wait, service):
     app.http_task("signed", url=service.url, secret=SECRET)
 

@@ -7,6 +7,7 @@ import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 
 import httpx
 
@@ -56,6 +57,8 @@ class Connections:
             # No proxy or certificates by variables of the environment: the code says where tasks go.
             trust_env=False,
             follow_redirects=False,
+            # All tasks share it: what a service says to one is nothing to the next.
+            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
             timeout=httpx.Timeout(None, connect=_CONNECT_LIMIT),
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=100),
             # Compressed, a small reply could be a very large one.
