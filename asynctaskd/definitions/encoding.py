@@ -43,6 +43,11 @@ class Encoding:
             return json.dumps(self.decoded_value(json.loads(text), "payload"))
         except CodecError as error:
             raise InvalidPayloadError(f"task {self._task!r}: {error}") from None
+        # What the database takes, or a codec gives, may be more than JSON and Python can hold.
+        except (ValueError, TypeError, RecursionError) as error:
+            raise InvalidPayloadError(
+                f"task {self._task!r}: the payload can't be read as JSON ({type(error).__name__})"
+            ) from None
 
     def encoded_value(self, value: Any, what: str) -> str:
         """A value of JSON as the text that is stored."""

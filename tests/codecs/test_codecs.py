@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import base64
+import json
 
+import msgpack
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given
 from hypothesis import strategies as st
 
+from asynctaskd import App, InvalidPayloadError
 from asynctaskd.codecs import AesGcmCodec, CodecError, JsonCodec, MsgpackCodec, NullCodec, SignedCodec
 from asynctaskd.codecs.codec import read, written
 
@@ -125,3 +128,22 @@ def test_a_wrong_key_is_named_by_its_id_and_never_shown(make, message):
     with pytest.raises(ValueError, match=message) as raised:
         make()
     assert "ooo" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "stored",
+    [
+        "[" * 100_000 + "]" * 100_000,
+        "9" * 5_000,
+        json.dumps("msgpack:" + base64.b64encode(msgpack.packb({"a": b"bytes"})).decode()),
+    ],
+    ids=["too deep", "too many digits", "not JSON's"],
+)
+def test_a_payload_that_json_cant_hold_is_one_that_doesnt_fit(stored):
+    app = App(codec=MsgpackCodec())
+
+    @app.task
+    async def charge(payload: dict) -> None: ...
+
+    with pytest.raises(InvalidPayloadError, match="task 'charge': the payload can't be read as JSON"):
+        charge.bind(stored)
