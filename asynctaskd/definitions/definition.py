@@ -101,7 +101,11 @@ class Definition(Generic[P, R]):
     @cached_property
     def secrets(self) -> list[list[str]]:
         """The paths of the fields that nobody is to read in logs and listings."""
-        return secret_paths(self.schema)
+        paths = secret_paths(self.schema)
+        # By alias and by name: what SQL enqueues may have either.
+        return paths and paths + [
+            path for path in secret_paths(self._parameters.schema_by_name) if path not in paths
+        ]
 
     @property
     def schema_hash(self) -> str:

@@ -116,20 +116,21 @@ class Parameters:
         return {**params, **dict(left_out)}
 
     @cached_property
-    def _schema_by_name(self) -> Mapping[str, Any]:
+    def schema_by_name(self) -> Mapping[str, Any]:
+        """The schema with the fields' own names in the place of their aliases."""
         # Made when something is enqueued: schemas are most of what a declaration costs.
         return _schema(self._adapter, by_alias=False)
 
     @cached_property
     def _has_aliases(self) -> bool:
-        return self.schema != self._schema_by_name
+        return self.schema != self.schema_by_name
 
     @cached_property
     def _instants(self) -> list[tuple[str, str, str]]:
         """The required dates and date-times: alias, name, format."""
         required = self.schema.get("required", ())
         properties = self.schema.get("properties", {})
-        names = self._schema_by_name.get("properties", {})
+        names = self.schema_by_name.get("properties", {})
         return [
             (alias, name, property_["format"])
             for (alias, property_), name in zip(properties.items(), names, strict=True)

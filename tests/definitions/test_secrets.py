@@ -37,6 +37,17 @@ def app() -> App:
     return App()
 
 
+def test_a_field_with_an_alias_is_hidden_by_its_name_too(app):
+    class Login(BaseModel, validate_by_name=True, validate_by_alias=True):
+        pin: Annotated[int, Field(alias="PIN", json_schema_extra={"secret": True})]
+
+    @app.task
+    async def login(params: Login) -> None: ...
+
+    assert login.bind('{"pin": 1}') == login.bind('{"PIN": 1}')
+    assert hidden({"pin": 1, "PIN": 1}, login.secrets) == {"pin": "***", "PIN": "***"}
+
+
 def test_paths_are_found_through_models_lists_and_mappings(app):
     @app.task
     async def order(params: Order) -> None: ...
@@ -47,6 +58,7 @@ def test_paths_are_found_through_models_lists_and_mappings(app):
         ["card", "number"],
         ["cards", "*", "number"],
         ["password"],
+        ["pin"],
     ]
 
 
