@@ -123,6 +123,12 @@ def test_a_peer_with_an_address_of_the_internet_is_public():
     assert not is_public("::ffff:10.0.0.1")
 
 
+def test_an_address_of_ipv6_that_leads_to_a_private_one_of_ipv4_isnt_public():
+    assert is_public("64:ff9b::5db8:d822")  # as a network without IPv4 has 93.184.216.34
+    for address in ("64:ff9b::a00:1", "64:ff9b:1::a00:1", "2002:a00:1::", "::10.0.0.1", "224.0.0.1", "::1"):
+        assert not is_public(address), address
+
+
 # With what
 
 

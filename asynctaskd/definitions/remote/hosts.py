@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from ipaddress import IPv6Address, ip_address
+from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
 from urllib.parse import SplitResult, urlsplit
 
 from asynctaskd.errors import InvalidDefinitionError, InvalidInputError
 
 _NAME = re.compile(r"[a-z0-9_.-]{1,253}")
+
+# Mapped, translated by NAT64, and the old compatible ones: an IPv4 address is in their last 32 bits.
+_OF_IPV4 = [IPv6Network(network) for network in ("::ffff:0:0/96", "64:ff9b::/96", "::/96")]
+_LOCAL_TRANSLATION = IPv6Network("64:ff9b:1::/48")
 
 
 def checked_hosts(hosts: Iterable[str] | None) -> frozenset[str] | None:
@@ -49,9 +53,17 @@ def is_listed(task: str, url: str, hosts: frozenset[str] | None) -> bool:
 
 def is_public(address: str) -> bool:
     """Whether an IP address is of the public Internet: neither private nor loopback nor link-local."""
-    parsed = ip_address(address)
-    mapped = parsed.ipv4_mapped if isinstance(parsed, IPv6Address) else None
-    return (mapped or parsed).is_global
+    parsed = _carried(ip_address(address))
+    return parsed.is_global and not parsed.is_multicast and parsed not in _LOCAL_TRANSLATION
+
+
+def _carried(address: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:
+    """The IPv4 address that one of IPv6 leads to, where it does."""
+    if isinstance(address, IPv4Address):
+        return address
+    if any(address in network for network in _OF_IPV4):
+        return IPv4Address(int(address) & 0xFFFFFFFF)
+    return address.sixtofour or address
 
 
 def _checked(host: object) -> str:
