@@ -347,6 +347,14 @@ def test_a_signature_is_of_the_body_the_time_and_the_secret(secret):
             verify_signature(*wrong, now=1_000)
 
 
+@pytest.mark.parametrize("secret", ["", SecretStr("")])
+def test_nothing_is_signed_or_verified_with_an_empty_secret(secret):
+    with pytest.raises(InvalidInputError, match="empty"):
+        sign(secret, BODY, 1_000)
+    with pytest.raises(InvalidInputError, match="empty"):
+        verify_signature(secret, f"t=1000,v1={'0' * 64}", BODY, now=1_000)
+
+
 def test_a_signature_is_what_others_can_compute_too():
     # printf '1000.{"id": 1}' | openssl dgst -sha256 -hmac s
     digest = "9f11ef3db5693b65e7b5b4c757e89ac48fd345cd4bd708fccec3b5a024613a7e"

@@ -15,13 +15,13 @@ from datetime import timedelta
 from pydantic import SecretStr
 
 from asynctaskd.definitions import rules
-from asynctaskd.errors import InvalidSignatureError
+from asynctaskd.errors import InvalidInputError, InvalidSignatureError
 
 _SIGNATURE = re.compile(r"t=([0-9]{1,12})((?:,v1=[0-9a-f]{64})+)")
 
 
 def sign(secret: str | SecretStr, body: bytes, at: int) -> str:
-    """The header's value for a body that is sent at that time."""
+    """The header's value for a body that is sent at that time. Raises InvalidInputError: an empty secret."""
     return f"t={at},v1={_mac(secret, body, at)}"
 
 
@@ -44,6 +44,7 @@ def verify_signature(
 
     Raises:
         InvalidSignatureError: it is missing or malformed, too old, or not of this body and secret.
+        InvalidInputError: the secret is empty.
     """
     signed = _SIGNATURE.fullmatch(signature or "")
     if signed is None:
@@ -66,4 +67,6 @@ def _check_age(at: int, now: float, tolerance: timedelta) -> None:
 
 def _mac(secret: str | SecretStr, body: bytes, at: int) -> str:
     key = secret.get_secret_value() if isinstance(secret, SecretStr) else secret
+    if not key:
+        raise InvalidInputError("the secret of a signature is empty: anybody could sign with it")
     return hmac.new(key.encode(), b"%d." % at + body, hashlib.sha256).hexdigest()
