@@ -107,10 +107,14 @@ async def test_a_crash_during_the_drain_is_the_error_of_the_block(app, database,
 
     monkeypatch.setattr("asynctaskd.daemon.housekeeping.Housekeeper.step", crash)
     await Client(pool, app).enqueue(endless)
-    with pytest.raises(BaseExceptionGroup) as raised:
+
+    async def host() -> None:
         async with app.worker(database.dsn):
             await asyncio.wait_for(begun.wait(), LONG_ENOUGH)
             asyncio.get_running_loop().call_soon(crashing.set)
+
+    with pytest.raises(BaseExceptionGroup) as raised:
+        await host()
     assert raised.group_contains(RuntimeError, match="out of order")
     assert not asyncio.current_task().cancelling()
 
