@@ -8,6 +8,7 @@ import pytest
 from pydantic import BaseModel
 
 from asynctaskd import Client, TaskContext, TaskFailure, TaskRequest, UnknownTaskError
+from asynctaskd.postgres.driver import query
 
 
 @pytest.fixture
@@ -349,3 +350,23 @@ async def test_an_error_hook_that_hangs_is_ended_with_its_worker(app, running, c
         task_id = await client.enqueue("add")
         await soon(begun)
     assert (await tables.task(task_id))["status"] == "failed"
+
+
+@pytest.mark.parametrize(
+    ("statement", "arguments"), [("wake_unknown", [["email:*"], 1000]), ("check_unknown", [])]
+)
+async def test_each_name_is_looked_up_once_however_many_wait(app, running, pool, statement, arguments):
+    @app.route("email:")
+    async def email(payload: dict) -> None: ...
+
+    async with running(app), pool.acquire() as connection, connection.transaction():
+        await connection.execute("SET LOCAL track_functions = 'all'")
+        await connection.execute(
+            "SELECT asynctaskd.enqueue('sms:' || n % 3, delay => '1h') FROM generate_series(1, 300) AS n"
+        )
+        await connection.execute("UPDATE asynctaskd.tasks SET reason = 'unknown_name'")
+        await connection.fetch(query(statement, "asynctaskd"), *arguments)
+        calls = await connection.fetchval(
+            "SELECT sum(calls) FROM pg_stat_xact_user_functions WHERE funcname = 'knows'"
+        )
+    assert 3 <= calls <= 12
