@@ -450,8 +450,9 @@ BEGIN
 END $$;
 
 -- Adds what an App declares of labels, {field: {label: value}}, where nothing is said of it yet; what operators have set
--- is never changed. Returns the version that took, or NULL.
-CREATE FUNCTION asynctaskd.declare_labels(declared jsonb) RETURNS bigint
+-- is never changed. Whether that is settled: nobody waits for whoever is changing the configuration or trying a change,
+-- but comes again.
+CREATE FUNCTION asynctaskd.declare_labels(declared jsonb) RETURNS boolean
 LANGUAGE plpgsql AS $$
 DECLARE
     base bigint;
@@ -465,15 +466,22 @@ BEGIN
         SELECT jsonb_object_agg(field, labels || (content -> field)) INTO fields
         FROM jsonb_each(declared) AS each(field, labels) WHERE labels || (content -> field) <> content -> field;
         IF fields IS NULL THEN
-            RETURN NULL;
+            RETURN true;
         END IF;
         EXIT WHEN is_locked;
-        -- Only now: most starts have nothing to add, and wait for nobody. What they saw may have changed meanwhile.
-        PERFORM asynctaskd.lock_runtime_configs();
+        -- Only now: most starts have nothing to add. What they saw may have changed meanwhile.
+        IF NOT pg_try_advisory_xact_lock(hashtext('asynctaskd.runtime_configs'), 0) THEN
+            RETURN false;
+        END IF;
         is_locked := true;
     END LOOP;
-    PERFORM asynctaskd.require_readable(content || fields, base);
-    RETURN (asynctaskd.write_runtime_config(content || fields, fields, base, author => 'an App')).version;
+    -- A version from before that can't be read is for operators to mend.
+    IF EXISTS (SELECT FROM asynctaskd.runtime_configs WHERE reach = 'canary')
+       OR asynctaskd.runtime_config_problem(content || fields) IS NOT NULL THEN
+        RETURN false;
+    END IF;
+    PERFORM asynctaskd.write_runtime_config(content || fields, fields, base, author => 'an App');
+    RETURN true;
 END $$;
 
 -- Ends a canary, if that version still is one: for all with `promoted`, else with a new version of the old content.

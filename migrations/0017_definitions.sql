@@ -8,6 +8,13 @@ ALTER TABLE asynctaskd.definitions
     -- Which of their values nobody is to read: paths of names, as arrays; `*` stands for all of a list or mapping.
     ADD COLUMN secrets jsonb;
 
+-- Whether a worker that knows these names can write down the payload of a task: it needs the App with the codec.
+CREATE FUNCTION asynctaskd.can_write(task_name text, names text[]) RETURNS boolean
+LANGUAGE sql STABLE
+RETURN asynctaskd.knows(names, task_name) OR (
+    SELECT CASE WHEN d.name IS NULL THEN (asynctaskd.route_of(task_name)).codec ELSE d.codec END
+    FROM (SELECT) AS one LEFT JOIN asynctaskd.definitions AS d ON d.name = task_name) IS NULL;
+
 
 -- Failure tasks are enqueued in the transaction of a failure.
 
@@ -32,19 +39,25 @@ BEGIN
     RETURN new_id;
 END $$;
 
--- Moves the records that failure tasks still need out of the partitions that are due, to the next day's, and forgets
--- the failure tasks that have ended. Returns how many records were moved.
-CREATE FUNCTION asynctaskd.keep_failed() RETURNS bigint
-LANGUAGE plpgsql AS $$
+-- Moves records that failure tasks still need out of the partitions that are due, to a later day's, and forgets failure
+-- tasks that have ended; at most so many of each. Returns how many records were moved.
+CREATE FUNCTION asynctaskd.keep_failed(most bigint) RETURNS bigint
+LANGUAGE plpgsql
+SET enable_seqscan = off
+AS $$
 DECLARE
     today date := (asynctaskd.clock() AT TIME ZONE 'UTC')::date;
     moved bigint;
 BEGIN
-    DELETE FROM asynctaskd.failure_tasks AS f
-    WHERE NOT EXISTS (SELECT FROM asynctaskd.tasks AS t WHERE t.id = f.id);
-    PERFORM asynctaskd.ensure_finished_partition(today + 1);
-    UPDATE asynctaskd.finished_tasks SET forget_on = today + 1
-    WHERE forget_on <= today AND id IN (SELECT failed_id FROM asynctaskd.failure_tasks);
+    DELETE FROM asynctaskd.failure_tasks WHERE id = ANY (ARRAY(
+        SELECT f.id FROM asynctaskd.failure_tasks AS f
+        WHERE NOT EXISTS (SELECT FROM asynctaskd.tasks AS t WHERE t.id = f.id)
+        LIMIT most FOR UPDATE SKIP LOCKED));
+    PERFORM asynctaskd.ensure_finished_partition(today + 2);
+    UPDATE asynctaskd.finished_tasks SET forget_on = today + 2
+    WHERE forget_on <= today AND id = ANY (ARRAY(
+        SELECT r.id FROM asynctaskd.finished_tasks AS r JOIN asynctaskd.failure_tasks AS f ON f.failed_id = r.id
+        WHERE r.forget_on <= today LIMIT most FOR UPDATE OF r SKIP LOCKED));
     GET DIAGNOSTICS moved = ROW_COUNT;
     RETURN moved;
 END $$;

@@ -9,7 +9,7 @@ from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 from asynctaskd.daemon.process import this_process
-from asynctaskd.errors import InvalidInputError
+from asynctaskd.errors import InvalidInputError, InvalidPayloadError
 from asynctaskd.postgres.driver import StatementRefusedError
 from asynctaskd.postgres.schedules import DeclaredSchedule
 from asynctaskd.scheduling.cron import Timetable
@@ -57,7 +57,7 @@ class Cron:
             return await self._step()
 
     async def _step(self) -> float:
-        look = await self._store.look(list(_declared(self._app)))
+        look = await self._store.look(list(_declared(self._app)), list(self._app.definitions))
         emit("cron.looked", lag=look.lag)
         moved = False
         # Each worker in an order of its own, so that they share the work where much is due.
@@ -77,6 +77,9 @@ class Cron:
         """Whether this worker moved the schedule on. One that can't be read is paused: the others go on."""
         try:
             return await self._move_on(schedule, now)
+        except InvalidPayloadError as error:  # without a private key, say: others may encode it
+            emit("schedule.refused", schedule=schedule.name, error=str(error))
+            return False
         except (ValueError, InvalidInputError, StatementRefusedError) as error:
             if await self._store.refuse(schedule, str(error)):
                 emit("schedule.refused", schedule=schedule.name, error=str(error))

@@ -64,7 +64,7 @@ class Retention:
             if partitions is None:
                 return
             # In the same breath: what becomes due later is looked at before it is dropped.
-            await store.keep_failed()
+            await _in_batches(store.keep_failed)
             self._in_use, before = {}, self._in_use
             for partition in await store.due_partitions():
                 if not await self._drop(partitions, partition, before) and partition.detach:

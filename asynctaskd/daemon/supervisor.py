@@ -72,6 +72,7 @@ class Daemon(Stations):
             app, dsn, config, app_path=app_path, one_suspect=one_suspect, end_process=end_process
         )
         self._hurry = asyncio.Event()
+        self._labels = app.labels.declared()  # those whose policies are still to be written down
         self._loops: list[asyncio.Task[None]] = []
         self.ready = asyncio.Event()
 
@@ -157,14 +158,21 @@ class Daemon(Stations):
         await self._store.ensure_partitions()
         await self._store.register_definitions(definition_rows(self._app))
         await self._configs.expire()
-        if declared := self._app.labels.declared():
-            await self._configs.declare_labels(json.dumps(declared))
+        await self._declare_labels()
         await self._steering.load()
         if not await self._keeper.acquire(self._store):
             return False
         if not self._one_suspect:
             await self._cron.declare()
         return True
+
+    async def _declare_labels(self) -> None:
+        if self._labels and await self._configs.declare_labels(json.dumps(self._labels)):
+            self._labels = {}
+
+    async def _keep_house(self) -> float:
+        await self._declare_labels()
+        return await self._housekeeper.step()
 
     def _start_loops(self, group: asyncio.TaskGroup) -> None:
         def start(name: str, loop: Coroutine[Any, Any, None]) -> None:
@@ -175,7 +183,7 @@ class Daemon(Stations):
         start("interrupts", self._interrupts.run())
         start("audience", repeat("audience", self._audience.step, self._audience.wake))
         start("steering", repeat("steering", self._follow, self._steering.wake))
-        start("housekeeping", repeat("housekeeping", self._housekeeper.step, self._housekeeper.wake))
+        start("housekeeping", repeat("housekeeping", self._keep_house, self._housekeeper.wake))
         if not self._one_suspect:
             start("cron", repeat("cron", self._cron.step, self._cron.wake))
             start("retention", repeat("retention", self._retention.step, self._retention.wake))

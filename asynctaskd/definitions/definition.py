@@ -153,6 +153,11 @@ class Definition(Generic[P, R]):
         self.stored = lambda text: encoding.encoded(check(text))
         self.stores_as_given = lambda document: False
 
+    @property
+    def tags_types(self) -> bool:
+        """Whether values of some parameters are written with their types beside them."""
+        return self._parameters.has_interfaces
+
     def dump(self, payload: object) -> str:
         """Check a payload (a mapping by alias or name, or a model) and write it as the JSON that is stored.
 

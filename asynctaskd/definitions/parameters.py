@@ -77,6 +77,11 @@ class Parameters:
         """
         return self.stored(dump_payload(payload))
 
+    @property
+    def has_interfaces(self) -> bool:
+        """Whether a parameter is of an interface type."""
+        return bool(self._interfaces)
+
     def tagged(self, payload: object) -> object:
         """A payload of arguments by name, with the type beside every value of an interface's parameter."""
         if not self._interfaces or not isinstance(payload, Mapping):

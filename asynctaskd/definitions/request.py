@@ -66,4 +66,10 @@ def _with_tag(name: str, options: RequestOptions) -> RequestOptions:
         return options
     if options.get("unique_tag") is not None:
         raise InvalidInputError("idempotence_token and unique_tag exclude each other")
-    return {**options, "unique_tag": f"{name}#{rules.text('idempotence_token', token)}"}
+    tag = f"{name}#{rules.text('idempotence_token', token)}"
+    if len(tag) > rules.MAX_TEXT:
+        raise InvalidInputError(
+            f"idempotence_token must have at most {rules.MAX_TEXT - len(name) - 1} characters beside this "
+            f"name, got {len(token)}"
+        )
+    return {**options, "unique_tag": tag}

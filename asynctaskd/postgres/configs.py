@@ -71,10 +71,9 @@ class ConfigStore(Statements):
         row = dict(rows[0])
         return row | {name: json.loads(row[name]) for name in _MAPPINGS}
 
-    async def declare_labels(self, declared: str) -> int | None:
-        """Add what an App says of labels (JSON) where nothing is set yet; returns the version that took."""
-        version: int | None = await self._value("declare_labels", declared)
-        return version
+    async def declare_labels(self, declared: str) -> bool:
+        """Add what an App says of labels (JSON) where nothing is set yet; False: ask again later."""
+        return bool(await self._value("declare_labels", declared))
 
     async def acknowledge(
         self,

@@ -74,9 +74,9 @@ class ScheduleStore(Statements):
 
     long = frozenset({"register_schedules", "forget_slots", "decide_slots"})
 
-    async def look(self, declared: Sequence[str]) -> Look:
-        """What is due, for a worker that declares these schedules."""
-        rows = await self._fetch("due_schedules", declared, _AT_ONCE)
+    async def look(self, declared: Sequence[str], names: Sequence[str] = ()) -> Look:
+        """What is due, for a worker that declares these schedules and knows tasks of these names."""
+        rows = await self._fetch("due_schedules", declared, _AT_ONCE, names)
         now, next_in, lag = rows[0][:3]
         return Look(now, next_in, lag or 0.0, [_due(row[3:]) for row in rows if row[3] is not None])
 

@@ -195,9 +195,9 @@ class Store(Claims):
         rows = await self._fetch("yield_detach", statement, is_up)
         return [pid for row in rows for pid in row[0]]
 
-    async def keep_failed(self) -> int:
-        """Keep the records that failure tasks still need from being dropped; returns how many."""
-        return int(await self._value("keep_failed"))
+    async def keep_failed(self, limit: int = 1000) -> int:
+        """Keep records that failure tasks still need from being dropped; returns how many."""
+        return int(await self._value("keep_failed", limit))
 
     async def forget_tags(self, limit: int = 1000) -> int:
         """Free unique tags of tasks whose record is forgotten; returns how many."""

@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from asynctaskd.client import Client
     from asynctaskd.task import Task
 
+CONTROL_TASK = "updateWorkerRuntimeConfig"
+
 ACTIONS = ("pause", "resume", "cancel", "retry", "expire", "run_now")
 """What may be asked of a task, each as `POST /ID/action`."""
 
@@ -186,6 +188,8 @@ def _object(text: str) -> dict[str, Any]:
 
 
 def _request(asked: dict[str, Any]) -> TaskRequest:
+    if asked.get("name") == CONTROL_TASK or asked.get("cron") is not None:
+        raise HTTPException(403, "the runtime configuration and schedules can't be changed here")
     name, payload, most = (asked.pop(key, None) for key in ("name", "payload", "max_attempts"))
     options = {option: _value(option, value) for option, value in asked.items()}
     if most is not None:

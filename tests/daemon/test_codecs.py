@@ -399,3 +399,33 @@ async def test_what_was_encoded_for_one_name_of_a_route_is_no_payload_of_another
     assert results == [{"n": 1}, {"n": 2}]
     assert (await client.get_task(one)).progress == {"percent": 50, "message": ""}
     assert (await tables.task(moved))["reason"] == "invalid_payload"
+
+
+async def test_a_worker_without_the_app_leaves_slots_to_those_who_can_encode(
+    app, running, client, tables, recorder
+):
+    @app.task("note")
+    async def note(n: int) -> None: ...
+
+    async with running(app):
+        pass  # the database knows of the codec
+    await client.add_schedule("note", Cron("* * * * * *", params={"n": 1}, overlap="allow"))
+    async with running(App()):
+        await recorder.wait_for("cron.looked", times=3)
+        assert await tables.value("SELECT count(*) FROM asynctaskd.schedule_slots") == 0
+        async with running(app):
+            await tables.until(
+                "SELECT count(*) > 0 FROM asynctaskd.finished_tasks WHERE status = 'completed'"
+            )
+
+
+async def test_a_worker_that_cant_sign_leaves_a_schedule_as_it_is(running, client, tables, recorder):
+    _, public = signing_key()
+    app = App(codec=SignedCodec({"a": public}))
+
+    @app.task("note", cron=Cron("* * * * * *", params={"n": 1}))
+    async def note(n: int) -> None: ...
+
+    async with running(app):
+        await recorder.wait_for("schedule.refused")
+        assert await tables.value("SELECT paused_at IS NULL FROM asynctaskd.schedules")

@@ -166,7 +166,7 @@ async def test_a_record_is_kept_while_its_failure_task_lives(app, running, clien
     )
     await tables.execute(due)
     assert await store.keep_failed() == 1
-    assert await tables.value(days) == 1
+    assert await tables.value(days) == 2
 
     await client.cancel(await tables.value("SELECT id FROM asynctaskd.tasks WHERE name = 'tell'"))
     await tables.execute(due)

@@ -191,3 +191,24 @@ async def test_python_and_sql_refuse_the_same(client, pool, change, message):
         await client.update_runtime_config(**change)
     with pytest.raises(Exception, match=message):
         await pool.fetchval("SELECT asynctaskd.update_runtime_config($1::text::jsonb)", json.dumps(change))
+
+
+async def test_a_start_doesnt_end_a_canary_and_declares_when_that_is_over(
+    app, running, client, tables, configure
+):
+    app.label("EMAIL", max_running=50)
+    async with running(App()) as canary:
+        await configure(weights={"a": 2}, reach="canary", canary_worker=canary.worker_id)
+        async with running(app, poll_interval="20ms"):
+            assert await tables.value("SELECT reach FROM asynctaskd.runtime_configs") == "canary"
+            await tables.execute("SELECT asynctaskd.promote_runtime_config(gen_random_uuid())")
+            await tables.until("SELECT bool_or(limits ? 'EMAIL') FROM asynctaskd.runtime_configs")
+    assert (await client.runtime_config()).weights == {"a": 2}
+
+
+async def test_a_start_doesnt_wait_for_whoever_changes_the_configuration(app, running, tables):
+    app.label("EMAIL", max_running=50)
+    async with tables.transaction() as connection:
+        await connection.execute("SELECT asynctaskd.lock_runtime_configs()")
+        async with running(app):
+            assert await tables.value("SELECT count(*) FROM asynctaskd.runtime_configs") == 0

@@ -354,3 +354,16 @@ def annotated(
 def test_annotations_around_an_interface_stay(shapes):
     definition = shapes.register(annotated)
     assert definition.schema["properties"]["shape"]["description"] == "what to measure"
+
+
+async def test_a_batch_writes_the_types_of_its_values_too(shapes, pool):
+    shapes.register(measure)
+    client = Client(pool, shapes)
+    requests = [TaskRequest("measure", {"shape": shape}) for shape in (Circle(2.0), Square(side=1))]
+    tasks = await client.get_tasks(await client.enqueue_many(requests))
+    assert sorted(task.payload["shape"]["type"] for task in tasks) == ["Circle", "Square"]
+
+
+def test_a_token_that_is_too_long_beside_the_name_is_called_by_its_own_name():
+    with pytest.raises(InvalidInputError, match="idempotence_token must have at most 510 characters beside"):
+        TaskRequest("x", idempotence_token="t" * 511)

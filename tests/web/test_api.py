@@ -93,6 +93,8 @@ async def test_an_idempotency_key_makes_one_task(http):
         ('{"name": "add", "payload": {"a": 1}, "priority": -1}', 422, "priority must be at least 0"),
         ('{"name": "add", "connection": 1}', 422, "unknown option 'connection'"),
         ('{"name": "add", "self": 1}', 422, "unknown option 'self'"),
+        ('{"name": "add", "payload": {"a": 1}, "cron": "@daily"}', 403, "can't be changed here"),
+        ('{"name": "updateWorkerRuntimeConfig", "payload": {"default_weight": 2}}', 403, "can't be changed"),
         ('{"name": "add", "payload": {"a": NaN}}', 422, "payload holds NaN"),
         ('{"name": "add", "payload": {"a": 1%s}}' % ("0" * 30), 422, "payload holds an integral number"),
         ('{"name": "add", "payload": {"a": 1%s}}' % ("0" * 9000), 422, "the body is not valid JSON"),
