@@ -68,10 +68,10 @@ END $$;
 CREATE FUNCTION asynctaskd.refuse_another_identity() RETURNS trigger
 LANGUAGE plpgsql AS $$
 BEGIN
-    RAISE EXCEPTION 'task % stays what it is: its name, its unique tag and when it was created don''t change', OLD.id
+    RAISE EXCEPTION 'task % stays what it is: its name and its unique tag don''t change', OLD.id
         USING ERRCODE = 'ATD04', HINT = 'enqueue another task, and cancel this one';
 END $$;
-CREATE TRIGGER tasks_identity BEFORE UPDATE OF name, unique_tag, created_at ON asynctaskd.tasks
+CREATE TRIGGER tasks_identity BEFORE UPDATE OF name, unique_tag ON asynctaskd.tasks
     FOR EACH ROW
-    WHEN ((OLD.name, OLD.unique_tag, OLD.created_at) IS DISTINCT FROM (NEW.name, NEW.unique_tag, NEW.created_at))
+    WHEN ((OLD.name, OLD.unique_tag) IS DISTINCT FROM (NEW.name, NEW.unique_tag))
     EXECUTE FUNCTION asynctaskd.refuse_another_identity();

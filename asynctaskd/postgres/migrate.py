@@ -32,7 +32,9 @@ _LONGEST = 24 * 3600.0
 
 # What locks a table that may be in use: the statements of migrations, not the bodies of functions.
 _ALTERS = re.compile(
-    r"(?:^ALTER TABLE|^UPDATE|^CREATE (?:UNIQUE )?INDEX \w+ ON|\bREFERENCES) asynctaskd\.(\w+)", re.MULTILINE
+    r"(?:^ALTER TABLE|^UPDATE|^CREATE (?:UNIQUE )?INDEX \w+ ON|^CREATE TRIGGER \w+ [^;]*? ON|\bREFERENCES)"
+    r" asynctaskd\.(\w+)",
+    re.MULTILINE,
 )
 
 # The order in which enqueue and claim take them: whoever comes later waits at the first.
