@@ -185,7 +185,7 @@ class Slow:
     async def expire(self, most: int) -> int:
         return await self.take()
 
-    async def look(self, names: list[str]) -> Look:
+    async def look(self, declared: list[str], names: list[str]) -> Look:
         await self.take()
         return Look(NOW, None, 0.0, [])
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from contextlib import AsyncExitStack
 from uuid import uuid4
 
@@ -671,7 +672,8 @@ async def test_a_canary_that_fails_more_often_is_rolled_back(fleet, client, tabl
         report = await asking
         assert (report.version, report.status) == (3, "converged")
         assert report.canary.outcome == "rolled_back"
-        assert report.canary.because == "10 of 20 executions failed, 0 of 20 of the others"
+        # The first change itself may be one of them, counted late.
+        assert re.fullmatch("10 of 2[01] executions failed, 0 of 2[01] of the others", report.canary.because)
         assert await applied(tables) == [3, 3]
         assert (await client.runtime_config()).default_weight == 4
 

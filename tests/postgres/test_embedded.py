@@ -158,8 +158,18 @@ def test_data_is_kept_from_one_run_to_the_next(home: Path) -> None:
 def test_a_server_that_was_killed_is_started_again_on_demand(home: Path) -> None:
     url = f"embedded:{home}"
     ask(embedded.start(url), "CREATE TABLE kept AS SELECT 42 AS answer")
-    os.kill(postmaster(home), signal.SIGKILL)
+    killed = postmaster(home)
+    os.kill(killed, signal.SIGKILL)
+    wait_until(lambda: not is_there(killed))  # until somebody has buried it, its lock holds
     assert ask(embedded.start(url), "SELECT answer FROM kept") == 42
+
+
+def is_there(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def test_a_lock_file_of_a_killed_server_may_name_a_stranger(home: Path) -> None:
