@@ -5,14 +5,13 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-from asynctaskd.config.runtime import RuntimeConfig
+from asynctaskd.config.runtime import MAPPINGS, RuntimeConfig
 from asynctaskd.errors import InvalidInputError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
 _NUMBERS = ("max_strict_percentage", "default_weight")
-_MAPPINGS = ("weights", "limits", "max_run_times", "max_attempts")
 # Not all that Python reads: no digits of other scripts, no underscores.
 _is_number = re.compile("-?[0-9]{1,20}").fullmatch
 
@@ -39,7 +38,7 @@ def assigned(assignments: Iterable[str], now: RuntimeConfig) -> dict[str, Any]:
         field = field.removesuffix(operator) if operator else field
         if field in _NUMBERS and not entry and not operator:
             changed[field] = _number(value) if value else getattr(RuntimeConfig(), field)
-        elif field in _MAPPINGS and not operator:
+        elif field in MAPPINGS and not operator:
             before = changed.get(field, getattr(now, field))
             changed[field] = _with_entry(before, entry, value) if entry else _mapping(value)
         elif field in _LISTS and not entry:
@@ -48,7 +47,7 @@ def assigned(assignments: Iterable[str], now: RuntimeConfig) -> dict[str, Any]:
             raise InvalidInputError(
                 f"can't set {key}: write FIELD=VALUE, such as weights.LABEL=N or limits.LABEL=N, or "
                 "FIELD+=NAME and FIELD-=NAME for the lists; fields are "
-                f"{', '.join((*_NUMBERS, *_MAPPINGS, *_LISTS))}"
+                f"{', '.join((*_NUMBERS, *MAPPINGS, *_LISTS))}"
             )
     return changed
 

@@ -11,7 +11,7 @@ import typer
 from asynctaskd.cli.failures import ExitCode, complain
 from asynctaskd.cli.output import counted, print_facts, print_json, print_table, printable, shown
 from asynctaskd.config.convergence import ConfigReport
-from asynctaskd.config.runtime import RuntimeConfig, read_leniently
+from asynctaskd.config.runtime import MAPPINGS, RuntimeConfig, read_leniently
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -54,7 +54,7 @@ def _print_row(
     print_facts(
         row
         | {"max_strict_percentage": "each worker's own" if own else row["max_strict_percentage"]}
-        | {name: _pairs(row[name]) for name in ("weights", "limits", "max_run_times", "max_attempts")}
+        | {name: _pairs(row[name]) for name in MAPPINGS}
     )
     applying = sum(one["applied_config_version"] >= row["version"] for one in workers)
     typer.echo(f"\napplied by {applying} of {len(workers)} live workers")

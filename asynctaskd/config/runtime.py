@@ -14,6 +14,9 @@ from asynctaskd.errors import InvalidInputError
 
 _MAX_INTEGER = 2**31 - 1
 
+MAPPINGS = ("weights", "limits", "max_run_times", "max_attempts")
+"""The fields that say something of each label."""
+
 
 class Caps(NamedTuple):
     """What the labels of a task allow at most; None is no limit."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack, cast
 from uuid import UUID
 
 from asynctaskd.config.convergence import ConfigReport, report_of, trial_of
-from asynctaskd.config.runtime import RuntimeConfig, fields_of, read_leniently
+from asynctaskd.config.runtime import MAPPINGS, RuntimeConfig, fields_of, read_leniently
 from asynctaskd.control.preview import Preview, preview_of
 from asynctaskd.definitions import rules
 from asynctaskd.durations import format_duration
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 # A report that was due just now may still be on its way.
 _GRACE = timedelta(seconds=1)
 
-_JSON = ("changes", "weights", "limits", "max_run_times", "max_attempts")
+_JSON = ("changes", *MAPPINGS)
 
 
 class ConfigFields(TypedDict, total=False):

@@ -6,6 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from asynctaskd.config.convergence import Answer
+from asynctaskd.config.runtime import MAPPINGS
 from asynctaskd.postgres.statements import Statements
 from asynctaskd.task import ClaimedTask
 
@@ -14,9 +15,6 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     import asyncpg
-
-
-_MAPPINGS = ("weights", "limits", "max_run_times", "max_attempts")
 
 
 class Written(NamedTuple):
@@ -69,7 +67,7 @@ class ConfigStore(Statements):
         if not rows:
             return None
         row = dict(rows[0])
-        return row | {name: json.loads(row[name]) for name in _MAPPINGS}
+        return row | {name: json.loads(row[name]) for name in MAPPINGS}
 
     async def declare_labels(self, declared: str) -> bool:
         """Add what an App says of labels (JSON) where nothing is set yet; False: ask again later."""
