@@ -56,6 +56,7 @@ async def run_program(command: Sequence[str], environ: Mapping[str, str], direct
             code = await process.wait()
         finally:
             await _end(process)
+            output.on_too_much = None  # its number may soon be another's
         await asyncio.wait([output.closed, complaint.closed], timeout=_LAST_OUTPUT)
     return Ended(code, output.read(), bytes(complaint.data))
 

@@ -2,6 +2,7 @@
 -- $1 task names, $2 rows at most
 --
 -- Each name that tasks wait under is looked up once, however many wait: then the index leads to those of known names.
+-- Who is woken loses the reason, and so leaves that index: the next batch doesn't walk over it again.
 WITH RECURSIVE waiting (name) AS (
     (SELECT name FROM asynctaskd.tasks WHERE reason = 'unknown_name' ORDER BY name LIMIT 1)
     UNION ALL
@@ -9,7 +10,7 @@ WITH RECURSIVE waiting (name) AS (
             WHERE next.reason = 'unknown_name' AND next.name > waiting.name ORDER BY next.name LIMIT 1)
     FROM waiting WHERE waiting.name IS NOT NULL
 ), woken AS (
-    UPDATE asynctaskd.tasks SET run_at = asynctaskd.clock()
+    UPDATE asynctaskd.tasks SET run_at = asynctaskd.clock(), reason = NULL
     WHERE id = ANY (ARRAY(
         SELECT id FROM asynctaskd.tasks
         WHERE reason = 'unknown_name'
