@@ -8,7 +8,7 @@ import gc
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
@@ -24,14 +24,19 @@ from asynctaskd.daemon.process import this_process
 from asynctaskd.errors import SchemaVersionError, WorkerIdTakenError
 from asynctaskd.postgres import embedded
 from asynctaskd.telemetry.events import emit
+from asynctaskd.telemetry.health import Health
 from asynctaskd.telemetry.logs import configure_logging, describe_error, flush_logs
 
 if TYPE_CHECKING:
     from asynctaskd.config import DaemonConfig
     from asynctaskd.daemon.supervisor import Daemon
+    from asynctaskd.definitions.registry import Registry
 
 # A handler may have taken them, in seconds.
 _LOOK_AT_SIGNALS = 1.0
+
+# In seconds: that the loop turns, while it does.
+_TELL_HEALTH = 0.5
 
 
 def run(
@@ -74,10 +79,12 @@ def run(
     if this_process().has_parent:
         faulthandler.enable()  # the parent ends a process that is stuck with SIGABRT, to see where
         signals.follow(this_process().orders())
-    daemon = _build(app, settings)
-    with _calm_collector():
-        _serve(settings)
-        return _work(daemon, signals, once=once)
+    health = _watch_health(settings)
+    application = _load(app)
+    with _served(settings, health):
+        daemon = _build(application, app, settings)
+        with _calm_collector():
+            return _work(daemon, signals, health, once=once)
 
 
 def _talkative(config: DaemonConfig) -> DaemonConfig:
@@ -88,14 +95,25 @@ def _log_to_stderr(level: str, style: str) -> None:
     configure_logging(level, style, common={"pid": os.getpid()} if this_process().has_parent else None)
 
 
-def _build(app: str, config: DaemonConfig) -> Daemon:
-    from asynctaskd.daemon.isolation import be_expendable  # noqa: PLC0415  (only this command needs it)
-    from asynctaskd.daemon.supervisor import Daemon  # noqa: PLC0415
-    from asynctaskd.definitions.loader import load_app  # noqa: PLC0415
+def _watch_health(config: DaemonConfig) -> Health:
+    return Health(
+        stall_limit=config.worker.stall_limit.total_seconds(),
+        requires_notices=config.database.listen == "on",
+    )
 
-    application = load_app(app)
+
+def _load(app: str) -> Registry:
+    from asynctaskd.definitions.loader import load_app  # noqa: PLC0415  (only this command needs it)
+
+    return load_app(app)
+
+
+def _build(application: Registry, path: str, config: DaemonConfig) -> Daemon:
+    from asynctaskd.daemon.isolation import be_expendable  # noqa: PLC0415
+    from asynctaskd.daemon.supervisor import Daemon  # noqa: PLC0415
+
     if this_process().suspects_of is None:
-        return Daemon(application, _prepared_database(config), config, app_path=app)
+        return Daemon(application, _prepared_database(config), config, app_path=path)
     be_expendable()
     return Daemon(application, _prepared_database(config), config, one_suspect=True)
 
@@ -114,15 +132,20 @@ def _calm_collector() -> Iterator[None]:
         gc.unfreeze()  # or what is there would never be finalized: a file's last lines not written
 
 
-def _serve(config: DaemonConfig) -> None:
-    """Answer questions over HTTP, if that is wanted: each of several processes at a port of its own."""
+def _served(config: DaemonConfig, health: Health) -> AbstractContextManager[None]:
+    """Answer questions over HTTP, if that is wanted: each of several processes at a port of its own.
+
+    Before the database is reached: where that takes long, it can be asked why.
+    """
     if config.http.port is None:
-        return
+        return nullcontext()
     from asynctaskd.telemetry.metrics import Metrics  # noqa: PLC0415
-    from asynctaskd.web.metrics import serve  # noqa: PLC0415
+    from asynctaskd.web.server import serving  # noqa: PLC0415
+    from asynctaskd.web.site import worker_site  # noqa: PLC0415
 
     nth = this_process().nth or 0
-    serve(Metrics().registry, config.http.host, config.http.port and config.http.port + nth)
+    site = worker_site(health, Metrics().registry)
+    return serving(site, config.http.host, config.http.port and config.http.port + nth)
 
 
 def _prepared_database(config: DaemonConfig) -> str:
@@ -142,7 +165,7 @@ def _migrate_private(dsn: str, schema: str) -> None:
         emit("database.migrated", migrations=names, schema_version=version_of(applied[-1]))
 
 
-def _work(daemon: Daemon, signals: Signals, *, once: bool) -> int:
+def _work(daemon: Daemon, signals: Signals, health: Health, *, once: bool) -> int:
     import uvloop  # noqa: PLC0415
 
     from asynctaskd.daemon.loops import run_to_end  # noqa: PLC0415
@@ -150,7 +173,7 @@ def _work(daemon: Daemon, signals: Signals, *, once: bool) -> int:
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         loop = runner.get_loop()
         with signals.bound_to(partial(loop.call_soon_threadsafe, daemon.stop)):
-            code, in_order = run_to_end(loop, loop.create_task(_run(daemon, signals, once)))
+            code, in_order = run_to_end(loop, loop.create_task(_run(daemon, signals, health, once)))
         if not in_order or not threads_have_ended():
             # Closing the loop would wait for a handler that can't be stopped; its task is in the queue again.
             exit_hard(code)
@@ -158,18 +181,26 @@ def _work(daemon: Daemon, signals: Signals, *, once: bool) -> int:
     return code
 
 
-async def _run(daemon: Daemon, signals: Signals, once: bool) -> tuple[ExitCode, bool]:
+async def _run(daemon: Daemon, signals: Signals, health: Health, once: bool) -> tuple[ExitCode, bool]:
     """The exit code, and whether everything has ended in order."""
     loop = asyncio.get_running_loop()
     with _own_threads(loop):
+        turning = asyncio.create_task(_turn(health))
         keeping = asyncio.create_task(_keep_signals(signals))
         try:
             await daemon.run(once=once)
         except BaseExceptionGroup as crash:
             return _report_crash(crash), await end_rest()
         finally:
+            turning.cancel()
             keeping.cancel()
         return ExitCode.FINE, await end_rest()
+
+
+async def _turn(health: Health) -> None:
+    while True:
+        health.turn()
+        await asyncio.sleep(_TELL_HEALTH)
 
 
 async def _keep_signals(signals: Signals) -> None:

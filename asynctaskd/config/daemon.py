@@ -150,8 +150,8 @@ class HttpConfig(Section):
     host: Host = _setting("127.0.0.1", "The address to answer at; nobody is asked for a password.")
     port: Port = _setting(
         None,
-        "Where GET /metrics is answered, for Prometheus; 0 takes any free port, and without one nothing is "
-        "answered. With --processes each worker takes the next port after the one before.",
+        "Where GET /livez, /readyz and /metrics are answered; 0 takes any free port, and without one nothing "
+        "is answered. With --processes each worker takes the next port after the one before.",
         example=9400,
     )
 

@@ -204,6 +204,7 @@ class LeaseKeeper:
         while True:
             await asyncio.sleep(tick)
             this_process().beat()
+            emit("keeper.turned")
             now = clock()
             self._watch.tick(min(now - before, 2 * tick))
             before = now

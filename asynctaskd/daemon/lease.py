@@ -82,6 +82,7 @@ class Lease:
         """The lease was renewed, asked for at that time."""
         self._term = term = LeaseTerm(asked_at, self._worker.lease.total_seconds())
         self._stands_until = term.fence_at
+        emit("lease.renewed", worker_id=self.worker_id, seconds=term.fence_at - clock())
 
     def fence(self, why: str) -> None:
         """Tell what runs to stop; once for each term."""

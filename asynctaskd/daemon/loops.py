@@ -8,7 +8,9 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, TypeVar
 
 from asynctaskd.errors import DatabaseRefusedError, DatabaseUnavailableError
+from asynctaskd.postgres.driver import NotPrimaryError
 from asynctaskd.telemetry.events import emit
+from asynctaskd.telemetry.health import STANDBY
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -26,11 +28,13 @@ class Backoff:
     def __init__(self, station: str) -> None:
         self._station = station
         self._pause = 0.0
+        self._cause: str | None = None
 
     async def wait(self, error: Exception) -> None:
-        """Pause after a failed call; the first of a row is reported."""
-        if not self._pause:
-            emit("database.lost", station=self._station, error=str(error))
+        """Pause after a failed call; the first of a row is reported, and whichever has another cause."""
+        if (cause := _cause_of(error)) != self._cause:
+            self._cause = cause
+            emit("database.lost", station=self._station, cause=cause, error=str(error))
         self._pause = min(self._pause * 2 or _FIRST_PAUSE, _LONGEST_PAUSE)
         await asyncio.sleep(self._pause * random.uniform(0.5, 1.0))  # noqa: S311  (jitter, not a secret)
 
@@ -44,6 +48,13 @@ class Backoff:
         if self._pause:
             emit("database.restored", station=self._station)
         self._pause = 0.0
+        self._cause = None
+
+
+def _cause_of(error: Exception) -> str:
+    if isinstance(error, NotPrimaryError):
+        return STANDBY
+    return "refused" if isinstance(error, DatabaseRefusedError) else "unavailable"
 
 
 async def repeat(station: str, step: Callable[[], Awaitable[float]], wake: asyncio.Event) -> None:

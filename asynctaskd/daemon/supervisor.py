@@ -126,7 +126,8 @@ class Daemon(Stations):
         while not self._stopping.is_set():
             async with AsyncExitStack() as attempt:
                 try:
-                    await require_primary(self._dsn, schema=self._config.database.schema_name)
+                    version = await require_primary(self._dsn, schema=self._config.database.schema_name)
+                    emit("database.suits", schema_version="{}.{}".format(*version))
                     if self._config.database.listen == "on":
                         await require_notices(self._listen_dsn)
                     await self._build(attempt)
@@ -172,7 +173,9 @@ class Daemon(Stations):
 
     async def _keep_house(self) -> float:
         await self._declare_labels()
-        return await self._housekeeper.step()
+        pause = await self._housekeeper.step()
+        emit("queue.polled", interval=self._poll_interval, running=self._slots.running)
+        return pause
 
     def _start_loops(self, group: asyncio.TaskGroup) -> None:
         def start(name: str, loop: Coroutine[Any, Any, None]) -> None:
@@ -323,7 +326,12 @@ class Daemon(Stations):
             async with asyncio.timeout(limit):
                 await last_words
         except (*OUTAGE, TimeoutError) as error:
-            emit("database.lost", station="stop", error=str(error) or f"no answer within {limit:g} s")
+            emit(
+                "database.lost",
+                station="stop",
+                cause="unavailable",
+                error=str(error) or f"no answer within {limit:g} s",
+            )
 
     async def _abandon(self) -> None:
         """Leave no execution behind, whatever ended this worker; its lease sees to the tasks."""

@@ -35,6 +35,10 @@ class StatementRefusedError(InvalidInputError):
     """The server or its driver refused a value in a statement: trying again changes nothing."""
 
 
+class NotPrimaryError(DatabaseUnavailableError):
+    """The database answers, and takes no writes: a standby, or the primary before a failover."""
+
+
 class RowsLockedError(DatabaseUnavailableError):
     """Somebody keeps something locked that a statement needs."""
 
@@ -90,7 +94,6 @@ _UNAVAILABLE = (
     asyncpg.InternalClientError,  # its state machine, where a connection breaks in the middle of an answer
     asyncpg.CannotConnectNowError,
     asyncpg.TooManyConnectionsError,
-    asyncpg.ReadOnlySQLTransactionError,
     asyncpg.OperatorInterventionError,
     asyncpg.InsufficientResourcesError,
     asyncpg.IdleInTransactionSessionTimeoutError,
@@ -107,6 +110,7 @@ _REFUSED = (
     asyncpg.InsufficientPrivilegeError,
 )
 _UNFIT = (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError, asyncpg.ProgramLimitExceededError)
+_READ_ONLY = (asyncpg.TargetServerAttributeNotMatched, asyncpg.ReadOnlySQLTransactionError)
 _NOT_PRIMARY = "it is a standby or read-only and takes no writes; connect to the primary"
 _NO_SCHEMA = (asyncpg.UndefinedTableError, asyncpg.InvalidSchemaNameError, asyncpg.UndefinedFunctionError)
 
@@ -164,8 +168,8 @@ def translate(error: BaseException) -> AsynctaskdError | None:
         return SchemaVersionError(f"the schema isn't there or too old ({error}): run `asynctaskd migrate`")
     if isinstance(error, asyncpg.UntranslatableCharacterError):
         return InvalidPayloadError(f"the database can't store this text: {error}")
-    if isinstance(error, asyncpg.TargetServerAttributeNotMatched):
-        return DatabaseUnavailableError(f"the database is unavailable: {_NOT_PRIMARY}")
+    if isinstance(error, _READ_ONLY):
+        return NotPrimaryError(f"the database is unavailable: {_NOT_PRIMARY}")
     if _comes_from_notify(error):
         return DatabaseUnavailableError(
             "the database is unavailable: its queue of notices is full, since a session that listens keeps a "

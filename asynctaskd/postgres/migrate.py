@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 
 import asyncpg
 
-from asynctaskd.errors import DatabaseUnavailableError, SchemaVersionError
-from asynctaskd.postgres.driver import RowsLockedError, connect, render, translated
+from asynctaskd.errors import SchemaVersionError
+from asynctaskd.postgres.driver import NotPrimaryError, RowsLockedError, connect, render, translated
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -214,8 +214,8 @@ def _needed() -> tuple[int, int]:
     return newest.major, newest.minor
 
 
-async def require_primary(dsn: str, *, schema: str = "asynctaskd") -> None:
-    """Check that a daemon can work there.
+async def require_primary(dsn: str, *, schema: str = "asynctaskd") -> tuple[int, int]:
+    """The schema's version, if a daemon can work there.
 
     Raises:
         DatabaseUnavailableError: it can't be reached, or it is a standby, which takes no writes.
@@ -225,10 +225,8 @@ async def require_primary(dsn: str, *, schema: str = "asynctaskd") -> None:
         with translated():
             is_standby = await connection.fetchval("SELECT pg_is_in_recovery()")
         if is_standby:
-            raise DatabaseUnavailableError(
-                "the database is a standby that takes no writes: connect to the primary"
-            )
-        await require_version(connection, schema=schema)
+            raise NotPrimaryError("the database is a standby that takes no writes: connect to the primary")
+        return await require_version(connection, schema=schema)
 
 
 async def require_version(connection: asyncpg.Connection, *, schema: str = "asynctaskd") -> tuple[int, int]:

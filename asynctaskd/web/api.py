@@ -1,7 +1,6 @@
 """Tasks over HTTP: an ASGI application to mount in one of yours, for programs that don't speak SQL.
 
-Nothing serves it unless an application mounts it, and nobody is let in without the token. It needs
-`pip install 'asynctaskd[api]'`.
+Nothing serves it unless an application mounts it, and nobody is let in without the token.
 """
 
 from __future__ import annotations

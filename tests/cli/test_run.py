@@ -17,7 +17,8 @@ from asynctaskd.config import load_config
 from asynctaskd.daemon.process import Process
 from asynctaskd.postgres import embedded
 from asynctaskd.telemetry import metrics
-from asynctaskd.web import metrics as web
+from asynctaskd.telemetry.health import Health
+from asynctaskd.web import server
 
 RUN = ("run", "--app", "shop:app")
 
@@ -193,8 +194,8 @@ def test_of_several_workers_each_answers_at_a_port_of_its_own(monkeypatch, nth, 
     asked = []
     monkeypatch.setattr(run, "this_process", lambda: Process(uuid4(), nth))
     monkeypatch.setattr(metrics, "Metrics", lambda: SimpleNamespace(registry=None))  # it would count for ever
-    monkeypatch.setattr(web, "serve", lambda _, host, port: asked.append((host, port)))
-    run._serve(load_config(None, {}, {"http.port": 9400}))
+    monkeypatch.setattr(server, "serving", lambda _, host, port: asked.append((host, port)))
+    run._served(load_config(None, {}, {"http.port": 9400}), Health(stall_limit=60.0))
     assert asked == [("127.0.0.1", at)]
 
 

@@ -56,7 +56,7 @@ async def test_a_result_that_came_too_late_is_counted(worker, client, witness, g
         assert (await metrics_of(process))["asynctaskd_stale_results_total", "work"] == 1
 
 
-@pytest.mark.parametrize("path", ["/", "/readyz", "/healthz"])
+@pytest.mark.parametrize("path", ["/", "/healthz"])
 async def test_a_probe_that_asks_for_anything_else_is_told_that_it_is_not_there(worker, path):
     async with worker(environ=ANY_PORT) as process:
         told = await process.until_logged("http.serving")

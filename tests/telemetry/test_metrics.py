@@ -6,10 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from asynctaskd.telemetry import attach, emit
+from asynctaskd.telemetry import emit
 from asynctaskd.telemetry.levels import LEVELS
 from asynctaskd.telemetry.metrics import _COUNTED, Metrics
-from asynctaskd.web.metrics import serve
 
 
 @pytest.fixture
@@ -69,11 +68,3 @@ def test_nothing_is_counted_once_it_is_closed(metrics, value):
     metrics.close()
     emit("workers.lost", workers=["a"], tasks=7)
     assert value("tasks_recovered_total") == 0
-
-
-def test_a_port_past_the_last_one_is_told(metrics):
-    told = []
-    undo = attach(lambda _, facts: told.append(facts["port"]), "http.failed")
-    serve(metrics.registry, "127.0.0.1", 65_537)
-    undo()
-    assert told == [65_537]

@@ -1,0 +1,108 @@
+"""How is a worker asked over HTTP? From a thread with an event loop of its own.
+
+So a worker whose handlers block their loop can be asked how it is, and whoever asks slowly keeps no task
+waiting.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
+
+import uvicorn
+from typing_extensions import override
+
+from asynctaskd.telemetry.events import emit
+
+if TYPE_CHECKING:
+    from starlette.applications import Starlette
+
+# At the end, in seconds: for answers under way, and for the thread as a whole.
+_LAST_ANSWERS = 0.1
+_LONGEST_END = 1.0
+
+
+@contextmanager
+def serving(site: Starlette, host: str, port: int) -> Iterator[None]:
+    """Serve that application within the block, its lifespan included.
+
+    Where the address can't be had, it isn't served; the log says so, and the block goes on without.
+    """
+    try:
+        listening = _listen(host, port)
+    except (OSError, OverflowError) as error:  # taken, no address of ours, or past the last port
+        emit("http.failed", host=host, port=port, error=error)
+        yield
+        return
+    emit("http.serving", host=host, port=listening.getsockname()[1])
+    server = _Server(site, listening)
+    server.start()
+    try:
+        yield
+    finally:
+        server.end()
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    if port > 65_535:  # create_server would leave a socket behind
+        raise OverflowError("ports end at 65535")
+    family = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)[0][0]
+    return socket.create_server((host, port), family=family)
+
+
+class _Server(uvicorn.Server):
+    def __init__(self, site: Starlette, listening: socket.socket) -> None:
+        # Not its own log: an error of a page is told, and each request isn't worth a line.
+        super().__init__(
+            uvicorn.Config(
+                site,
+                http="h11",
+                ws="none",
+                lifespan="off",
+                log_config=None,
+                log_level="error",
+                access_log=False,
+            )
+        )
+        self._site = site
+        self._listening = listening
+        # A daemon thread: nobody waits for it when the process ends in a hurry.
+        self._thread = threading.Thread(target=self._live, name="asynctaskd-http", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def end(self) -> None:
+        """Give the last answers; whoever hasn't asked or read by then is left."""
+        self.should_exit = True
+        self._thread.join(_LONGEST_END)
+
+    def _live(self) -> None:
+        host, port = self._listening.getsockname()[:2]
+        with self._listening:
+            try:
+                asyncio.run(self._serve_site())
+            except Exception as error:  # noqa: BLE001  (a worker that can't be asked goes on working)
+                emit("http.failed", host=host, port=port, error=error)
+
+    async def _serve_site(self) -> None:
+        # Here, and not by uvicorn: it would leave out the end where it is told to hurry.
+        async with self._site.router.lifespan_context(self._site):
+            await self.serve(sockets=[self._listening])
+
+    @override
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Unlike uvicorn's own, wait for nobody who is slow."""
+        for server in self.servers:
+            server.close()
+        connections = self.server_state.connections
+        for connection in list(connections):
+            connection.shutdown()
+        await asyncio.sleep(_LAST_ANSWERS)
+        for connection in list(connections):
+            with suppress(AttributeError):  # it has lost its transport meanwhile
+                connection.transport.abort()
