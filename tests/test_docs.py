@@ -24,6 +24,7 @@ from pydantic import SecretStr
 import asynctaskd
 from asynctaskd import App, Client, FatalTaskError, RetryPolicy, TaskStatus, testing
 from asynctaskd.cli.failures import ExitCode
+from asynctaskd.cli.probes import CHECKS
 from asynctaskd.config import SETTINGS, DaemonConfig, Setting, load_config
 from asynctaskd.daemon.supervisor import Daemon
 from asynctaskd.definitions.codegen.module import write_module
@@ -71,6 +72,13 @@ def test_the_page_on_metrics_lists_every_metric_and_no_other() -> None:
     }
     metrics.close()
     assert codes_in_first_column(page("reference/metrics.md")) == told
+
+
+def test_the_page_on_check_lists_every_finding_in_order_each_with_what_to_do() -> None:
+    rows = re.findall(r"^\| `(\w+)` \| .+? \| (.+) \|$", page("reference/check.md"), re.MULTILINE)
+    assert [name for name, remedy in rows if remedy.strip()] == [
+        "reachable", "access", *(name for name in CHECKS if name not in ("reachable", "access"))
+    ]  # fmt: skip
 
 
 # The example of the README

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, TypeVar
+from dataclasses import dataclass
+from ipaddress import ip_address
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import asyncpg
 
@@ -27,10 +30,42 @@ _UNANSWERED = 5.0
 _LAST_LOOK = 0.05
 
 
+@dataclass(frozen=True, slots=True)
+class Link:
+    """What a connection goes through.
+
+    Attributes:
+        is_local: whether it stays on this machine.
+        protocol: how it is encrypted, such as `TLSv1.3`; None: not at all.
+        verified: what of the server's certificate was: `nothing`, its `authority`, or its `host` name too.
+    """
+
+    is_local: bool
+    protocol: str | None
+    verified: Literal["nothing", "authority", "host"]
+
+    @classmethod
+    def of(cls, transport: asyncio.BaseTransport) -> Link:
+        """That of an open connection, whatever was asked for when it was opened."""
+        is_local = _is_local(transport.get_extra_info("peername"))
+        tls: ssl.SSLObject | None = transport.get_extra_info("ssl_object")
+        if tls is None:
+            return cls(is_local, None, "nothing")
+        if tls.context.verify_mode != ssl.CERT_REQUIRED:
+            return cls(is_local, tls.version(), "nothing")
+        return cls(is_local, tls.version(), "host" if tls.context.check_hostname else "authority")
+
+
+def _is_local(peer: object) -> bool:
+    # That of a Unix socket is a path.
+    return not isinstance(peer, tuple) or ip_address(str(peer[0])).is_loopback
+
+
 class Connection(asyncpg.Connection):
     """asyncpg's connection with keepalives, which ends where the server doesn't obey a cancellation.
 
     Attributes:
+        link: what it goes through.
         is_pooled: whether a pooler stands between, so that nothing outlives a transaction.
     """
 
@@ -38,6 +73,7 @@ class Connection(asyncpg.Connection):
 
     def __init__(self, protocol: Any, transport: asyncio.Transport, *arguments: Any) -> None:
         super().__init__(protocol, transport, *arguments)
+        self.link = Link.of(transport)
         keep_alive(transport.get_extra_info("socket"))
 
     async def _cancel(self, *waiters: Any) -> None:
