@@ -9,7 +9,7 @@ STAMP := $(VENV)/.asynctaskd-installed
 BENCH_VENV := .venv-bench
 BENCH_STAMP := $(BENCH_VENV)/.asynctaskd-installed
 
-.PHONY: help demo test check simulate cron-oracle chaos chaos-long chaos-mutants format bench bench-steering bench-definitions build clean
+.PHONY: help demo test check check-deploy simulate cron-oracle chaos chaos-long chaos-mutants format bench bench-steering bench-definitions build clean
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -32,6 +32,9 @@ check: $(STAMP) ## Check style, types (mypy and pyright) and the import floors
 	@$(BIN)/mypy
 	@$(BIN)/pyright --pythonpath $(BIN)/python
 	@$(BIN)/lint-imports
+
+check-deploy: $(STAMP) ## Check what is in deploy/ with the validators of each kind; ARGS="docker" checks one
+	@$(BIN)/python -m deploy.check $(ARGS)
 
 chaos: $(STAMP) ## Break everything for three minutes and judge what was recorded; ARGS="--seed N" replays a run
 	@$(BIN)/python -m tests.chaos.run --report benchmarks/results/chaos.json $(ARGS)

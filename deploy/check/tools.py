@@ -1,0 +1,59 @@
+"""The programs that check: found where they are, or taken out of a Debian package, which needs no rights."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+# Beside the interpreter, so that they come once for each virtual environment and go with it.
+_UNPACKED = Path(sys.prefix) / "deploy-tools"
+
+
+class MissingToolError(Exception):
+    """A program that checks isn't there and can't be had; the message says how to install it."""
+
+
+def find(*names: str, package: str | None = None, remedy: str) -> str:
+    """Where the first of these programs is; `package` is Debian's, taken where none is installed."""
+    path = f"{Path(sys.executable).parent}:{_UNPACKED / 'usr/bin'}"
+    for name in names:
+        if where := shutil.which(name) or shutil.which(name, path=path):
+            return where
+    if package is not None and _unpack(package) and (where := shutil.which(names[0], path=path)):
+        return where
+    raise MissingToolError(f"{' or '.join(names)} isn't there: {remedy}")
+
+
+def run(*command: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """Run a program to its end, whatever that is."""
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
+
+
+def complaints(done: subprocess.CompletedProcess[str], *, of: str) -> list[str]:
+    """The lines of a program that found something wrong; none of one that didn't."""
+    if done.returncode == 0:
+        return []
+    lines = [line.strip() for line in (done.stdout + done.stderr).splitlines() if line.strip()]
+    return [f"{of}: {line}" for line in lines] or [f"{of}: exit code {done.returncode}"]
+
+
+def _unpack(package: str) -> bool:
+    """Unpack the package without installing it: its services don't start."""
+    if not (shutil.which("apt-get") and shutil.which("dpkg")):
+        return False
+    with tempfile.TemporaryDirectory() as folder:
+        if not _download(package, Path(folder)):
+            return False
+        [archive] = Path(folder).glob("*.deb")
+        return run("dpkg", "-x", archive, _UNPACKED).returncode == 0
+
+
+def _download(package: str, folder: Path) -> bool:
+    command = ("apt-get", "download", package)
+    if run(*command, cwd=folder).returncode == 0:
+        return True
+    # A new machine has no lists of packages yet; to fetch them takes root.
+    return run("apt-get", "update").returncode == 0 and run(*command, cwd=folder).returncode == 0
