@@ -237,16 +237,20 @@ def test_the_options_page_lists_every_option_and_where_it_may_be_given() -> None
     }
 
 
-async def test_the_sql_page_lists_the_columns_of_all_tasks_in_order(connection: asyncpg.Connection) -> None:
+@pytest.mark.parametrize("view", ["all_tasks", "desired_slots"])
+async def test_the_sql_page_lists_the_columns_of_a_view_in_order(
+    connection: asyncpg.Connection, view: str
+) -> None:
     rows = await connection.fetch(
         "SELECT attname, format_type(atttypid, atttypmod) AS type FROM pg_attribute"
-        " WHERE attrelid = 'asynctaskd.all_tasks'::regclass AND attnum > 0 ORDER BY attnum"
+        " WHERE attrelid = $1::text::regclass AND attnum > 0 ORDER BY attnum",
+        f"asynctaskd.{view}",
     )
     columns = [
         (row["attname"], row["type"].replace("timestamp with time zone", "timestamptz")) for row in rows
     ]
 
-    section = page("reference/sql.md").partition("## The view all_tasks")[2].partition("\n## ")[0]
+    section = page("reference/sql.md").partition(f"## The view {view}")[2].partition("\n## ")[0]
     assert re.findall(r"^\| `(\w+)` \| `([\w\[\]]+)` \|", section, re.MULTILINE) == columns
 
 
