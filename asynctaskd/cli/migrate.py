@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from asynctaskd.cli.options import AsJson, ConfigFile, Database, Schema
-from asynctaskd.cli.output import print_json
+from asynctaskd.cli.output import counted, print_json
 from asynctaskd.cli.session import find_database, read_config
 from asynctaskd.postgres import migrate as migrations
 from asynctaskd.postgres.driver import connect, translated
+from asynctaskd.postgres.roles import role_names
 
 if TYPE_CHECKING:
     from asynctaskd.postgres.migrate import Migration
+    from asynctaskd.postgres.roles import RoleChanges
 
 
 def migrate(
@@ -22,6 +25,10 @@ def migrate(
     schema: Schema = None,
     config: ConfigFile = None,
     plan: Annotated[bool, typer.Option("--plan", help="Only print what would be applied.")] = False,
+    roles: Annotated[
+        bool,
+        typer.Option("--roles", help="Also make the roles of workers, enqueuers, operators and viewers."),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Bring the database's schema up to this version.
@@ -29,21 +36,37 @@ def migrate(
     All or nothing, and safe to run from everywhere at once: one applies, the others find nothing to do.
     """
     settings = read_config(database, schema, config)
-    dsn = find_database(settings)
-    found, version = asyncio.run(_plan_or_migrate(dsn, settings.database.schema_name, plan))
+    dsn, name = find_database(settings), settings.database.schema_name
+    done = asyncio.run(_plan(dsn, name, roles) if plan else _migrate(dsn, name, roles))
     if as_json:
-        print_json({"plan": plan, "migrations": [_as_json(one) for one in found], "version": version})
+        print_json({"plan": plan, **done.as_json()})
     else:
-        typer.echo("\n".join(_sentences(found, version, plan)))
+        typer.echo("\n".join([*_sentences(done, plan), *_about_roles(done.roles, name, plan)]))
 
 
-async def _plan_or_migrate(dsn: str, schema: str, plan: bool) -> tuple[list[Migration], str]:
-    if not plan:
-        applied = await migrations.migrate(dsn, schema=schema)
-        return applied, await _version(dsn, schema)
-    with translated():
-        missing = await migrations.plan(dsn, schema=schema)
-    return missing, version_of(missing[-1]) if missing else await _version(dsn, schema)
+@dataclass(frozen=True, slots=True)
+class _Done:
+    migrations: list[Migration]
+    version: str
+    roles: RoleChanges | None
+
+    def as_json(self) -> dict[str, object]:
+        migrations = [_as_json(one) for one in self.migrations]
+        roles = {} if self.roles is None else {"roles": asdict(self.roles)}
+        return {"migrations": migrations, "version": self.version, **roles}
+
+
+async def _migrate(dsn: str, schema: str, roles: bool) -> _Done:
+    if roles:
+        applied, changes = await migrations.migrate_with_roles(dsn, schema=schema)
+        return _Done(applied, await _version(dsn, schema), changes)
+    return _Done(await migrations.migrate(dsn, schema=schema), await _version(dsn, schema), None)
+
+
+async def _plan(dsn: str, schema: str, roles: bool) -> _Done:
+    missing = await migrations.plan(dsn, schema=schema)
+    version = version_of(missing[-1]) if missing else await _version(dsn, schema)
+    return _Done(missing, version, await migrations.plan_roles(dsn, schema=schema) if roles else None)
 
 
 async def _version(dsn: str, schema: str) -> str:
@@ -63,11 +86,35 @@ def title_of(migration: Migration) -> str:
     return f"{migration.number:04d}_{migration.name}"
 
 
-def _sentences(found: list[Migration], version: str, plan: bool) -> list[str]:
-    if not found:
-        return [f"nothing to do: the schema version is {version}"]
+def _sentences(done: _Done, plan: bool) -> list[str]:
+    if not done.migrations:
+        return [f"nothing to do: the schema version is {done.version}"]
     verb, ending = ("would apply", "would be") if plan else ("applied", "is now")
-    return [*(f"{verb} {title_of(one)}" for one in found), f"the schema version {ending} {version}"]
+    return [
+        *(f"{verb} {title_of(one)}" for one in done.migrations),
+        f"the schema version {ending} {done.version}",
+    ]
+
+
+def _about_roles(changes: RoleChanges | None, schema: str, plan: bool) -> list[str]:
+    if changes is None:
+        return []
+    owner, worker, enqueuer, operator, viewer = role_names(schema)
+    would = "would make" if plan else "made"
+    grants = "would grant" if plan else "granted"
+    gives = "would give" if plan else "gave"
+    return [
+        *(f"{would} role {role}" for role in changes.made),
+        *([f"{gives} {counted(len(changes.moved), 'table')} to {owner}"] if changes.moved else []),
+        *(f"{grants} {enqueuer} to {role}, which could write tasks before" for role in changes.joined),
+        *([] if changes.made or changes.moved or changes.joined else ["the roles are there"]),
+        "",
+        "Grant each login its part:",
+        f"  GRANT {worker} TO …;    -- asynctaskd run",
+        f"  GRANT {enqueuer} TO …;  -- applications",
+        f"  GRANT {operator} TO …;  -- who steers: reads everything, commands, configuration, schedules",
+        f"  GRANT {viewer} TO …;    -- who looks, without payloads, results and errors",
+    ]
 
 
 def _as_json(migration: Migration) -> dict[str, object]:

@@ -16,10 +16,12 @@ from typing import TYPE_CHECKING
 import asyncpg
 
 from asynctaskd.errors import SchemaVersionError
+from asynctaskd.postgres import roles as parts
 from asynctaskd.postgres.driver import NotPrimaryError, RowsLockedError, connect, render, translated
+from asynctaskd.postgres.roles import RoleChanges
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
 _HEADER = re.compile(r"-- schema (\d+)\.(\d+)\n")
 
@@ -119,6 +121,48 @@ async def migrate(dsn: str, *, schema: str = "asynctaskd") -> list[Migration]:
                 return await _apply_missing(connection, schema)
 
 
+async def migrate_with_roles(dsn: str, *, schema: str = "asynctaskd") -> tuple[list[Migration], RoleChanges]:
+    """Like `migrate`, and in the same transaction make the roles of this schema and give each its rights.
+
+    However often it is called: what is there is left, and rights become what this version says.
+
+    Raises:
+        DatabaseRefusedError: the role that migrates may not make roles, or something belongs to another one.
+    """
+    async with connect(dsn) as connection:
+        with translated():
+            async with connection.transaction(isolation="read_committed"):
+                applied = await _apply_missing(connection, schema)
+                return applied, await _divide(connection, schema)
+
+
+async def plan_roles(dsn: str, *, schema: str = "asynctaskd") -> RoleChanges:
+    """What `migrate_with_roles` would change beside the migrations; changes nothing."""
+    async with connect(dsn) as connection:
+        with translated():
+            return await _role_changes(connection, schema)
+
+
+async def _role_changes(connection: asyncpg.Connection, schema: str) -> RoleChanges:
+    return RoleChanges(
+        made=await parts.missing_roles(connection, schema),
+        moved=await parts.tables_of_others(connection, schema),
+        joined=await parts.enqueuers_by_hand(connection, schema),
+    )
+
+
+async def _divide(connection: asyncpg.Connection, schema: str) -> RoleChanges:
+    await connection.execute("RESET ROLE")  # an owner makes no roles
+    changes = await _role_changes(connection, schema)
+    await parts.make_roles(connection, schema)
+    await _lock(connection, _in_order(changes.moved), schema)
+    await parts.hand_over(connection, schema)
+    await parts.join_enqueuers(connection, schema, changes.joined)
+    await parts.act_as_owner(connection, schema)
+    await parts.grant_rights(connection, schema)
+    return changes
+
+
 async def _apply_missing(connection: asyncpg.Connection, schema: str) -> list[Migration]:
     await connection.execute(
         "SELECT pg_advisory_xact_lock(hashtext($1))", f"{schema}.migrations", timeout=_LONGEST
@@ -126,22 +170,33 @@ async def _apply_missing(connection: asyncpg.Connection, schema: str) -> list[Mi
     applied = await _applied(connection, schema)
     _refuse_newer_major(applied)
     missing = [migration for migration in shipped_migrations() if migration.number not in applied]
-    if missing:
-        await _lock(connection, await _in_use(connection, missing, schema), schema)
+    if not missing:
+        return []
+    await parts.act_as_owner(connection, schema)
+    await _lock(connection, await _in_use(connection, missing, schema), schema)
+    if not applied:  # an owner who owns the schema alone may make no other
         await connection.execute(render(_BOOKKEEPING, schema))
+    has_roles = await parts.has_roles(connection, schema)
     for migration in missing:
         await _apply(connection, migration, schema)
+    if has_roles:
+        await parts.grant_rights(connection, schema)
     return missing
+
+
+def _in_order(tables: Iterable[str]) -> list[str]:
+    """In the order in which to lock them."""
+    given = set(tables)
+    return [*(table for table in _ORDER if table in given), *sorted(given.difference(_ORDER))]
 
 
 async def _in_use(connection: asyncpg.Connection, missing: Sequence[Migration], schema: str) -> list[str]:
     """The tables there are that these migrations alter, in the order in which to lock them."""
     altered = {table for migration in missing for table in _ALTERS.findall(migration.sql)}
-    others = sorted(altered.difference(_ORDER))
     found = await connection.fetch(
         "SELECT name FROM unnest($1::text[]) WITH ORDINALITY AS one(name, nth)"
         " WHERE to_regclass(format('%I.%I', $2::text, name)) IS NOT NULL ORDER BY nth",
-        [*(table for table in _ORDER if table in altered), *others],
+        _in_order(altered),
         schema,
     )
     return [row["name"] for row in found]

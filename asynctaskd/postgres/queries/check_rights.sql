@@ -12,7 +12,9 @@ WHERE NOT has_table_privilege('asynctaskd.' || object, granted)
 UNION ALL
 SELECT 'USAGE on task_ids' WHERE NOT has_sequence_privilege('asynctaskd.task_ids', 'USAGE')
 UNION ALL
--- Only its owner may attach a partition, or detach one.
+-- Only its owner may attach a partition, or detach one: that role, or functions that run with its rights.
 SELECT 'membership in ' || rolname || ', the owner of finished_tasks'
 FROM pg_class JOIN pg_roles ON pg_roles.oid = relowner
 WHERE pg_class.oid = 'asynctaskd.finished_tasks'::regclass AND NOT pg_has_role(pg_roles.oid, 'USAGE')
+  AND NOT (SELECT prosecdef AND has_function_privilege(oid, 'EXECUTE') FROM pg_proc
+           WHERE oid = 'asynctaskd.ensure_finished_partition'::regproc)
