@@ -22,6 +22,7 @@ from asynctaskd.postgres.caller import growing_pauses, not_found
 from asynctaskd.postgres.records import task_of
 from asynctaskd.postgres.sessions import LONG
 from asynctaskd.task import Task, TaskStatus
+from asynctaskd.telemetry.publishing import publishing
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -83,9 +84,11 @@ class Client(Commands, Explanations, RuntimeConfigs, Schedules, Watching):
             DatabaseUnavailableError: the database can't be reached; without a transaction of the caller's
                 the task may have been enqueued all the same.
         """
-        sent = Enqueue.one(self._app, task, payload, options)
-        task_id: int = await self._value(sent.statement, *sent.arguments, connection=connection)
-        return task_id
+        with publishing() as publication:
+            sent = Enqueue.one(self._app, task, payload, options)
+            publication.of(sent.names)
+            task_id: int = await self._value(sent.statement, *sent.arguments, connection=connection)
+            return task_id
 
     async def enqueue_many(
         self, requests: Iterable[TaskRequest], *, connection: asyncpg.Connection | None = None
@@ -94,12 +97,14 @@ class Client(Commands, Explanations, RuntimeConfigs, Schedules, Watching):
 
         Raises: like `enqueue`.
         """
-        sent = Enqueue.many(self._app, requests)
-        limit = LONG + sum(map(len, sent.arguments[1])) / _SLOWEST
-        ids: list[int] = await self._value(
-            sent.statement, *sent.arguments, connection=connection, limit=limit
-        )
-        return ids
+        with publishing() as publication:
+            sent = Enqueue.many(self._app, requests)
+            publication.of(sent.names)
+            limit = LONG + sum(map(len, sent.arguments[1])) / _SLOWEST
+            ids: list[int] = await self._value(
+                sent.statement, *sent.arguments, connection=connection, limit=limit
+            )
+            return ids
 
     async def get_task(self, task_id: int, *, connection: asyncpg.Connection | None = None) -> Task:
         """The task's record.

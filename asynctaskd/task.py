@@ -82,6 +82,7 @@ class ClaimedTask(NamedTuple):
     one; `attempts` counts every claim, this one included. `timeout`, `retry` and `max_attempts` are
     None where the definition's own value applies. `losses` counts the workers lost in a row.
     `created_at` is told only of a task whose name was unknown before: its delays grow with its age.
+    `due_at` is when it was created, or a start or retry was due, whichever is later.
     """
 
     id: int
@@ -103,6 +104,7 @@ class ClaimedTask(NamedTuple):
     serial_key: str | None
     unique_tag: str | None
     reason: str | None
+    due_at: datetime
 
     @property
     def strict(self) -> bool:

@@ -81,7 +81,7 @@ def run(
         signals.follow(this_process().orders())
     health = _watch_health(settings)
     application = _load(app)
-    with _served(settings, health):
+    with _served(settings, health, application):
         daemon = _build(application, app, settings)
         with _calm_collector():
             return _work(daemon, signals, health, once=once)
@@ -132,7 +132,7 @@ def _calm_collector() -> Iterator[None]:
         gc.unfreeze()  # or what is there would never be finalized: a file's last lines not written
 
 
-def _served(config: DaemonConfig, health: Health) -> AbstractContextManager[None]:
+def _served(config: DaemonConfig, health: Health, app: Registry) -> AbstractContextManager[None]:
     """Answer questions over HTTP, if that is wanted: each of several processes at a port of its own.
 
     Before the database is reached: where that takes long, it can be asked why.
@@ -144,7 +144,7 @@ def _served(config: DaemonConfig, health: Health) -> AbstractContextManager[None
     from asynctaskd.web.site import worker_site  # noqa: PLC0415
 
     nth = this_process().nth or 0
-    site = worker_site(health, Metrics().registry)
+    site = worker_site(health, Metrics(app).registry)
     return serving(site, config.http.host, config.http.port and config.http.port + nth)
 
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from asynctaskd.daemon.commands import Steering
     from asynctaskd.daemon.lanes import Plan
     from asynctaskd.daemon.lease import Lease
+    from asynctaskd.daemon.measures import Measures
     from asynctaskd.daemon.permits import Permits
     from asynctaskd.daemon.slots import Slots
     from asynctaskd.postgres.orders import OrderStore
@@ -60,6 +61,7 @@ class Claimer:
         parks: PermitStore,
         start: Callable[[ClaimedTask], None],
         audience: Audience,
+        measures: Measures,
         hears: Callable[[], bool],
         poll_interval: float,
         takes_suspects: bool,
@@ -73,6 +75,7 @@ class Claimer:
         self._parks = parks
         self._start = start
         self._audience = audience
+        self._measures = measures
         self._hears = hears
         self._poll_interval = poll_interval
         self._takes_suspects = takes_suspects
@@ -268,6 +271,7 @@ class Claimer:
             self._start(task)
         self._permits.note_claimed(claimed)
         self._audience.claimed(claimed)
+        self._measures.claimed(claimed)
         _tell(claimed)
         return claimed
 

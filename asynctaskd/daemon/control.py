@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from asynctaskd.daemon.commands import Steering
     from asynctaskd.daemon.lease import Lease
+    from asynctaskd.daemon.measures import Measures
     from asynctaskd.daemon.slots import Slots
     from asynctaskd.postgres.configs import ConfigStore
     from asynctaskd.task import ClaimedTask, Outcome
@@ -49,6 +50,7 @@ class Control:
         slots: Slots,
         *,
         carry_out: Callable[[ClaimedTask], Awaitable[str]],
+        measures: Measures,
         finish: Callable[[Execution, Outcome], None],
         doubt: Callable[[UUID], None],
         poll_interval: float,
@@ -58,6 +60,7 @@ class Control:
         self._steering = steering
         self._slots = slots
         self._carry_out = carry_out
+        self._measures = measures
         self._finish = finish
         self._doubt = doubt
         self._poll_interval = poll_interval
@@ -101,6 +104,7 @@ class Control:
                 return 0
             for task in claimed:
                 self._start(task)
+        self._measures.claimed(claimed)
         return len(claimed)
 
     def _start(self, task: ClaimedTask) -> None:
@@ -113,6 +117,7 @@ class Control:
     def _end(self, execution: Execution, _: asyncio.Task[None]) -> None:
         # Here, not in the runner: a task cancelled before its first step runs none of its body.
         execution.runner = None
+        execution.note_end()
         self._finish(execution, execution.outcome or Released())
 
     async def _run(self, execution: Execution) -> None:

@@ -118,6 +118,7 @@ class Executor:
         execution.ends_at = inf
         # Its context holds the execution: a cycle that would wait for the collector.
         execution.runner = None
+        execution.note_end()
         self._hand_on(execution, execution.outcome or _interrupted(execution, Released()))
 
     def _hand_on(self, execution: Execution, outcome: Outcome) -> None:

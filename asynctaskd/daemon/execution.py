@@ -54,6 +54,8 @@ class Execution:
     """Where a synchronous handler runs."""
     was_cut_off = False
     """ctx.transaction() lost its connection."""
+    took: float | None = None
+    """For how many seconds it ran; None before its end, and where it never began."""
     completing = False
     """ctx.transaction() is open."""
     decided: Transition | None = None
@@ -99,6 +101,10 @@ class Execution:
     def now(self) -> datetime:
         """The present by the database's clock, as far as it is known here."""
         return self.task.claimed_at + timedelta(seconds=monotonic() - self._started)
+
+    def note_end(self) -> None:
+        """Its handler has ended."""
+        self.took = monotonic() - self._started
 
     def interrupt(self, why: Interruption) -> None:
         """Tell the handler to stop; the first reason counts."""

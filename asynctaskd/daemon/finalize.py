@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from asynctaskd.daemon.audience import Audience
     from asynctaskd.daemon.execution import Execution
     from asynctaskd.daemon.hooks import FailureHooks
+    from asynctaskd.daemon.measures import Measures
     from asynctaskd.daemon.slots import Slots
     from asynctaskd.postgres.orders import OrderStore
     from asynctaskd.postgres.records import Ended
@@ -54,6 +55,7 @@ class Finalizer:
         slots: Slots,
         hooks: FailureHooks,
         audience: Audience,
+        measures: Measures,
         *,
         promoted: Callable[[], None],
         expect: Callable[[timedelta], None],
@@ -65,6 +67,7 @@ class Finalizer:
         self._slots = slots
         self._hooks = hooks
         self._audience = audience
+        self._measures = measures
         self._promoted = promoted
         self._expect = expect
         self._has_dependants = has_dependants
@@ -225,6 +228,7 @@ class Finalizer:
                 self._promoted()
         self._slots.count(finished, failed)
         self._audience.ended(batch, stale)
+        self._measures.ended(batch, stale)
 
     @staticmethod
     def _note_after_commit(execution: Execution, outcome: Outcome) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from asynctaskd.daemon.loops import OUTAGE
 from asynctaskd.scheduling.leases import may_judge
-from asynctaskd.telemetry.events import emit, is_watched
+from asynctaskd.telemetry.events import emit
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
@@ -35,6 +35,7 @@ class Housekeeper:
         names: list[str],
         *,
         unpark: Callable[[int], Awaitable[int]],
+        take_census: Callable[[], Awaitable[None]],
         look: Callable[[], None],
         poll_interval: float,
         lease: float,
@@ -43,6 +44,7 @@ class Housekeeper:
         self._orders = orders
         self._configs = configs
         self._unpark = unpark
+        self._take_census = take_census
         self._look = look
         self._names = names  # those for which tasks may still be waiting
         self._poll_interval = poll_interval
@@ -164,19 +166,12 @@ class Housekeeper:
                 continue
             self._names = []
         await self._configs.expire()
-        await self._tell_counts()
+        await self._take_census()
         if self._now() >= self._next_upkeep:
             self._next_upkeep = self._now() + _UPKEEP_INTERVAL
             await self._store.ensure_partitions()
             await self._store.forget_workers()
             await self._store.forget_commands()
-
-    async def _tell_counts(self) -> None:
-        if is_watched("notices.counted"):
-            sent, saved = await self._store.count_notices()
-            emit("notices.counted", sent=sent, saved=saved)
-        if is_watched("config.lagging"):
-            emit("config.lagging", workers=await self._configs.count_lagging())
 
     async def _recover(self, *, judge: bool) -> bool:
         found = False

@@ -153,6 +153,7 @@ class LeaseKeeper:
                     store = store or await self._open_store()
                     await self._renew(store)
                 except OUTAGE as error:
+                    emit("lease.not_renewed", error=error)
                     await backoff.wait(error)
                 else:
                     backoff.reset()
@@ -172,6 +173,7 @@ class LeaseKeeper:
             finished=self._slots.finished,
             failed=self._slots.failed,
         )
+        emit("lease.answered", seconds=clock() - asked_at)
         if news is None:
             await self._on_main(partial(self._lease.fence, "the database declared it lost"))
             if not await self.acquire(store):

@@ -7,6 +7,7 @@ import sys
 import traceback
 from contextlib import suppress
 from dataclasses import dataclass
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from asynctaskd.telemetry.events import emit
@@ -78,10 +79,11 @@ class LoopWatch:
     def _ask(self) -> None:
         self._answered = False
         with suppress(RuntimeError):  # the loop is closed: its worker ends
-            self._loop.call_soon_threadsafe(self._answer)
+            self._loop.call_soon_threadsafe(self._answer, monotonic())
 
-    def _answer(self) -> None:
+    def _answer(self, asked_at: float) -> None:
         self._answered = True
+        emit("loop.answered", seconds=monotonic() - asked_at)
 
     def _note_recovery(self) -> None:
         if self._last is not None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from asynctaskd.client import Client
 from asynctaskd.daemon.audience import WATCHED, Audience
+from asynctaskd.daemon.census import Census
 from asynctaskd.daemon.claim import Claimer
 from asynctaskd.daemon.commands import Steering
 from asynctaskd.daemon.control import CONTROL, Control
@@ -24,6 +25,7 @@ from asynctaskd.daemon.interrupts import Interrupts
 from asynctaskd.daemon.isolation import Isolation
 from asynctaskd.daemon.keeper import LeaseKeeper
 from asynctaskd.daemon.lease import Lease
+from asynctaskd.daemon.measures import Measures
 from asynctaskd.daemon.permits import Permits
 from asynctaskd.daemon.retention import Retention
 from asynctaskd.daemon.slots import Slots
@@ -31,6 +33,7 @@ from asynctaskd.daemon.transactions import Transactions
 from asynctaskd.postgres.configs import ConfigStore
 from asynctaskd.postgres.driver import open_pool
 from asynctaskd.postgres.listener import Listener
+from asynctaskd.postgres.measures import MeasureStore
 from asynctaskd.postgres.messages import hearing
 from asynctaskd.postgres.orders import OrderStore
 from asynctaskd.postgres.permits import PermitStore
@@ -97,6 +100,7 @@ class Stations:
         self._audience = Audience(
             WatchStore(self._store.sessions, self._store.schema), self._lease, self._steering
         )
+        self._measures = Measures(self._slots, self._steering, self._pool)
         self._housekeeper = self._make_housekeeper()
         self._retention = self._make_retention()
         schedules = ScheduleStore(self._store.sessions, self._store.schema)
@@ -120,6 +124,7 @@ class Stations:
             self._configs,
             list(self._app.definitions),
             unpark=self._permit_store.unpark,
+            take_census=Census(MeasureStore(self._store.sessions, self._store.schema), self._steering).take,
             look=self._look,
             poll_interval=self._poll_interval,
             lease=self._config.worker.lease.total_seconds(),
@@ -138,6 +143,7 @@ class Stations:
             self._slots,
             FailureHooks(self._app, transactions, self._store),
             self._audience,
+            self._measures,
             promoted=self._look,
             expect=self._housekeeper.expect,
             has_dependants=lambda: self._housekeeper.has_dependants,
@@ -216,6 +222,7 @@ class Stations:
             parks=self._permit_store,
             start=self._executor.start,
             audience=self._audience,
+            measures=self._measures,
             hears=self._listener.up.is_set,
             poll_interval=self._poll_interval,
             takes_suspects=self._isolation is None,
@@ -235,6 +242,7 @@ class Stations:
             self._steering,
             self._slots,
             carry_out=updates.carry_out,
+            measures=self._measures,
             finish=self._finalizer.put,
             doubt=self._claimer.doubt,
             poll_interval=self._poll_interval,

@@ -34,6 +34,8 @@ class Enqueue(NamedTuple):
 
     statement: str
     arguments: Sequence[Any]
+    names: Sequence[str]
+    """Those of the tasks that it makes."""
 
     @classmethod
     def one(
@@ -51,13 +53,13 @@ class Enqueue(NamedTuple):
         """
         definition, request = request_for(app, task, payload, options)
         if request.options.cron is not None:
-            return cls("schedule_by_enqueue", _of_schedule(definition, request, request.options.cron))
+            return cls("schedule_by_enqueue", _of_schedule(definition, request, request.options.cron), ())
         dumped = dump_payload(request.payload) if definition is None else definition.dump(request.payload)
         is_encoded = definition is not None and definition.encoding is not None
         if request.options is NO_OPTIONS and not is_encoded:
             # Nineteen parameters that say nothing cost as much as the row.
-            return cls("enqueue_plain", (request.name, dumped))
-        return cls("enqueue", [*_of_task(request, dumped), is_encoded])
+            return cls("enqueue_plain", (request.name, dumped), (request.name,))
+        return cls("enqueue", [*_of_task(request, dumped), is_encoded], (request.name,))
 
     @classmethod
     def many(cls, app: Registry | None, requests: Iterable[TaskRequest]) -> Enqueue:
@@ -68,7 +70,8 @@ class Enqueue(NamedTuple):
         """
         chosen = checked_requests(requests)
         encoded = [_is_encoded(app, request.name) for request in chosen]
-        return cls("enqueue_many", _of_tasks(chosen, dump_many(chosen, app), encoded))
+        names = [request.name for request in chosen]
+        return cls("enqueue_many", _of_tasks(chosen, dump_many(chosen, app), encoded), names)
 
 
 def request_for(

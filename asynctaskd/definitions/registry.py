@@ -88,6 +88,12 @@ class Registry:
         """The definition of that name, or the route with the longest prefix of it, or None."""
         return self._definitions.get(name) or self._routed(name)
 
+    def declared_name(self, name: str) -> str | None:
+        """Under which of `definitions` a task of that name falls: its own, a route's, or None."""
+        if name in self._definitions:
+            return name
+        return next((prefix + ANY_SUFFIX for prefix in self._routes if name.startswith(prefix)), None)
+
     def _of_function(self, function: Handler) -> AnyDefinition | None:
         return next((one for one in self._definitions.values() if one.handler == function), None)
 

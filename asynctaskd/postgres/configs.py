@@ -116,10 +116,6 @@ class ConfigStore(Statements):
         """Take back what has expired; returns how many versions that took."""
         return int(await self._value("expire_config"))
 
-    async def count_lagging(self) -> int:
-        """How many live workers haven't applied the newest version that is for all."""
-        return int(await self._value("count_lagging"))
-
 
 def answers_of(rows: Sequence[asyncpg.Record]) -> tuple[int, list[Answer]]:
     """The rows of `config_answers.sql`: the newest version that is for all, and an answer each."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -119,6 +120,7 @@ class Listener:
         # A frozen backend or a deaf proxy looks alive from here; only a notice that comes back proves it.
         # Asking for the usage makes the server forget what all have heard: a full queue doesn't by itself.
         self._echo.clear()
+        began = monotonic()
         with translated():
             asking = connection.fetchval(_PROBE, self._probe_channel, column=1)
             usage = await limited(connection, asking, PROBE_TIMEOUT)
@@ -130,6 +132,7 @@ class Listener:
         except TimeoutError:
             connection.terminate()
             raise DatabaseUnavailableError(f"no notice came back within {PROBE_TIMEOUT:g} s") from None
+        emit("listener.proved", seconds=monotonic() - began, usage=usage)
 
     def _on_notice(self, _: Any, __: int, channel: str, payload: object) -> None:
         if channel == self._probe_channel:

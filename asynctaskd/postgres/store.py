@@ -313,11 +313,6 @@ class Store(Claims):
         rows = await self._fetch("renew_lease", worker_id, lease, running, config, stall, finished, failed)
         return News(*rows[0]) if rows else None
 
-    async def count_notices(self) -> tuple[int, int]:
-        """How many notices were sent in the whole database, and how many saved since nobody waited."""
-        [(sent, saved)] = await self._fetch("count_notices")
-        return sent, saved
-
     async def set_idle(self, worker_id: UUID, idle: bool) -> None:
         """Say whether a worker waits for work."""
         await self._fetch("set_idle", worker_id, idle)

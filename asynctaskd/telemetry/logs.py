@@ -131,6 +131,11 @@ def flush_logs(timeout: float = 1.0) -> bool:
     return _current is None or _current.flush(timeout)
 
 
+def dropped_lines() -> int:
+    """How many lines of this process's log were lost, because nobody read them or the disk was full."""
+    return 0 if _current is None else _current.dropped
+
+
 class _RecordHandler(logging.Handler):
     """Brings the standard library's records (asyncio's, asyncpg's, a handler's own) into the same lines."""
 

@@ -122,4 +122,5 @@ class Record:
             serial_key=self.options.serial_key,
             unique_tag=self.options.unique_tag,
             reason=self.reason,
+            due_at=self.run_at or self.created_at,
         )

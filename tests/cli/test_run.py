@@ -193,9 +193,9 @@ def test_debug_logs_at_the_level_debug(cli, start, args, is_logged):
 def test_of_several_workers_each_answers_at_a_port_of_its_own(monkeypatch, nth, at):
     asked = []
     monkeypatch.setattr(run, "this_process", lambda: Process(uuid4(), nth))
-    monkeypatch.setattr(metrics, "Metrics", lambda: SimpleNamespace(registry=None))  # it would count for ever
+    monkeypatch.setattr(metrics, "Metrics", lambda _: SimpleNamespace(registry=None))  # they would count
     monkeypatch.setattr(server, "serving", lambda _, host, port: asked.append((host, port)))
-    run._served(load_config(None, {}, {"http.port": 9400}), Health(stall_limit=60.0))
+    run._served(load_config(None, {}, {"http.port": 9400}), Health(stall_limit=60.0), App())
     assert asked == [("127.0.0.1", at)]
 
 

@@ -12,6 +12,7 @@ from uuid import uuid4
 import pytest
 
 from asynctaskd import Client, TaskRequest
+from asynctaskd.postgres.measures import MeasureStore
 from asynctaskd.postgres.records import WorkerRow
 from asynctaskd.postgres.store import Store
 
@@ -42,19 +43,19 @@ async def idle_worker(store: Store, *labels: str) -> None:
 
 
 async def test_nothing_was_sent_or_saved_in_a_new_database(store: Store) -> None:
-    assert await store.count_notices() == (0, 0)
+    assert await MeasureStore(store.sessions, store.schema).count_notices() == (0, 0)
 
 
 async def test_a_notice_is_saved_where_nobody_waits_and_sent_where_somebody_does(
     store: Store, client: Client
 ) -> None:
     await client.enqueue("a")
-    assert await store.count_notices() == (0, 1)
+    assert await MeasureStore(store.sessions, store.schema).count_notices() == (0, 1)
     await idle_worker(store, "mail")
     await client.enqueue("a", labels=["mail"])
-    assert await store.count_notices() == (1, 1)
+    assert await MeasureStore(store.sessions, store.schema).count_notices() == (1, 1)
     await client.enqueue("a", labels=["other"])
-    assert await store.count_notices() == (1, 2)
+    assert await MeasureStore(store.sessions, store.schema).count_notices() == (1, 2)
 
 
 async def test_a_batch_counts_once_and_speaks_where_one_of_its_tasks_is_waited_for(
@@ -62,10 +63,10 @@ async def test_a_batch_counts_once_and_speaks_where_one_of_its_tasks_is_waited_f
 ) -> None:
     batch = [TaskRequest("a", labels=["mail"]), TaskRequest("b", labels=["other"]), TaskRequest("c")]
     await client.enqueue_many(batch)
-    assert await store.count_notices() == (0, 1)
+    assert await MeasureStore(store.sessions, store.schema).count_notices() == (0, 1)
     await idle_worker(store, "mail")
     await client.enqueue_many(batch)
-    assert await store.count_notices() == (1, 1)
+    assert await MeasureStore(store.sessions, store.schema).count_notices() == (1, 1)
 
 
 async def test_what_is_not_ready_has_nothing_to_count(store: Store, client: Client) -> None:
@@ -75,7 +76,7 @@ async def test_what_is_not_ready_has_nothing_to_count(store: Store, client: Clie
     await store.promote_due()
     await store.promote_serial()
     await store.recover()
-    assert await store.count_notices() == (0, 0)
+    assert await MeasureStore(store.sessions, store.schema).count_notices() == (0, 0)
 
 
 async def test_what_rolled_back_was_counted_all_the_same(
@@ -85,7 +86,7 @@ async def test_what_rolled_back_was_counted_all_the_same(
     await undone.start()
     await client.enqueue("a")
     await undone.rollback()
-    assert await store.count_notices() == (0, 1)
+    assert await MeasureStore(store.sessions, store.schema).count_notices() == (0, 1)
 
 
 async def test_a_role_with_no_more_rights_than_the_guide_grants_may_enqueue(

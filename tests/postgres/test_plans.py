@@ -25,6 +25,7 @@ import pytest
 from asynctaskd import Client, TaskRequest
 from asynctaskd.postgres.configs import ConfigStore
 from asynctaskd.postgres.driver import PINNED_PLANS, query
+from asynctaskd.postgres.measures import MeasureStore
 from asynctaskd.postgres.orders import OrderStore
 from asynctaskd.postgres.permits import PermitStore, Wish
 from asynctaskd.postgres.records import NOTHING_BARRED, START, Barred, Ended, Share, StrictLane
@@ -64,6 +65,7 @@ INDEXES = {
         "tasks_suspect",
     },
     "ready_sets": {"tasks_ready_normal", "tasks_ready_strict", "tasks_suspect"},
+    "measure_waiting": {"tasks_ready_normal", "tasks_strict"},
     "complete": {"tasks_pkey"},
     "finalize": {"tasks_pkey", "unique_tags_pkey"},
     "promote_due": {"tasks_due", "tasks_pkey"},
@@ -261,6 +263,10 @@ async def claim_from_200_sets(store: Store, _: Connection) -> Awaitable[object]:
 
 async def ready_sets(store: Store, _: Connection) -> Awaitable[object]:
     return store.ready_sets(LABELS)
+
+
+async def measure_waiting(store: Store, _: Connection) -> Awaitable[object]:
+    return MeasureStore(store.sessions, store.schema).waiting()
 
 
 async def running(connection: Connection) -> list[int]:
@@ -606,6 +612,7 @@ MOST: dict[Call, int] = {
     claim_a_suspect: 400,
     claim_from_200_sets: 6000,  # locks up to 8 rows of each set: 1,600
     ready_sets: 2000,
+    measure_waiting: 60_000,  # looks at 50 tasks in each of 205 ranges
     finalize: 400,
     finalize_retried: 400,
     find_partitions: 100,

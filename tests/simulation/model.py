@@ -288,6 +288,7 @@ class Database:
             row.serial_key,
             None,
             row.reason,
+            moment(row.created_at),
         )
 
     def release_orphans(self, worker_id: int, known: Collection[int], as_of: float) -> int:

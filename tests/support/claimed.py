@@ -28,4 +28,5 @@ TASK = ClaimedTask(
     serial_key=None,
     unique_tag=None,
     reason=None,
+    due_at=NOW,
 )

@@ -8,7 +8,8 @@ import pytest
 
 from asynctaskd.telemetry import emit
 from asynctaskd.telemetry.levels import LEVELS
-from asynctaskd.telemetry.metrics import _COUNTED, Metrics
+from asynctaskd.telemetry.metrics import Metrics
+from asynctaskd.telemetry.metrics.counters import COUNTED
 
 
 @pytest.fixture
@@ -25,7 +26,7 @@ def value(metrics):
 
 
 def test_every_event_that_is_counted_is_one_that_is_told():
-    assert _COUNTED.keys() <= LEVELS.keys()
+    assert COUNTED.keys() <= LEVELS.keys()
 
 
 def test_events_are_counted_by_the_names_of_tasks_and_never_by_ids(value):
