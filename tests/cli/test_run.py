@@ -12,6 +12,7 @@ from uuid import uuid4
 
 import pytest
 
+from asynctaskd import App
 from asynctaskd.cli import run
 from asynctaskd.config import load_config
 from asynctaskd.daemon.process import Process
