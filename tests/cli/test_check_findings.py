@@ -20,6 +20,7 @@ from asynctaskd.errors import InvalidInputError
 from asynctaskd.postgres import connection as connections
 from asynctaskd.postgres.scratch import with_database
 from tests.support.bad_versions import bad_version
+from tests.support.divided import divided_or_skipped
 from tests.support.findings import findings_at, role_with
 from tests.support.pooler import pooler_to
 
@@ -379,7 +380,32 @@ async def test_a_role_that_may_only_enqueue_is_told_apart(database, connection):
     async with role_with(connection, database.dsn, *grants) as (_, dsn):
         found = (await findings_at(dsn))["rights"]
     assert found.status == WARNING
-    assert found.message.startswith("this role may enqueue, and isn't made for a worker")
+    assert found.message == "this role is for enqueuers, and a worker can't run as it"
+
+
+@pytest.fixture(scope="module")
+def divided(dsn):
+    with divided_or_skipped(dsn) as made:
+        yield made
+
+
+@pytest.mark.parametrize(
+    "part,status", [("worker", OK), ("enqueuer", WARNING), ("operator", WARNING), ("viewer", WARNING)]
+)
+async def test_each_role_is_told_what_it_is_for(divided, part, status):
+    config = DaemonConfig.model_validate({"database": {"schema": divided.schema}})
+    found = {one.check: one async for one in examine(divided.logins[part], config)}
+    assert found["rights"].status == status
+    assert (f"for {part}s" in found["rights"].message) == (part != "worker")
+    assert FAILURE not in {one.status for one in found.values()}
+    if status != OK:
+        assert f"GRANT {divided.schema}_worker TO" in found["rights"].remedy
+
+
+async def test_a_login_without_a_part_is_a_failure(divided):
+    config = DaemonConfig.model_validate({"database": {"schema": divided.schema}})
+    found = {one.check: one async for one in examine(divided.logins["stranger"], config)}
+    assert found["rights"].status == FAILURE
 
 
 # The fleet

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from asynctaskd.cli.probes.finding import FAILURE, OK, WARNING, Finding, listed
 from asynctaskd.errors import SchemaVersionError
 from asynctaskd.postgres.migrate import require_version
+from asynctaskd.postgres.roles import has_roles
 
 if TYPE_CHECKING:
     from asynctaskd.cli.probes.ground import Ground
@@ -23,13 +24,19 @@ async def schema(ground: Ground) -> Finding:
 
 
 async def rights(ground: Ground) -> Finding:
-    """Whether this role may do what a worker does, or at least what an enqueuer does."""
+    """Whether this role may do what a worker does, or at least has another part."""
     missing = [row[0] for row in await ground.ask("check_rights")]
     if not missing:
         return Finding("rights", OK, "this role may do what a worker does")
-    group = f"{ground.schema}_worker (`asynctaskd migrate --roles` makes it)"
-    if await ground.ask("check_enqueue_rights"):
-        remedy = f"GRANT it {group}, or {ground.schema}_enqueuer where it only enqueues"
-        return Finding("rights", FAILURE, f"this role lacks {listed(missing)}", remedy)
-    message = f"this role may enqueue, and isn't made for a worker: it lacks {listed(missing)}"
-    return Finding("rights", WARNING, message, f"GRANT it {group} if a worker is to run as it")
+    parts = [row[0] for row in await ground.ask("check_parts")]
+    if not parts and not await ground.ask("check_enqueue_rights"):
+        parts = ["enqueuer"]
+    grant = f"GRANT {ground.schema}_worker TO {ground.server.role}"
+    if not await has_roles(ground.connection, ground.schema):
+        grant = (
+            f"`asynctaskd migrate --roles`, then {grant}; or have the schema's owner grant what is missing"
+        )
+    if not parts:
+        return Finding("rights", FAILURE, f"this role lacks {listed(missing)}", grant)
+    message = f"this role is for {' and '.join(f'{part}s' for part in parts)}, and a worker can't run as it"
+    return Finding("rights", WARNING, message, f"for a worker, {grant}")

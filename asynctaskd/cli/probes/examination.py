@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from asynctaskd.cli.probes import access, capacity, fleet, schedules, server, timing, upkeep, waste
-from asynctaskd.cli.probes.finding import ACCESS, FAILURE, OK, WARNING, Finding
+from asynctaskd.cli.probes.finding import ACCESS, FAILURE, WARNING, Finding
 from asynctaskd.cli.probes.ground import LIMIT, Ground, Look
 from asynctaskd.errors import AsynctaskdError, DatabaseRefusedError, DatabaseUnavailableError
 from asynctaskd.postgres.connection import limited
@@ -38,9 +38,9 @@ _OF_THE_SERVER = (
     Look("horizon", waste.horizon),
     Look("queue", waste.queue),
 )
-_SCHEMA = Look("schema", access.schema, _VERSION, FAILURE)
+_SCHEMA = Look("schema", access.schema, _VERSION)
 _OF_THE_SCHEMA = (
-    Look("rights", access.rights),
+    Look("rights", access.rights, _VERSION[:1], FAILURE),
     Look("connections", capacity.connections, (_WORKERS,)),
     Look("sequences", capacity.sequences),
     Look("autovacuum", upkeep.autovacuum),
@@ -96,7 +96,7 @@ async def _look_at_all(ground: Ground, tell: Callable[[str], object]) -> AsyncGe
         with _told(look.check, until, tell):
             finding = await _look(look, ground)
         yield finding
-        if look is _SCHEMA and finding.status != OK:
+        if look is _SCHEMA and finding.status == FAILURE:
             return
 
 
