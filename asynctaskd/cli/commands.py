@@ -11,6 +11,7 @@ from typer.core import TyperGroup
 
 from asynctaskd.cli import config, cron, labels
 from asynctaskd.cli.check import check
+from asynctaskd.cli.dashboard import dashboard
 from asynctaskd.cli.demo import demo
 from asynctaskd.cli.enqueue import enqueue
 from asynctaskd.cli.enqueue_options import EnqueueCommand
@@ -30,7 +31,7 @@ from asynctaskd.cli.workers import workers
 from asynctaskd.version import __version__
 
 _ORDER = (
-    "run", "demo", "init", "migrate", "check", "enqueue", "tasks", "workers", "top", "config", "labels",
+    "run", "demo", "init", "migrate", "check", "enqueue", "tasks", "workers", "top", "dashboard", "config", "labels",
     "cron", "generate", "spec", "release",
 )  # fmt: skip
 
@@ -111,6 +112,10 @@ cli.command(epilog=example("asynctaskd workers --json"))(workers)
 cli.command(short_help="Watch the fleet live, and steer it.", epilog=example("asynctaskd top --interval 2s"))(
     top
 )
+cli.command(
+    short_help="Serve pages that show the fleet, and steer it.",
+    epilog=example(f"asynctaskd dashboard --write {_database}"),
+)(dashboard)
 cli.command(epilog=example("asynctaskd generate tasks.yaml --output shop/tasks_gen.py"))(generate)
 cli.command(
     short_help="Put back the tasks of a worker that is gone.",

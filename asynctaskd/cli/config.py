@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from asynctaskd.cli.config_fields import assigned, is_partial
 from asynctaskd.cli.config_output import (
     print_config,
     print_history,
@@ -20,6 +19,7 @@ from asynctaskd.cli.config_output import (
 from asynctaskd.cli.options import AsJson, ConfigFile, Database, Schema
 from asynctaskd.cli.output import print_json
 from asynctaskd.cli.session import ask, read_config
+from asynctaskd.config.assignments import assigned, is_partial
 from asynctaskd.config.runtime import RuntimeConfig
 from asynctaskd.errors import InvalidInputError
 

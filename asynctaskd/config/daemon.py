@@ -10,10 +10,13 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from asynctaskd.config.values import (
     Boolean,
     Concurrency,
+    DashboardMode,
     DatabaseURL,
     Duration,
     DurationOrZero,
+    File,
     Host,
+    HostNames,
     Labels,
     Listen,
     LogFormat,
@@ -22,6 +25,7 @@ from asynctaskd.config.values import (
     PoolSize,
     Port,
     SchemaName,
+    SecretText,
     ServerURL,
     WorkerID,
 )
@@ -156,6 +160,36 @@ class HttpConfig(Section):
     )
 
 
+class DashboardConfig(Section):
+    """The pages on which people see the fleet, and who may do what there."""
+
+    mode: DashboardMode = _setting(
+        "off",
+        "Whether workers serve it, at http.port below /dashboard/: read shows, write changes too. "
+        "`asynctaskd dashboard` serves it by itself.",
+    )
+    token_file: File = _setting(
+        None,
+        "Who is let in: a line `ROLE NAME SECRET` for each, ROLE is read or write, SECRET at least 16 "
+        "characters. Without tokens everybody is, and so only an address of this machine will do.",
+        example="/etc/asynctaskd/dashboard.tokens",
+    )
+    tokens: SecretText = _setting(
+        None,
+        "The same lines themselves, for a variable that a secret store fills; with a file, both hold.",
+        example="read ops 6NDPxIRyhEfTq0UQ",
+    )
+    show_payloads: Boolean = _setting(
+        False,
+        "Whether payloads, results and the texts of errors are shown; secret fields never are.",
+    )
+    hosts: HostNames = _setting(
+        (),
+        "Further names by which it may be asked for where no token is needed: that of a proxy before it "
+        "(list; in a variable separated by commas).",
+    )
+
+
 class LogConfig(Section):
     """What is written to standard error."""
 
@@ -173,4 +207,5 @@ class DaemonConfig(Section):
     database: DatabaseConfig = DatabaseConfig()
     worker: WorkerConfig = WorkerConfig()
     http: HttpConfig = HttpConfig()
+    dashboard: DashboardConfig = DashboardConfig()
     log: LogConfig = LogConfig()

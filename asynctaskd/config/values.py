@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from typing import Annotated, Literal, cast, get_args
 from uuid import UUID
 
@@ -108,6 +109,12 @@ def _labels(values: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(sorted(set(values)))
 
 
+def _host_names(values: tuple[str, ...]) -> tuple[str, ...]:
+    if not all(re.fullmatch(r"[A-Za-z0-9._:-]+", name) for name in values):
+        raise ValueError("not a host name")
+    return tuple(name.lower() for name in values)
+
+
 def _choice(literal: object) -> Kind:
     *words, last = get_args(literal)
     return Kind(f"{', '.join(words)} or {last}")
@@ -117,6 +124,7 @@ _DURATION_TEXT = "written such as 500ms, 5s or 1h30m"
 _Levels = Literal["debug", "info", "warning", "error", "critical"]
 _Formats = Literal["auto", "console", "json"]
 _Listening = Literal["auto", "on", "off"]
+_Modes = Literal["off", "read", "write"]
 
 Boolean = Annotated[bool, Field(strict=True), Kind("true or false", _boolean_in)]
 Concurrency = Annotated[
@@ -125,6 +133,7 @@ Concurrency = Annotated[
     Field(strict=True, ge=1, le=100_000),
     Kind('an integer from 1 to 100000, or "cpu"', _integer_in),
 ]
+DashboardMode = Annotated[_Modes, BeforeValidator(_lower), _choice(_Modes)]
 DatabaseURL = Annotated[
     Annotated[SecretStr, AfterValidator(_database_url)] | None,
     Kind('a URL such as postgresql://user@host:5432/name, or "embedded" or "embedded:PATH"', secret=True),
@@ -142,7 +151,13 @@ Duration = Annotated[
 DurationOrZero = Annotated[
     timedelta, BeforeValidator(_duration), Kind(f"a duration of at most 30d, {_DURATION_TEXT}")
 ]
+File = Annotated[Path | None, Kind("the path of a file")]
 Host = Annotated[str, Field(min_length=1), Kind("an address or a host name")]
+HostNames = Annotated[
+    tuple[str, ...],
+    AfterValidator(_host_names),
+    Kind("a list of host names, without ports", _list_in),
+]
 Labels = Annotated[
     tuple[str, ...],
     AfterValidator(_labels),
@@ -159,6 +174,7 @@ PoolSize = Annotated[int, Field(strict=True, ge=1, le=1000), Kind("an integer fr
 Port = Annotated[
     Annotated[int, Field(strict=True, ge=0, le=65535)] | None, Kind("an integer from 0 to 65535", _integer_in)
 ]
+SecretText = Annotated[SecretStr | None, Kind("a text", secret=True)]
 SchemaName = Annotated[
     str,
     AfterValidator(_schema),

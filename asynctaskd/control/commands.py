@@ -217,15 +217,18 @@ class Commands(Caller):
     async def receipt(self, request_id: UUID, *, timeout: Duration = "0s") -> Receipt:
         """The receipt of a command, once all executions concerned have stopped or `timeout` is over.
 
+        Without a timeout it is told as it stands, and nothing is seen to meanwhile.
+
         Raises:
             InvalidInputError: there is no such request, or it was forgotten.
         """
         limit = rules.duration("timeout", timeout).total_seconds()
-        with suppress(TimeoutError):
-            async with asyncio.timeout(limit):
-                async for _ in growing_pauses():
-                    if not await self._value("count_open", request_id):
-                        break
+        if limit:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(limit):
+                    async for _ in growing_pauses():
+                        if not await self._value("count_open", request_id):
+                            break
         return await self._receipt(request_id, None)
 
     async def _run(self, request_id: UUID, limit: timedelta) -> Receipt:

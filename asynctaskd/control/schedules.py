@@ -141,6 +141,18 @@ class Schedules(Caller):
         """
         await self._act("remove_schedule", name, connection)
 
+    async def run_schedule(self, name: str, *, connection: asyncpg.Connection | None = None) -> int:
+        """Enqueue a task of a schedule at once, beside its slots, and return its id.
+
+        Raises:
+            InvalidStateError: there is no such schedule.
+            InvalidInputError: its task's payloads are encoded, which takes the App: enqueue it there.
+        """
+        task_id: int | None = await self._value("run_schedule", name, connection=connection)
+        if task_id is None:
+            raise _no_schedule(name)
+        return task_id
+
     async def list_schedules(
         self, name: str | None = None, *, count: int = _SHOWN_NEXT
     ) -> list[dict[str, Any]]:

@@ -10,6 +10,9 @@ from asynctaskd.errors import ConfigError
 GENERATE = ("datamodel_code_generator", "email_validator", "jsonschema", "ruff", "yaml")
 """What the extra `generate` brings."""
 
+DASHBOARD = ("itsdangerous", "jinja2", "python_multipart")
+"""What the extra `dashboard` brings."""
+
 
 def require_extra(extra: str, modules: Iterable[str]) -> None:
     """See that an extra is installed.

@@ -29,6 +29,7 @@ from asynctaskd.postgres.sessions import History, Sessions
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
+    from datetime import timedelta
 
 
 class StatementRefusedError(InvalidInputError):
@@ -41,6 +42,10 @@ class NotPrimaryError(DatabaseUnavailableError):
 
 class RowsLockedError(DatabaseUnavailableError):
     """Somebody keeps something locked that a statement needs."""
+
+
+class CutShortError(DatabaseUnavailableError):
+    """A statement took longer than it may (statement_timeout), or somebody cancelled it."""
 
 
 class ConflictError(DatabaseUnavailableError):
@@ -177,6 +182,8 @@ def translate(error: BaseException) -> AsynctaskdError | None:
         )
     if isinstance(error, asyncpg.LockNotAvailableError):
         return RowsLockedError(f"the database is unavailable: {_brief(error)}")
+    if isinstance(error, asyncpg.QueryCanceledError):
+        return CutShortError(f"the database is unavailable: {_brief(error)}")
     if isinstance(error, CONFLICTS):
         return ConflictError(f"the database is unavailable: {_brief(error)}")
     if isinstance(error, _UNAVAILABLE):
@@ -285,6 +292,17 @@ async def open_sessions(dsn: str, *, size: int) -> Sessions:
     sessions = Sessions(partial(_opened, _access(dsn, writes=True)), size)
     await sessions.open()
     return sessions
+
+
+def limited_sessions(dsn: str, *, size: int, limit: timedelta) -> Sessions:
+    """At most `size` connections for questions that the server gives so much time; opened when first needed.
+
+    What takes longer ends with a CutShortError. Behind a pooler, too.
+    """
+    settings = {"statement_timeout": f"{round(limit.total_seconds() * 1000)}ms", "jit": "off"}
+    return Sessions(
+        partial(_opened, _access(dsn, settings=settings)), size, pinned=settings, patience=_TURN_TIMEOUT
+    )
 
 
 async def open_pinned_sessions(dsn: str, *, size: int) -> Sessions:

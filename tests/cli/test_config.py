@@ -10,8 +10,8 @@ import signal
 import pytest
 
 from asynctaskd import Client, TaskError
-from asynctaskd.cli.config_fields import assigned
 from asynctaskd.config import RuntimeConfig
+from asynctaskd.config.assignments import assigned
 from asynctaskd.errors import InvalidInputError
 from tests.support.bad_versions import bad_version
 

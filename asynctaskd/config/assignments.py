@@ -1,4 +1,4 @@
-"""What `asynctaskd config set` is told: assignments to fields of the runtime configuration."""
+"""Changes of the runtime configuration as people write them: assignments to its fields."""
 
 from __future__ import annotations
 

@@ -1,0 +1,124 @@
+"""Who may see the dashboard, and who may change something there."""
+
+from __future__ import annotations
+
+import hmac
+import re
+import secrets
+import time
+from collections import deque
+from dataclasses import dataclass, field
+from enum import StrEnum
+from hashlib import sha256
+from ipaddress import ip_address
+from typing import TYPE_CHECKING
+
+from asynctaskd.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+_LEAST_LENGTH = 16
+_LINE = re.compile(r"(?P<role>read|write) +(?P<name>[A-Za-z0-9_.@-]{1,64}) +(?P<secret>\S+)")
+
+# So many wrong tokens of one address, and of all together, within a minute.
+_MOST_OF_ONE, _MOST_OF_ALL = 5, 60
+_MINUTE = 60.0
+
+
+class Role(StrEnum):
+    """What somebody may do."""
+
+    READ = "read"
+    WRITE = "write"
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """A secret that lets somebody in; `name` is what the audit calls them. `repr` doesn't show the secret."""
+
+    name: str
+    role: Role
+    secret: str = field(repr=False)
+
+
+class Tokens:
+    """The tokens there are; without any, everybody is let in, and so only from this machine."""
+
+    def __init__(self, tokens: Iterable[Token] = ()) -> None:
+        self._tokens = tuple(tokens)
+        if len({one.name for one in self._tokens}) < len(self._tokens):
+            raise ConfigError("two tokens of the dashboard have one name: give each a name of its own")
+        # Sessions end where a token changes, and not where the server is started anew.
+        digest = sha256("\n".join(f"{one.role} {one.name} {one.secret}" for one in self._tokens).encode())
+        self.session_key = digest.digest() if self._tokens else secrets.token_bytes(32)
+
+    @classmethod
+    def read(cls, text: str, source: str) -> Tokens:
+        """One token a line, `ROLE NAME SECRET`; empty lines and those that begin with # are left out.
+
+        Raises:
+            ConfigError: a line is something else. The message doesn't quote it.
+        """
+        lines = [(nth, line.strip()) for nth, line in enumerate(text.splitlines(), 1)]
+        tokens = [_token(line, f"{source}, line {nth}") for nth, line in lines if line and line[0] != "#"]
+        if not tokens:
+            raise ConfigError(f"{source} holds no token: write a line such as `write ada SECRET`")
+        return cls(tokens)
+
+    def and_those(self, others: Tokens) -> Tokens:
+        """These and others. Raises ConfigError where a name is given twice."""
+        return Tokens((*self._tokens, *others._tokens))
+
+    def __bool__(self) -> bool:
+        return bool(self._tokens)
+
+    def by_secret(self, given: str) -> Token | None:
+        """The token with this secret; it takes the same time whichever that is, or none."""
+        wanted, found = sha256(given.encode()).digest(), None
+        for token in self._tokens:
+            if hmac.compare_digest(sha256(token.secret.encode()).digest(), wanted):
+                found = token
+        return found
+
+    def by_name(self, name: str) -> Token | None:
+        """The token of that name."""
+        return next((token for token in self._tokens if token.name == name), None)
+
+
+def _token(line: str, place: str) -> Token:
+    parts = _LINE.fullmatch(line)
+    if parts is None:
+        raise ConfigError(
+            f"{place}: write ROLE NAME SECRET, the role read or write, the name of letters, digits and _.@-"
+        )
+    if len(parts["secret"]) < _LEAST_LENGTH:
+        raise ConfigError(f"{place}: the secret must have at least {_LEAST_LENGTH} characters")
+    return Token(parts["name"], Role(parts["role"]), parts["secret"])
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches that address."""
+    try:
+        return ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+class Attempts:
+    """Counts wrong tokens, so that nobody can try many."""
+
+    def __init__(self) -> None:
+        self._failed: deque[tuple[float, str]] = deque()
+
+    def is_too_many(self, address: str) -> bool:
+        """Whether that address, or all together, have failed too often of late."""
+        oldest = time.monotonic() - _MINUTE
+        while self._failed and self._failed[0][0] < oldest:
+            self._failed.popleft()
+        of_one = sum(one == address for _, one in self._failed)
+        return of_one >= _MOST_OF_ONE or len(self._failed) >= _MOST_OF_ALL
+
+    def note(self, address: str) -> None:
+        """Count a wrong one."""
+        self._failed.append((time.monotonic(), address))

@@ -1,0 +1,40 @@
+"""What the pages ask the database, and what they have it do."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from asynctaskd.client import Client
+from asynctaskd.control.auditing import Auditing
+from asynctaskd.control.browsing import Browsing
+from asynctaskd.postgres.driver import limited_sessions
+
+if TYPE_CHECKING:
+    import asyncpg
+
+    from asynctaskd.definitions.registry import Registry
+
+# Those who look don't wait for each other, and take few connections from whoever works.
+_CONNECTIONS = 4
+
+
+class Desk(Client, Browsing, Auditing):
+    """A client that can look around too.
+
+    Args:
+        database: a pool of the caller's, or a URL for connections of its own.
+        limit: how long a statement may take, where the connections are its own; None: as long as a client's.
+    """
+
+    def __init__(
+        self,
+        database: asyncpg.Pool | str,
+        app: Registry | None = None,
+        *,
+        schema: str = "asynctaskd",
+        limit: timedelta | None = None,
+    ) -> None:
+        super().__init__(database, app, schema=schema)
+        if isinstance(database, str) and limit is not None:
+            self._own_pool = limited_sessions(database, size=_CONNECTIONS, limit=limit)

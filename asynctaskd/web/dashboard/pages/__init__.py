@@ -1,0 +1,1 @@
+"""The pages, one module each: they ask, and choose a template."""

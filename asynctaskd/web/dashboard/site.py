@@ -1,0 +1,222 @@
+"""What all pages share: who may see them, how they are drawn, and what becomes of errors and changes."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from starlette.datastructures import FormData
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, RedirectResponse, Response
+from starlette.routing import Route
+
+from asynctaskd.errors import (
+    AsynctaskdError,
+    DatabaseRefusedError,
+    DatabaseUnavailableError,
+    InvalidInputError,
+    InvalidStateError,
+    SchemaVersionError,
+    TaskNotFoundError,
+)
+from asynctaskd.postgres.driver import CutShortError
+from asynctaskd.version import __version__
+from asynctaskd.web.dashboard.visitors import Door, Visitor, address_of, is_ours
+from asynctaskd.web.dashboard.wording import FILTERS
+
+if TYPE_CHECKING:
+    from datetime import timedelta
+
+    from asynctaskd.web.dashboard.desk import Desk
+
+Endpoint = Callable[[Request], Awaitable[Response]]
+Change = Callable[[Request, FormData], Awaitable[Response]]
+
+_LONGEST_FORM = 64 * 1024
+
+_SECTIONS = {
+    "overview": "Overview",
+    "tasks": "Tasks",
+    "groups": "Groups",
+    "workers": "Workers",
+    "schedules": "Schedules",
+    "configuration": "Configuration",
+    "audit": "Audit",
+}
+
+# The first that fits counts.
+_TITLES: Mapping[type[Exception], tuple[int, str]] = {
+    CutShortError: (503, "This took too long, and was cut short"),
+    TaskNotFoundError: (404, "There is no such task"),
+    InvalidInputError: (422, "That is not possible"),
+    InvalidStateError: (409, "That is not possible now"),
+    SchemaVersionError: (503, "The database's schema is of another version"),
+    DatabaseUnavailableError: (503, "The database can't be reached"),
+    DatabaseRefusedError: (503, "The database refused"),
+    AsynctaskdError: (500, "That went wrong"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """The parts that pages are made with.
+
+    Attributes:
+        reading: asks; each of its statements has a limit.
+        doing: changes, and waits for what comes of it.
+        door: knows visitors.
+        shows_payloads: whether payloads, results and error texts are shown.
+        budget: how long a search may look for tasks.
+    """
+
+    reading: Desk
+    doing: Desk
+    door: Door
+    shows_payloads: bool
+    budget: timedelta
+
+    def page(self, path: str, endpoint: Endpoint, name: str) -> Route:
+        """A page for whoever may read."""
+        return Route(path, partial(self._shown, endpoint), name=name, methods=["GET"])
+
+    def change(self, path: str, endpoint: Change, name: str) -> Route:
+        """Where a form is sent by whoever may write."""
+        return Route(path, partial(self._changed, endpoint), name=name, methods=["POST"])
+
+    def render(
+        self, request: Request, template: str, context: Mapping[str, Any], *, status: int = 200
+    ) -> Response:
+        """A page from its template. A part of it, where htmx asks for one."""
+        part = request.headers.get("hx-request") == "true" and not request.headers.get("hx-boosted")
+        text = _TEMPLATES.get_template(template).render(
+            **context,
+            request=request,
+            visitor=request.state.visitor,
+            shows_payloads=self.shows_payloads,
+            needs_login=bool(self.door.tokens),
+            path=partial(path_of, request),
+            link=partial(link_to, request),
+            sections=_SECTIONS,
+            version=__version__,
+            layout="part.html" if part else "layout.html",
+        )
+        return HTMLResponse(text, status)
+
+    def error(self, request: Request, status: int, title: str, text: str) -> Response:
+        """A page that says what is wrong."""
+        if not hasattr(request.state, "visitor"):
+            request.state.visitor = self.door.visitor(request)
+        context = {"title": title, "text": text, "status": status, "section": None}
+        return self.render(request, "error.html", context, status=status)
+
+    async def refused(self, request: Request, error: Exception) -> Response:
+        """The page for an error of ours."""
+        status, title = next(said for kind, said in _TITLES.items() if isinstance(error, kind))
+        return self.error(request, status, title, str(error))
+
+    async def not_there(self, request: Request, error: Exception) -> Response:
+        """The page for an address that leads nowhere, or a refusal."""
+        status = error.status_code if isinstance(error, HTTPException) else 500
+        text = error.detail if isinstance(error, HTTPException) else ""
+        return self.error(request, status, "Not found" if status == 404 else "Refused", text)
+
+    async def note(
+        self,
+        request: Request,
+        action: str,
+        target: dict[str, Any],
+        outcome: str,
+        *,
+        before: Any = None,
+        after: Any = None,
+    ) -> None:
+        """Write down who has changed what."""
+        visitor: Visitor = request.state.visitor
+        await self.doing.note_audit(
+            actor=visitor.name or "",
+            address=address_of(request) or None,
+            action=action,
+            target=target,
+            before=before,
+            after=after,
+            outcome=outcome,
+        )
+
+    async def _shown(self, endpoint: Endpoint, request: Request) -> Response:
+        visitor = request.state.visitor = self.door.visitor(request)
+        if visitor.role is None:
+            return self._ask_to_log_in(request)
+        response = await endpoint(request)
+        if visitor.is_new and visitor.csrf is not None:
+            self.door.remember(response, request, visitor)
+        return response
+
+    async def _changed(self, endpoint: Change, request: Request) -> Response:
+        visitor = request.state.visitor = self.door.visitor(request)
+        if visitor.role is None:
+            return self.error(request, 401, "Log in first", "Nothing was changed.")
+        form = await read_form(request)
+        if visitor.csrf is not None and not is_ours(visitor, text_in(form, "csrf")):
+            return self.error(
+                request, 403, "This form is too old", "Nothing was changed. Go back, reload and try again."
+            )
+        if not visitor.may_write:
+            return self.error(
+                request, 403, "You may only read here", "Nothing was changed: this needs a role that writes."
+            )
+        return await endpoint(request, form)
+
+    def _ask_to_log_in(self, request: Request) -> Response:
+        if "text/html" not in request.headers.get("accept", "") or request.headers.get("hx-request"):
+            response = self.error(request, 401, "Log in first", "A token is needed.")
+            response.headers["WWW-Authenticate"] = "Bearer"
+            return response
+        asked = request.url.path + (f"?{request.url.query}" if request.url.query else "")
+        return RedirectResponse(f"{path_of(request, 'login')}?{urlencode({'to': asked})}", 303)
+
+
+async def read_form(request: Request) -> FormData:
+    """The form of a request, as far as it may be one.
+
+    Raises:
+        HTTPException: it is too long, or doesn't say how long it is.
+    """
+    length = request.headers.get("content-length", "")
+    if not length.isdecimal():
+        raise HTTPException(411, "A form has to say how long it is.")
+    if int(length) > _LONGEST_FORM:
+        raise HTTPException(413, f"A form may have at most {_LONGEST_FORM:,} bytes.")
+    return await request.form(max_files=0, max_fields=200)
+
+
+def text_in(form: FormData, name: str) -> str:
+    """A field of a form; empty where it is missing."""
+    value = form.get(name, "")
+    return value.strip() if isinstance(value, str) else ""
+
+
+def path_of(request: Request, page: str, /, **parameters: Any) -> str:
+    """The path of a page, wherever the dashboard is mounted."""
+    return str(request.scope.get("root_path", "")) + str(request.app.url_path_for(page, **parameters))
+
+
+def link_to(request: Request, page: str, query: Mapping[str, Any], /, **parameters: Any) -> str:
+    """The same with a query; what is empty is left out."""
+    given = {key: value for key, value in query.items() if value not in (None, "", (), [])}
+    path = path_of(request, page, **parameters)
+    return f"{path}?{urlencode(given, doseq=True)}" if given else path
+
+
+_TEMPLATES = Environment(
+    loader=PackageLoader("asynctaskd.web.dashboard"),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+_TEMPLATES.filters |= FILTERS
