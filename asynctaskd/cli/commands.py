@@ -31,8 +31,8 @@ from asynctaskd.cli.workers import workers
 from asynctaskd.version import __version__
 
 _ORDER = (
-    "run", "demo", "init", "migrate", "check", "enqueue", "tasks", "workers", "top", "dashboard", "config", "labels",
-    "cron", "generate", "spec", "release",
+    "run", "demo", "init", "migrate", "check", "enqueue", "tasks", "workers", "top", "dashboard", "config",
+    "labels", "cron", "generate", "spec", "release",
 )  # fmt: skip
 
 

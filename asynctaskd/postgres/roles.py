@@ -49,11 +49,11 @@ def role_names(schema: str) -> tuple[str, ...]:
 
 
 async def has_roles(connection: asyncpg.Connection, schema: str) -> bool:
-    """Whether roles were made for this schema: some of its functions run with their owner's rights."""
+    """Whether roles were made for this schema: the one that nobody logs in as owns it."""
     found: bool = await connection.fetchval(
-        "SELECT EXISTS (SELECT FROM pg_proc JOIN pg_namespace AS n ON n.oid = pronamespace"
-        " WHERE nspname = $1 AND prosecdef)",
+        "SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = $1 AND nspowner = to_regrole($2))",
         schema,
+        role_names(schema)[0],
     )
     return found
 

@@ -276,7 +276,8 @@ class InMemoryClient:
     async def _enqueue_failure_task(self, failed: Record, name: str) -> None:
         definition = self._app[name]
         written = definition.failure_payload(failed.id)
-        self._recorded(definition, TaskRequest(name), written).is_failure_task = True
+        request = TaskRequest(name, metadata={"failure_of": failed.id})
+        self._recorded(definition, request, written).is_failure_task = True
 
     def _read(self, record: Record) -> Task:
         """The record as a client with this App reads it: through the definition's codec, if it has one."""

@@ -50,8 +50,8 @@ def test_commands_are_listed_in_the_order_one_needs_them_with_a_whole_sentence_e
     text = bare.run("--help").stdout
     listed = text.partition("Commands:\n")[2].partition("\n\n")[0].splitlines()
     assert [line.split()[0] for line in listed] == [
-        "run", "demo", "init", "migrate", "check", "enqueue", "tasks", "workers", "top", "dashboard", "config",
-        "labels", "cron", "generate", "spec", "release",
+        "run", "demo", "init", "migrate", "check", "enqueue", "tasks", "workers", "top", "dashboard",
+        "config", "labels", "cron", "generate", "spec", "release",
     ]  # fmt: skip
     assert all(line.endswith(".") and "..." not in line for line in listed)
 

@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field
 
 from asynctaskd import InvalidDefinitionError, TaskContext
 from asynctaskd.definitions.loader import load_app
-from asynctaskd.errors import ConfigError
+from asynctaskd.errors import ConfigError, TaskFailedError
 from asynctaskd.postgres.store import Store
 
 
@@ -96,6 +96,21 @@ async def test_a_failure_tasks_own_failure_starts_no_other(app, running, client,
         await client.enqueue("pong")  # by hand it has its failure task like any other
         await tables.until("SELECT count(*) = 2 FROM asynctaskd.finished_tasks WHERE name = 'ping'")
     assert await tables.value("SELECT count(*) FROM asynctaskd.all_tasks") == 4
+
+
+async def test_a_failure_task_that_an_operator_retries_starts_none_either(app, running, client, tables):
+    broken(app, "ping", on_failed="pong")
+    broken(app, "pong", on_failed="ping")
+    async with running(app):
+        failed = await client.enqueue("ping")
+        await tables.until("SELECT status = 'failed' FROM asynctaskd.finished_tasks WHERE name = 'pong'")
+        [pong] = await client.list_tasks(name="pong")
+        assert pong.metadata == {"failure_of": failed}
+        await tables.execute("SELECT asynctaskd.keep_failed(100)")  # it has ended
+        await client.retry(pong.id)
+        with pytest.raises(TaskFailedError):
+            await client.wait(pong.id)
+    assert await tables.value("SELECT count(*) FROM asynctaskd.all_tasks") == 2
 
 
 async def test_a_definition_has_a_hook_or_a_failure_task(app):

@@ -209,6 +209,31 @@ async def test_ids_come_in_the_order_given_whatever_the_requests_have_in_common(
     )
 
 
+async def test_a_route_makes_only_its_own_names_go_one_by_one(connection: Connection[Record]) -> None:
+    await connection.execute(
+        """INSERT INTO asynctaskd.definitions (name, schema_hash, serial_key, codec)
+           VALUES ('plain', 'x', NULL, NULL), ('mail:bulk', 'x', NULL, NULL),
+                  ('mail:*', 'x', 'mailbox', NULL), ('sealed:*', 'x', NULL, 'aes')"""
+    )
+    client = Client(connection)
+
+    async def turns(*names: str) -> int:
+        async with connection.transaction():
+            await connection.execute("SET LOCAL track_functions = 'pl'")
+            await client.enqueue_many([TaskRequest(name) for name in names])
+            return int(
+                await connection.fetchval(
+                    """SELECT coalesce(sum(calls), 0) FROM pg_stat_xact_user_functions
+                       WHERE funcname = 'enqueue_in_turn'"""
+                )
+            )
+
+    assert await turns("plain", "mail:bulk", "other") == 0
+    assert await turns("plain", "mail:new") == 1
+    with pytest.raises(InvalidInputError, match="codec"):
+        await turns("sealed:x")
+
+
 async def test_more_than_one_document_can_hold_arrives_whole(connection: Connection[Record]) -> None:
     filling = "x" * (MAX_BYTES - 100)
     ids = await Client(connection).enqueue_many([TaskRequest("a", {"n": n, "x": filling}) for n in range(19)])
