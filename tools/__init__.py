@@ -1,0 +1,1 @@
+"""What is run on this repository: locking, auditing, telling what a release is made of."""
