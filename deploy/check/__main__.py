@@ -6,12 +6,13 @@ import sys
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
-from deploy.check import docker
+from deploy.check import docker, kubernetes
 from deploy.check.tools import MissingToolError
 
 DEPLOY = Path(__file__).parent.parent
 KINDS: Mapping[str, Callable[[Path], Iterable[str]]] = {
     "docker": docker.check,
+    "kubernetes": kubernetes.check,
 }
 
 

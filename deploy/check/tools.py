@@ -6,10 +6,12 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 # Beside the interpreter, so that they come once for each virtual environment and go with it.
-_UNPACKED = Path(sys.prefix) / "deploy-tools"
+_KEPT = Path(sys.prefix) / "deploy-tools"
 
 
 class MissingToolError(Exception):
@@ -18,13 +20,27 @@ class MissingToolError(Exception):
 
 def find(*names: str, package: str | None = None, remedy: str) -> str:
     """Where the first of these programs is; `package` is Debian's, taken where none is installed."""
-    path = f"{Path(sys.executable).parent}:{_UNPACKED / 'usr/bin'}"
     for name in names:
-        if where := shutil.which(name) or shutil.which(name, path=path):
+        if where := shutil.which(name) or shutil.which(name, path=Path(sys.executable).parent):
             return where
-    if package is not None and _unpack(package) and (where := shutil.which(names[0], path=path)):
+    unpacked = None if package is None else kept(package, lambda folder: _unpack(package, folder))
+    if unpacked is not None and (where := shutil.which(names[0], path=unpacked / "usr" / "bin")):
         return where
     raise MissingToolError(f"{' or '.join(names)} isn't there: {remedy}")
+
+
+def kept(name: str, make: Callable[[Path], bool]) -> Path | None:
+    """The folder of that name, made if it isn't there; None where that fails."""
+    target = _KEPT / name
+    if not target.exists():
+        _KEPT.mkdir(exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=_KEPT) as folder:
+            content = Path(folder) / name
+            content.mkdir()
+            if make(content):
+                with suppress(OSError):  # somebody else was faster
+                    content.rename(target)
+    return target if target.exists() else None
 
 
 def run(*command: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -40,15 +56,11 @@ def complaints(done: subprocess.CompletedProcess[str], *, of: str) -> list[str]:
     return [f"{of}: {line}" for line in lines] or [f"{of}: exit code {done.returncode}"]
 
 
-def _unpack(package: str) -> bool:
-    """Unpack the package without installing it: its services don't start."""
+def _unpack(package: str, folder: Path) -> bool:
+    """Unpack a package without installing it: its services don't start."""
     if not (shutil.which("apt-get") and shutil.which("dpkg")):
         return False
-    with tempfile.TemporaryDirectory() as folder:
-        if not _download(package, Path(folder)):
-            return False
-        [archive] = Path(folder).glob("*.deb")
-        return run("dpkg", "-x", archive, _UNPACKED).returncode == 0
+    return _download(package, folder) and run("dpkg", "-x", *folder.glob("*.deb"), folder).returncode == 0
 
 
 def _download(package: str, folder: Path) -> bool:
