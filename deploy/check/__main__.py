@@ -6,13 +6,15 @@ import sys
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
-from deploy.check import docker, kubernetes
+from deploy.check import docker, grafana, kubernetes, prometheus
 from deploy.check.tools import MissingToolError
 
 DEPLOY = Path(__file__).parent.parent
 KINDS: Mapping[str, Callable[[Path], Iterable[str]]] = {
     "docker": docker.check,
+    "grafana": grafana.check,
     "kubernetes": kubernetes.check,
+    "prometheus": prometheus.check,
 }
 
 
