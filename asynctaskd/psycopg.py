@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 from asynctaskd.definitions.enqueuing import Enqueue
 from asynctaskd.postgres.foreign import PYFORMAT, named, query_with, translated_from_any_driver
+from asynctaskd.postgres.roles import role_for
 
 try:
     from psycopg import AsyncConnection, AsyncCursor, Connection, Cursor
@@ -73,7 +74,10 @@ class Enqueuer:
 
     def _send(self, connection: Connection[Any], sent: Enqueue) -> Any:
         # Not by connection.execute(): its cursors may have other placeholders, and rows of another kind.
-        with translated_from_any_driver(), Cursor(connection, row_factory=tuple_row) as cursor:
+        with (
+            translated_from_any_driver(role_for(sent.statement, self._schema)),
+            Cursor(connection, row_factory=tuple_row) as cursor,
+        ):
             cursor.execute(_statement(sent, self._schema), named(sent.arguments))
             return _value(cursor.fetchone())
 
@@ -109,7 +113,7 @@ class AsyncEnqueuer:
         return ids
 
     async def _send(self, connection: AsyncConnection[Any], sent: Enqueue) -> Any:
-        with translated_from_any_driver():
+        with translated_from_any_driver(role_for(sent.statement, self._schema)):
             async with AsyncCursor(connection, row_factory=tuple_row) as cursor:
                 await cursor.execute(_statement(sent, self._schema), named(sent.arguments))
                 return _value(await cursor.fetchone())

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 from asynctaskd.definitions.enqueuing import Enqueue
 from asynctaskd.postgres.foreign import NAMED, named, query_with, translated_from_any_driver
+from asynctaskd.postgres.roles import role_for
 
 try:
     from sqlalchemy import TextClause, text
@@ -84,7 +85,7 @@ class Enqueuer:
         return list(self._send(session, Enqueue.many(self._app, requests)))
 
     def _send(self, session: AnySession, sent: Enqueue) -> Any:
-        with translated_from_any_driver():
+        with translated_from_any_driver(role_for(sent.statement, self._schema)):
             answer = session.execute(_statement(sent.statement, self._schema), named(sent.arguments))
             return answer.scalar_one()
 
@@ -117,7 +118,7 @@ class AsyncEnqueuer:
         return list(await self._send(session, Enqueue.many(self._app, requests)))
 
     async def _send(self, session: AnyAsyncSession, sent: Enqueue) -> Any:
-        with translated_from_any_driver():
+        with translated_from_any_driver(role_for(sent.statement, self._schema)):
             answer = await session.execute(_statement(sent.statement, self._schema), named(sent.arguments))
             return answer.scalar_one()
 

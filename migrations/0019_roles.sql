@@ -222,14 +222,16 @@ LANGUAGE sql VOLATILE
 RETURN ((asynctaskd.clock() - interval '1 minute') AT TIME ZONE 'UTC')::date;
 
 -- Detaches a partition whose day has come. Only an owner may do so CONCURRENTLY, since no function can. This takes a lock
--- for which readers and finalize wait: so it gives up at once where somebody is in its way, and is tried again.
+-- for which readers and finalize wait: so it gives up at once where somebody is in its way, says who (DETAIL), and is
+-- tried again.
 CREATE FUNCTION asynctaskd.detach_finished_partition(partition text) RETURNS void
 LANGUAGE plpgsql SET lock_timeout = '100ms' AS $$
 DECLARE
+    child oid;
     pending boolean;
 BEGIN
     PERFORM pg_advisory_xact_lock(hashtext('asynctaskd.finished_tasks'), 0);
-    SELECT inhdetachpending INTO pending FROM pg_inherits JOIN pg_class ON pg_class.oid = inhrelid
+    SELECT inhrelid, inhdetachpending INTO child, pending FROM pg_inherits JOIN pg_class ON pg_class.oid = inhrelid
     WHERE inhparent = 'asynctaskd.finished_tasks'::regclass AND relname = partition
       AND (regexp_match(pg_get_expr(relpartbound, pg_class.oid), 'TO \(''(.*)''\)'))[1]::date
           <= asynctaskd.forgotten_day() + 1;
@@ -237,6 +239,12 @@ BEGIN
         EXECUTE format('ALTER TABLE asynctaskd.finished_tasks DETACH PARTITION asynctaskd.%I %s', partition,
                        CASE WHEN pending THEN 'FINALIZE' ELSE '' END);
     END IF;
+EXCEPTION WHEN lock_not_available THEN
+    RAISE EXCEPTION '% is in use', partition USING ERRCODE = 'lock_not_available', DETAIL = array_to_string(ARRAY(
+        SELECT DISTINCT pid FROM pg_locks
+        WHERE locktype = 'relation' AND granted AND pid <> pg_backend_pid()
+          AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+          AND relation IN (child, 'asynctaskd.finished_tasks'::regclass)), ',');
 END $$;
 
 -- Drops a table of finished tasks that was detached, once its day has come; whether it did. Nobody attaches it meanwhile:

@@ -11,6 +11,7 @@ from asynctaskd.definitions.enqueuing import Enqueue
 from asynctaskd.django.configuration import configuration, project_app
 from asynctaskd.postgres.foreign import PYFORMAT, named, query_with, translated_from_any_driver
 from asynctaskd.postgres.records import task_of
+from asynctaskd.postgres.roles import role_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -90,6 +91,9 @@ def _rows(
 ) -> tuple[list[tuple[Any, ...]], list[str]]:
     """What a statement answers: its rows, and the names of their columns."""
     settings = configuration()
-    with translated_from_any_driver(), connections[using or settings.database].cursor() as cursor:
+    with (
+        translated_from_any_driver(role_for(statement, settings.schema)),
+        connections[using or settings.database].cursor() as cursor,
+    ):
         cursor.execute(query_with(PYFORMAT, statement, settings.schema), named(arguments))
         return cursor.fetchall(), [column[0] for column in cursor.description]

@@ -11,6 +11,7 @@ import asyncpg
 from asynctaskd.errors import ConfigError, TaskNotFoundError
 from asynctaskd.postgres import embedded
 from asynctaskd.postgres.driver import CONFLICTS, connect, open_sessions, query, translated
+from asynctaskd.postgres.roles import role_for
 from asynctaskd.postgres.sessions import LONG
 
 if TYPE_CHECKING:
@@ -73,17 +74,17 @@ class Caller:
         connection: asyncpg.Connection | None = None,
         limit: float = LONG,
     ) -> list[asyncpg.Record]:
-        statement = query(name, self._schema)
+        statement, role = query(name, self._schema), role_for(name, self._schema)
         if connection is None and isinstance(self._database, asyncpg.Connection):
             # The client's own waits and calls take turns on the one connection it was given.
             async with self._turn:
-                with translated(but=CONFLICTS):
+                with translated(but=CONFLICTS, role=role):
                     return await self._database.fetch(statement, *arguments)
         if connection is not None:
             # A conflict is for the owner of the transaction, who knows it by the driver's own error.
-            with translated(but=CONFLICTS):
+            with translated(but=CONFLICTS, role=role):
                 return await connection.fetch(statement, *arguments)
-        with translated():
+        with translated(role=role):
             executor = await self._executor()
             return await executor.fetch(statement, *arguments, timeout=limit)
 

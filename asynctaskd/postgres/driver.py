@@ -140,17 +140,23 @@ def query(name: str, schema: str) -> str:
     return render(path.read_text(encoding="utf8"), schema)
 
 
-def translated(*, but: tuple[type[Exception], ...] = ()) -> AbstractContextManager[None]:
-    """Raise driver errors as ours; everything else passes, and so does what `but` names."""
-    return _Translation(but)
+def translated(
+    *, but: tuple[type[Exception], ...] = (), role: str | None = None
+) -> AbstractContextManager[None]:
+    """Raise driver errors as ours; everything else passes, and so does what `but` names.
+
+    `role` is the one whose rights the statement takes, for whoever lacks them.
+    """
+    return _Translation(but, role)
 
 
 class _Translation:
     # A class: a generator would cost more than the rest of a client's call.
-    __slots__ = ("_but",)
+    __slots__ = ("_but", "_role")
 
-    def __init__(self, but: tuple[type[Exception], ...]) -> None:
+    def __init__(self, but: tuple[type[Exception], ...], role: str | None) -> None:
         self._but = but
+        self._role = role
 
     def __enter__(self) -> None:
         pass
@@ -158,15 +164,20 @@ class _Translation:
     def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
         if not isinstance(error, _DRIVER_ERRORS) or isinstance(error, self._but):
             return
-        ours = translate(error)
+        ours = translate(error, self._role)
         if ours is not None:
             raise ours from error
 
 
-def translate(error: BaseException) -> AsynctaskdError | None:
+def translate(error: BaseException, role: str | None = None) -> AsynctaskdError | None:
     """Our word for a driver error, or None where it has no meaning of its own here."""
     if isinstance(error, asyncpg.PostgresError) and (error.sqlstate or "").startswith("ATD"):
         return _domain_error(error)
+    if role and isinstance(error, asyncpg.InsufficientPrivilegeError):
+        return DatabaseRefusedError(
+            f"the database refused: {error}. GRANT {role} TO this login allows it; "
+            "`asynctaskd migrate --roles` makes that role"
+        )
     if isinstance(error, _REFUSED):
         return DatabaseRefusedError(f"the database refused: {error}")
     if isinstance(error, _NO_SCHEMA):

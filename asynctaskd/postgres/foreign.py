@@ -42,8 +42,10 @@ def named(arguments: Sequence[Any]) -> dict[str, Any]:
 
 
 @contextmanager
-def translated_from_any_driver() -> Iterator[None]:
+def translated_from_any_driver(role: str) -> Iterator[None]:
     """Raise as ours what the server says of our statement, whichever driver tells it.
+
+    `role` is the one whose rights the statement takes.
 
     What befalls the caller's connection or transaction stays as its driver says it: whoever owns them knows
     those errors, and how to go on from there.
@@ -51,18 +53,18 @@ def translated_from_any_driver() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        ours = _ours(error)
+        ours = _ours(error, role)
         if ours is None or isinstance(ours, DatabaseUnavailableError):
             raise
         raise ours from error
 
 
-def _ours(error: BaseException) -> AsynctaskdError | None:
+def _ours(error: BaseException, role: str) -> AsynctaskdError | None:
     """Our word for an error that a driver raised, or that wraps one: Django's and SQLAlchemy's do."""
     told = _told(error)
     if told is not None:
-        return translate(told)
-    return None if error.__cause__ is None else _ours(error.__cause__)
+        return translate(told, role)
+    return None if error.__cause__ is None else _ours(error.__cause__, role)
 
 
 def _told(error: BaseException) -> asyncpg.PostgresError | None:

@@ -155,8 +155,9 @@ async def _divide(connection: asyncpg.Connection, schema: str) -> RoleChanges:
     await connection.execute("RESET ROLE")  # an owner makes no roles
     changes = await _role_changes(connection, schema)
     await parts.make_roles(connection, schema)
-    await _lock(connection, _in_order(changes.moved), schema)
-    await parts.hand_over(connection, schema)
+    with parts.ours_alone():
+        await _lock(connection, _in_order(changes.moved), schema)
+        await parts.hand_over(connection, schema)
     await parts.join_enqueuers(connection, schema, changes.joined)
     await parts.act_as_owner(connection, schema)
     await parts.grant_rights(connection, schema)
@@ -290,7 +291,7 @@ async def require_version(connection: asyncpg.Connection, *, schema: str = "asyn
     Raises:
         SchemaVersionError: it can't; the message says what to run.
     """
-    with translated():
+    with translated(role=f"{schema}_worker"):
         applied = await _applied(connection, schema)
     found, needed = max(applied.values(), default=(0, 0)), _needed()
     if found[0] > needed[0]:

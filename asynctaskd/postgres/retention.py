@@ -3,6 +3,9 @@
 `DETACH PARTITION … CONCURRENTLY` runs in no transaction. It marks the partition, so that new statements leave
 it alone, holds no lock while it waits for transactions that still use finished tasks, and takes its last
 locks when they are gone. What is cancelled after the mark is finished later, by `… FINALIZE`.
+
+Only an owner may do that. A worker that owns nothing calls a function, which detaches in one go and gives up
+after a tenth of a second; so much others may have to wait.
 """
 
 from __future__ import annotations
@@ -73,7 +76,7 @@ class Partitions:
         except CONNECTION_LOSS:
             raise
         except asyncpg.PostgresError as error:
-            raise NotDroppedError(str(error), blockers) from error
+            raise NotDroppedError(str(error), blockers or _blockers_in(error)) from error
 
     async def _detach(self, statement: str, blockers: list[int]) -> None:
         call = asyncio.create_task(self._hand.execute(statement))
@@ -91,6 +94,12 @@ class Partitions:
         until = loop.time() + self._patience
         while not (await asyncio.wait({call}, timeout=_LOOK_INTERVAL))[0]:
             blockers += await self._store.yield_detach(statement, is_up=loop.time() >= until)
+
+
+def _blockers_in(error: asyncpg.PostgresError) -> list[int]:
+    """Those whom `detach_finished_partition` names."""
+    named = getattr(error, "detail", None) or ""
+    return [int(pid) for pid in named.split(",") if pid.isdigit()]
 
 
 @asynccontextmanager

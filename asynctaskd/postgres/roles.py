@@ -11,8 +11,9 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING
 
@@ -46,6 +47,24 @@ class RoleChanges:
 def role_names(schema: str) -> tuple[str, ...]:
     """The names of the five roles of a schema, in the order of `PARTS`."""
     return tuple(f"{schema}_{part}" for part in PARTS)
+
+
+# The statements that applications and viewers send; all others of a client's are an operator's.
+_ENQUEUER = frozenset(("enqueue", "enqueue_plain", "enqueue_many", "schedule_by_enqueue"))
+_VIEWER = frozenset(
+    (
+        "config_answers", "config_history", "count_lagging", "has_live_worker", "list_slots",
+        "list_workers", "new_events", "new_tasks", "newest_config", "newest_ids", "overview", "receipts",
+        "secrets", "unwatch", "watch", "why", "why_each",
+    )
+)  # fmt: skip
+
+
+@cache
+def role_for(statement: str, schema: str) -> str:
+    """The role whose rights a client's statement takes, by the statement's name in `queries/`."""
+    part = "enqueuer" if statement in _ENQUEUER else "viewer" if statement in _VIEWER else "operator"
+    return f"{schema}_{part}"
 
 
 async def has_roles(connection: asyncpg.Connection, schema: str) -> bool:
@@ -106,17 +125,21 @@ async def make_roles(connection: asyncpg.Connection, schema: str) -> None:
         await connection.execute(_script("make_roles", schema))
 
 
-async def hand_over(connection: asyncpg.Connection, schema: str) -> None:
-    """Give everything to the owner. The tables concerned are locked.
+def ours_alone() -> AbstractContextManager[None]:
+    """For what concerns everything there is, and may be refused since some of it belongs to another role.
 
     Raises:
-        DatabaseRefusedError: something belongs to a role that the current one may not act for.
+        DatabaseRefusedError: the message says what to do.
     """
-    with _refused(
-        "what belongs to another role can be given to the owner by that role or a superuser: "
+    return _refused(
+        "it belongs to another role, and can be given to the owner by that role or a superuser: "
         "run `asynctaskd migrate --roles` as a superuser once"
-    ):
-        await connection.execute(_script("hand_over", schema))
+    )
+
+
+async def hand_over(connection: asyncpg.Connection, schema: str) -> None:
+    """Give everything to the owner. The tables concerned are locked."""
+    await connection.execute(_script("hand_over", schema))
 
 
 async def join_enqueuers(connection: asyncpg.Connection, schema: str, roles: tuple[str, ...]) -> None:

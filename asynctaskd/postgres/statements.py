@@ -30,7 +30,7 @@ class Statements:
 
     async def _fetch(self, name: str, *arguments: Any) -> list[asyncpg.Record]:
         """The rows of `queries/NAME.sql`; raises the errors of `driver.translate`."""
-        with translated():
+        with translated(role=f"{self.schema}_worker"):
             return await self._ask(name, *arguments)
 
     async def _ask(self, name: str, *arguments: Any) -> list[asyncpg.Record]:

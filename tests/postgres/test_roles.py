@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
+from importlib.resources import files
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import asyncpg
 import pytest
 
-from asynctaskd.postgres.roles import PARTS
+from asynctaskd.postgres.driver import query
+from asynctaskd.postgres.roles import PARTS, role_for
 from tests.support.divided import STRANGER, Divided, divided_or_skipped
 
 if TYPE_CHECKING:
@@ -299,7 +302,7 @@ ACCESS = """
     ), may AS (
         SELECT *,
                CASE WHEN relkind = 'S' THEN has_sequence_privilege(role, oid, 'SELECT')
-                    ELSE has_any_column_privilege(role, oid, 'SELECT') END AS reads,
+                    ELSE has_table_privilege(role, oid, 'SELECT') END AS reads,
                CASE WHEN relkind = 'S' THEN has_sequence_privilege(role, oid, 'USAGE, UPDATE')
                     ELSE has_table_privilege(role, oid, 'INSERT, UPDATE, DELETE, TRUNCATE, TRIGGER')
                          OR has_any_column_privilege(role, oid, 'INSERT, UPDATE') END AS writes
@@ -317,11 +320,65 @@ async def test_who_may_read_and_write_each_table_was_decided(divided: Divided, r
     assert found == RELATIONS, "name it in rights/grant.sql, and here"
 
 
+async def test_single_columns_are_read_by_whoever_may_not_read_the_table(
+    divided: Divided, roles: Roles
+) -> None:
+    rows = await roles["owner"].fetch(
+        "SELECT attrelid::regclass::text AS table, attname::text AS column, grantee::regrole::text AS role"
+        " FROM pg_attribute JOIN pg_class ON pg_class.oid = attrelid CROSS JOIN LATERAL aclexplode(attacl)"
+        " WHERE relnamespace = $1::text::regnamespace",
+        divided.schema,
+    )
+    assert [tuple(row) for row in rows] == [
+        (f"{divided.schema}.task_events", "id", f"{divided.schema}_viewer")
+    ]
+
+
 async def test_partitions_are_for_those_alone_who_own_them(divided: Divided, roles: Roles) -> None:
     for part in ("worker", "operator"):
         assert not await is_allowed(
             roles[part], divided.sql("SELECT FROM asynctaskd.finished_tasks_20200101")
         )
+
+
+STATEMENTS = sorted(path.stem for path in Path(str(files("asynctaskd.postgres"))).glob("queries/*.sql"))
+CLIENTS = {
+    "command", "count_open", "reprioritize", "selected", "withdraw", "update_config", "config_report",
+    "get_tasks", "list_tasks", "list_events", "statuses", "open_payloads", "list_schedules", "put_schedule",
+    "pause_schedule", "remove_schedule", "resume_schedule",
+}  # fmt: skip
+"""The statements that operators send, beside those of enqueuers and viewers."""
+
+
+async def may_send(connection: Connection[Record], name: str, schema: str) -> bool:
+    """Whether a statement's objects are all open to a role: it is planned and opened, and not run."""
+    statement = query(name, schema)
+    asked = await connection.prepare(statement)
+    nothing = ", ".join(f"NULL::{one.name}" for one in asked.get_parameters())
+    transaction = connection.transaction()
+    await transaction.start()
+    try:
+        await connection.execute(f"PREPARE asked AS {statement}")
+        await connection.execute(f"EXPLAIN EXECUTE asked{f'({nothing})' if nothing else ''}")
+    except asyncpg.InsufficientPrivilegeError:
+        return False
+    finally:
+        await transaction.rollback()
+        await connection.execute("DEALLOCATE asked")
+    return True
+
+
+async def test_a_worker_may_send_every_statement_there_is(divided: Divided, roles: Roles) -> None:
+    denied = [name for name in STATEMENTS if not await may_send(roles["worker"], name, divided.schema)]
+    assert denied == []
+
+
+async def test_each_client_may_send_the_statements_of_its_role(divided: Divided, roles: Roles) -> None:
+    for name in STATEMENTS:
+        part = role_for(name, divided.schema).removeprefix(f"{divided.schema}_")
+        if part != "operator" or name in CLIENTS:
+            for role in {part, "operator"}:
+                assert await may_send(roles[role], name, divided.schema), (role, name)
 
 
 async def test_what_runs_with_the_owners_rights_looks_for_names_nowhere_else(

@@ -52,7 +52,9 @@ GRANT SELECT ON
     asynctaskd.watchers, asynctaskd.migrations
     TO asynctaskd_viewer, asynctaskd_operator, asynctaskd_worker;
 GRANT SELECT ON asynctaskd.all_tasks TO asynctaskd_worker;
+-- Where new ones begin.
 GRANT SELECT ON SEQUENCE asynctaskd.task_ids TO asynctaskd_viewer, asynctaskd_operator;
+GRANT SELECT (id) ON asynctaskd.task_events TO asynctaskd_viewer;
 GRANT DELETE ON asynctaskd.watchers TO asynctaskd_viewer, asynctaskd_operator;
 GRANT EXECUTE ON ROUTINE
     asynctaskd.overview, asynctaskd.why, asynctaskd.new_tasks, asynctaskd.new_events, asynctaskd.watch,
