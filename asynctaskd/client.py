@@ -84,11 +84,10 @@ class Client(Commands, Explanations, RuntimeConfigs, Schedules, Watching):
             DatabaseUnavailableError: the database can't be reached; without a transaction of the caller's
                 the task may have been enqueued all the same.
         """
-        with publishing() as publication:
-            sent = Enqueue.one(self._app, task, payload, options)
-            publication.of(sent.names)
+        with publishing(task) as publication:
+            sent = publication.of(Enqueue.one(self._app, task, payload, options))
             task_id: int = await self._value(sent.statement, *sent.arguments, connection=connection)
-            return task_id
+            return publication.made(task_id)
 
     async def enqueue_many(
         self, requests: Iterable[TaskRequest], *, connection: asyncpg.Connection | None = None
@@ -98,8 +97,7 @@ class Client(Commands, Explanations, RuntimeConfigs, Schedules, Watching):
         Raises: like `enqueue`.
         """
         with publishing() as publication:
-            sent = Enqueue.many(self._app, requests)
-            publication.of(sent.names)
+            sent = publication.of(Enqueue.many(self._app, requests))
             limit = LONG + sum(map(len, sent.arguments[1])) / _SLOWEST
             ids: list[int] = await self._value(
                 sent.statement, *sent.arguments, connection=connection, limit=limit

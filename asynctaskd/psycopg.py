@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 from asynctaskd.definitions.enqueuing import Enqueue
 from asynctaskd.postgres.foreign import PYFORMAT, named, query_with, translated_from_any_driver
 from asynctaskd.postgres.roles import role_for
+from asynctaskd.telemetry.publishing import publishing
 
 try:
     from psycopg import AsyncConnection, AsyncCursor, Connection, Cursor
@@ -61,16 +62,19 @@ class Enqueuer:
             SchemaVersionError: the schema isn't there, or too old.
             psycopg.Error: what befalls the connection or the transaction.
         """
-        task_id: int = self._send(connection, Enqueue.one(self._app, task, payload, options))
-        return task_id
+        with publishing(task) as publication:
+            sent = publication.of(Enqueue.one(self._app, task, payload, options))
+            task_id: int = publication.made(self._send(connection, sent))
+            return task_id
 
     def enqueue_many(self, connection: Connection[Any], requests: Iterable[TaskRequest]) -> list[int]:
         """Enqueue tasks in one round trip, all or none; returns their ids in the order given.
 
         Raises: like `enqueue`.
         """
-        ids: list[int] = self._send(connection, Enqueue.many(self._app, requests))
-        return ids
+        with publishing() as publication:
+            ids: list[int] = self._send(connection, publication.of(Enqueue.many(self._app, requests)))
+            return ids
 
     def _send(self, connection: Connection[Any], sent: Enqueue) -> Any:
         # Not by connection.execute(): its cursors may have other placeholders, and rows of another kind.
@@ -102,15 +106,18 @@ class AsyncEnqueuer:
         **options: Unpack[RequestOptions],
     ) -> int:
         """Enqueue one task in the connection's transaction, and return its id; see `Enqueuer.enqueue`."""
-        task_id: int = await self._send(connection, Enqueue.one(self._app, task, payload, options))
-        return task_id
+        with publishing(task) as publication:
+            sent = publication.of(Enqueue.one(self._app, task, payload, options))
+            task_id: int = publication.made(await self._send(connection, sent))
+            return task_id
 
     async def enqueue_many(
         self, connection: AsyncConnection[Any], requests: Iterable[TaskRequest]
     ) -> list[int]:
         """Enqueue tasks in one round trip, all or none; returns their ids in the order given."""
-        ids: list[int] = await self._send(connection, Enqueue.many(self._app, requests))
-        return ids
+        with publishing() as publication:
+            ids: list[int] = await self._send(connection, publication.of(Enqueue.many(self._app, requests)))
+            return ids
 
     async def _send(self, connection: AsyncConnection[Any], sent: Enqueue) -> Any:
         with translated_from_any_driver(role_for(sent.statement, self._schema)):

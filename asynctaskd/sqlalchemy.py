@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 from asynctaskd.definitions.enqueuing import Enqueue
 from asynctaskd.postgres.foreign import NAMED, named, query_with, translated_from_any_driver
 from asynctaskd.postgres.roles import role_for
+from asynctaskd.telemetry.publishing import publishing
 
 try:
     from sqlalchemy import TextClause, text
@@ -74,15 +75,18 @@ class Enqueuer:
             SchemaVersionError: the schema isn't there, or too old.
             sqlalchemy.exc.DBAPIError: what befalls the connection or the transaction.
         """
-        task_id: int = self._send(session, Enqueue.one(self._app, task, payload, options))
-        return task_id
+        with publishing(task) as publication:
+            sent = publication.of(Enqueue.one(self._app, task, payload, options))
+            task_id: int = publication.made(self._send(session, sent))
+            return task_id
 
     def enqueue_many(self, session: AnySession, requests: Iterable[TaskRequest]) -> list[int]:
         """Enqueue tasks in one round trip, all or none; returns their ids in the order given.
 
         Raises: like `enqueue`.
         """
-        return list(self._send(session, Enqueue.many(self._app, requests)))
+        with publishing() as publication:
+            return list(self._send(session, publication.of(Enqueue.many(self._app, requests))))
 
     def _send(self, session: AnySession, sent: Enqueue) -> Any:
         with translated_from_any_driver(role_for(sent.statement, self._schema)):
@@ -110,12 +114,15 @@ class AsyncEnqueuer:
         **options: Unpack[RequestOptions],
     ) -> int:
         """Enqueue one task in the session's transaction, and return its id; see `Enqueuer.enqueue`."""
-        task_id: int = await self._send(session, Enqueue.one(self._app, task, payload, options))
-        return task_id
+        with publishing(task) as publication:
+            sent = publication.of(Enqueue.one(self._app, task, payload, options))
+            task_id: int = publication.made(await self._send(session, sent))
+            return task_id
 
     async def enqueue_many(self, session: AnyAsyncSession, requests: Iterable[TaskRequest]) -> list[int]:
         """Enqueue tasks in one round trip, all or none; returns their ids in the order given."""
-        return list(await self._send(session, Enqueue.many(self._app, requests)))
+        with publishing() as publication:
+            return list(await self._send(session, publication.of(Enqueue.many(self._app, requests))))
 
     async def _send(self, session: AnyAsyncSession, sent: Enqueue) -> Any:
         with translated_from_any_driver(role_for(sent.statement, self._schema)):

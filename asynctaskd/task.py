@@ -82,7 +82,8 @@ class ClaimedTask(NamedTuple):
     one; `attempts` counts every claim, this one included. `timeout`, `retry` and `max_attempts` are
     None where the definition's own value applies. `losses` counts the workers lost in a row.
     `created_at` is told only of a task whose name was unknown before: its delays grow with its age.
-    `due_at` is when it was created, or a start or retry was due, whichever is later.
+    `due_at` is when it was created, or a start or retry was due, whichever is later. `traceparent` and
+    `tracestate` are what its metadata says of the enqueuer's trace, whatever that is.
     """
 
     id: int
@@ -105,6 +106,8 @@ class ClaimedTask(NamedTuple):
     unique_tag: str | None
     reason: str | None
     due_at: datetime
+    traceparent: str | None
+    tracestate: str | None
 
     @property
     def strict(self) -> bool:

@@ -81,9 +81,7 @@ class ExecutionContext(TaskContext):
     @override
     def log(self) -> Any:
         if self._log is None:
-            self._log = structlog.get_logger("asynctaskd.task").bind(
-                task_id=self.task_id, task=self.name, attempt=self.attempt
-            )
+            self._log = structlog.get_logger("asynctaskd.task").bind(**self._execution.facts)
         return self._log
 
     @property

@@ -108,7 +108,7 @@ class Control:
         return len(claimed)
 
     def _start(self, task: ClaimedTask) -> None:
-        execution = Execution(task, None)
+        execution = Execution(task, None, self._lease.worker_id)
         execution.ends_at = inf  # it sees to its own end
         self._slots.take_aside(execution)
         execution.runner = asyncio.create_task(self._run(execution), name=task.name)

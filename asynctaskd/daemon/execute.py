@@ -27,6 +27,7 @@ from asynctaskd.telemetry.events import emit
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from uuid import UUID
 
     from asynctaskd.client import Client
     from asynctaskd.daemon.commands import Steering
@@ -69,10 +70,12 @@ class Executor:
         transactions: Transactions,
         client: Client,
         *,
+        worker_id: Callable[[], UUID],
         may_begin: Callable[[], bool],
         finish: Callable[[Execution, Outcome], None],
     ) -> None:
         self._app = app
+        self._worker_id = worker_id
         self._may_begin = may_begin
         self._slots = slots
         self._steering = steering
@@ -89,7 +92,7 @@ class Executor:
         """Begin an execution; it takes a slot at once."""
         definition = self._app.get(task.name)
         config = self._steering.config
-        execution = Execution(capped(task, definition, config), definition)
+        execution = Execution(capped(task, definition, config), definition, self._worker_id())
         execution.longest = longest(task, config)
         self._slots.take(execution)
         obstacle = _obstacle(execution)
@@ -130,12 +133,14 @@ class Executor:
             return
         self._end_if_forked()
         raised: BaseException | None = None
+        execution.begin_span()
         try:
             outcome = await self._attempt(execution)
         except BaseException as error:  # noqa: BLE001  (SystemExit too is the task's failure, not the daemon's)
             outcome, raised = outcome_of(error), error
         self._end_if_forked()
         execution.outcome = outcome = _interrupted(execution, outcome)
+        execution.end_span(outcome, raised)
         if isinstance(outcome, Failed) and self._app.error_hooks:
             execution.ends_at = inf
             await report_error(self._app.error_hooks, execution, outcome, raised)
@@ -209,7 +214,7 @@ def _obstacle(execution: Execution) -> Outcome | None:
     """Why the handler isn't even called, if it isn't."""
     task = execution.task
     if execution.definition is None:
-        emit("task.unknown_name", task_id=task.id, task=task.name)
+        emit("task.unknown_name", **execution.facts)
         return Unroutable()
     if task.reason is not None and task.reason.startswith(FAILED_BY_OPERATOR):
         return failed_by_operator(task.reason.removeprefix(f"{FAILED_BY_OPERATOR}: "))

@@ -14,12 +14,17 @@ from asynctaskd.daemon.caps import timeout_of
 from asynctaskd.daemon.stalls import stack_of, stack_of_task
 from asynctaskd.postgres.records import Ended
 from asynctaskd.scheduling.retry import NO_RETRY, RetryPolicy
+from asynctaskd.task import Failed
 from asynctaskd.telemetry.events import emit
+from asynctaskd.telemetry.tracing import begin_processing, error_type
 
 if TYPE_CHECKING:
+    from uuid import UUID
+
     from asynctaskd.daemon.context import ExecutionContext
     from asynctaskd.definitions.definition import Definition
     from asynctaskd.task import ClaimedTask, Outcome, Transition
+    from asynctaskd.telemetry.spans import ProcessSpan
 
 # How long a handler may go on after it was told to stop before it is named.
 _STUCK_AFTER = 5.0
@@ -54,6 +59,8 @@ class Execution:
     """Where a synchronous handler runs."""
     was_cut_off = False
     """ctx.transaction() lost its connection."""
+    span: ProcessSpan | None = None
+    """What traces it."""
     took: float | None = None
     """For how many seconds it ran; None before its end, and where it never began."""
     completing = False
@@ -63,8 +70,9 @@ class Execution:
     stored = False
     """ctx.transaction() has committed what became of it."""
 
-    def __init__(self, task: ClaimedTask, definition: Definition[..., Any] | None) -> None:
+    def __init__(self, task: ClaimedTask, definition: Definition[..., Any] | None, worker_id: UUID) -> None:
         self.task = task
+        self.worker_id = worker_id
         self.definition = definition
         self.timeout = timeout_of(task, definition)
         self._started = monotonic()  # not the loop's clock: a handler in a thread asks too
@@ -102,9 +110,30 @@ class Execution:
         """The present by the database's clock, as far as it is known here."""
         return self.task.claimed_at + timedelta(seconds=monotonic() - self._started)
 
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What each line of the log says of it."""
+        facts: dict[str, Any] = {
+            "task_id": self.task.id,
+            "task": self.task.name,
+            "attempt": self.task.attempts,
+            "worker_id": self.worker_id,
+        }
+        return facts if self.span is None else facts | {"trace_id": self.span.trace_id}
+
     def note_end(self) -> None:
         """Its handler has ended."""
         self.took = monotonic() - self._started
+
+    def begin_span(self) -> None:
+        """Trace it, in this context, where there is who takes that."""
+        task = self.task
+        self.span = begin_processing(task.name, task.id, task.attempts, task.traceparent, task.tracestate)
+
+    def end_span(self, outcome: Outcome, raised: BaseException | None) -> None:
+        """Its handler has ended, which may have raised."""
+        if self.span is not None:
+            self.span.end(_error_type(outcome, raised))
 
     def interrupt(self, why: Interruption) -> None:
         """Tell the handler to stop; the first reason counts."""
@@ -142,8 +171,7 @@ class Execution:
             return
         emit(
             "handler.stuck",
-            task_id=self.task.id,
-            task=self.task.name,
+            **self.facts,
             why=self.interruption.value,
             seconds=seconds,
             traceback=self._stack(self.runner),
@@ -152,6 +180,13 @@ class Execution:
 
     def _stack(self, runner: asyncio.Task[None]) -> str:
         return stack_of_task(runner) if self.thread_id is None else stack_of(self.thread_id)
+
+
+def _error_type(outcome: Outcome, raised: BaseException | None) -> str | None:
+    """What kind of failure it is: by what the handler raised, else by its reason."""
+    if not isinstance(outcome, Failed):
+        return None
+    return outcome.reason if raised is None or outcome.reason == "timeout" else error_type(raised)
 
 
 @lru_cache(maxsize=1024)

@@ -59,8 +59,7 @@ def _error(failed: Failed, raised: BaseException | None) -> BaseException:
 def _tell(execution: Execution, problem: BaseException) -> None:
     emit(
         "error_hook.failed",
-        task_id=execution.task.id,
-        task=execution.task.name,
+        **execution.facts,
         error=execution.written_error(describe_error(problem)),
     )
 

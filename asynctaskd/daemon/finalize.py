@@ -199,6 +199,8 @@ class Finalizer:
                 self._leave(unsettled)
 
     async def _write_with_hooks(self, execution: Execution, transition: Transition) -> None:
+        if execution.span is not None:
+            execution.span.resume()
         stale = await self._hooks.finalize(execution, transition)
         self._pass_on([(execution, transition)], {execution.task.id} if stale else set())
         await self._set_others_going([(execution, transition)])
@@ -235,7 +237,7 @@ class Finalizer:
         if isinstance(outcome, Failed):
             outcome = replace(outcome, error=execution.written_error(outcome.error) or "")
         if not isinstance(outcome, Completed):
-            emit("task.after_commit", task_id=execution.task.id, task=execution.task.name, outcome=outcome)
+            emit("task.after_commit", **execution.facts, outcome=outcome)
 
 
 def _parts(batch: Gathered) -> list[Gathered]:
@@ -266,9 +268,7 @@ def _tell(execution: Execution, transition: Transition, *, stale: bool) -> None:
     if is_watched(f"task.{kind}"):
         emit(
             f"task.{kind}",
-            task_id=execution.task.id,
-            task=execution.task.name,
-            attempt=execution.task.attempts,
+            **execution.facts,
             error=execution.written_error(transition.error),
             reason=transition.reason,
             delay=transition.delay,

@@ -13,6 +13,7 @@ from asynctaskd.errors import InvalidPayloadError, LeaseLostError
 from asynctaskd.postgres.driver import translated
 from asynctaskd.task import TaskStatus
 from asynctaskd.telemetry.events import emit
+from asynctaskd.telemetry.tracing import current_context, with_context
 
 if TYPE_CHECKING:
     import asyncpg
@@ -136,14 +137,14 @@ class FailureHooks:
         self, execution: Execution, name: str, connection: asyncpg.Connection
     ) -> None:
         payload = self._app[name].failure_payload(execution.task.id)
-        await self._store.enqueue_failure_task(execution.task, name, payload, connection)
+        context = with_context(None, current_context())
+        await self._store.enqueue_failure_task(execution.task, name, payload, context, connection)
 
     @staticmethod
     def _report_stuck(execution: Execution, writing: asyncio.Task[Any] | None) -> None:
         emit(
             "handler.stuck",
-            task_id=execution.task.id,
-            task=execution.task.name,
+            **execution.facts,
             why="hook timeout",
             seconds=_STUCK_AFTER - _TIMEOUT,
             traceback=stack_of_task(writing),
@@ -151,8 +152,7 @@ class FailureHooks:
 
     @staticmethod
     def _report(execution: Execution, errors: list[str]) -> None:
-        task = execution.task
-        emit("hook.failed", task_id=task.id, task=task.name, tries=len(errors), error=errors[-1])
+        emit("hook.failed", **execution.facts, tries=len(errors), error=errors[-1])
 
 
 def _parameters(execution: Execution) -> Any:

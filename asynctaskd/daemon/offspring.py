@@ -8,15 +8,16 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Coroutine
-from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from typing_extensions import override
 
 from asynctaskd.telemetry.events import emit
+from asynctaskd.telemetry.speaking import current_speaker
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from contextvars import ContextVar
 
     from asynctaskd.daemon.execution import Execution
 
@@ -30,7 +31,8 @@ _LAST_WORDS = 1.0
 
 _MOST_NAMES = 10
 
-current_execution: ContextVar[Execution] = ContextVar("asynctaskd_execution")
+# The log asks it too, and knows of an execution no more than what it says of itself.
+current_execution = cast("ContextVar[Execution]", current_speaker)
 """To which execution the tasks belong that are created in this context."""
 
 
@@ -71,8 +73,7 @@ def _cancel(execution: Execution, left: set[asyncio.Task[Any]]) -> None:
     names = sorted(f"{task.get_name()} ({_origin(task)})" for task in left)
     emit(
         "handler.leaked_tasks",
-        task_id=execution.task.id,
-        task=execution.task.name,
+        **execution.facts,
         count=len(names),
         names=names[:_MOST_NAMES],
     )

@@ -157,6 +157,7 @@ class Stations:
             self._steering,
             transactions,
             Client(self._pool, self._app, schema=self._config.database.schema_name),
+            worker_id=lambda: self._lease.worker_id,
             may_begin=self._lease.look,
             finish=self._finalizer.put,
         )

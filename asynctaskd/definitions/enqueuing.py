@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from asynctaskd.definitions.batch import dump_many
@@ -12,9 +13,10 @@ from asynctaskd.definitions.payload import dump_payload
 from asynctaskd.definitions.request import TaskRequest
 from asynctaskd.definitions.schedule import checked_params, written_options
 from asynctaskd.errors import InvalidInputError
+from asynctaskd.telemetry.tracing import current_context, with_context
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from asynctaskd.definitions.cron import Cron
     from asynctaskd.definitions.options import RequestOptions, TaskOptions
@@ -56,10 +58,11 @@ class Enqueue(NamedTuple):
             return cls("schedule_by_enqueue", _of_schedule(definition, request, request.options.cron), ())
         dumped = dump_payload(request.payload) if definition is None else definition.dump(request.payload)
         is_encoded = definition is not None and definition.encoding is not None
-        if request.options is NO_OPTIONS and not is_encoded:
+        context = current_context()
+        if request.options is NO_OPTIONS and not is_encoded and not context:
             # Nineteen parameters that say nothing cost as much as the row.
             return cls("enqueue_plain", (request.name, dumped), (request.name,))
-        return cls("enqueue", [*_of_task(request, dumped), is_encoded], (request.name,))
+        return cls("enqueue", [*_of_task(request, dumped, context), is_encoded], (request.name,))
 
     @classmethod
     def many(cls, app: Registry | None, requests: Iterable[TaskRequest]) -> Enqueue:
@@ -120,7 +123,7 @@ def _definition(app: Registry | None, name: str) -> Definition[..., Any] | None:
     return None if app is None else app[name]
 
 
-def _of_task(request: TaskRequest, payload: str) -> list[Any]:
+def _of_task(request: TaskRequest, payload: str, context: Mapping[str, str]) -> list[Any]:
     """The parameters of `enqueue.sql`, in order."""
     given = request.options
     instant, after = given.deadlines
@@ -145,7 +148,7 @@ def _of_task(request: TaskRequest, payload: str) -> list[Any]:
         given.retry and given.retry.spec,
         given.retry and given.retry.max_attempts,
         given.keep,
-        given.metadata,
+        with_context(given.metadata, context),
         given.depends_on,
     ]
 
@@ -157,7 +160,8 @@ def _is_encoded(app: Registry | None, name: str) -> bool:
 
 def _of_tasks(requests: Sequence[TaskRequest], documents: list[str], encoded: Sequence[bool]) -> list[Any]:
     """The parameters of `enqueue_many.sql`, in order; a column that nobody gives is None."""
-    given = [request.options for request in requests]
+    context = current_context()
+    given = [_traced(request.options, context) for request in requests]
     return [
         ",".join([request.name for request in requests]),
         documents,
@@ -166,6 +170,10 @@ def _of_tasks(requests: Sequence[TaskRequest], documents: list[str], encoded: Se
         _column([None if options.labels is None else ",".join(options.labels) for options in given]),
         _column(list(map(_other_options, given, encoded))),
     ]
+
+
+def _traced(given: TaskOptions, context: Mapping[str, str]) -> TaskOptions:
+    return replace(given, metadata=with_context(given.metadata, context)) if context else given
 
 
 def _column(values: list[Any]) -> list[Any] | None:

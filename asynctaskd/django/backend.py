@@ -23,6 +23,7 @@ from asynctaskd.django.calls import IN_THREAD, ON_LOOP, TaskCall, UnknownDjangoT
 from asynctaskd.django.database import find_task, send
 from asynctaskd.django.results import amend, result_of
 from asynctaskd.errors import InvalidInputError
+from asynctaskd.telemetry.publishing import publishing
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -86,7 +87,10 @@ class TasksBackend(BaseTaskBackend):
         self.validate_task(task)
         _require_reachable(task)
         result = _new_result(task, args, kwargs, self.alias)
-        amend(result, id=str(send(Enqueue.one(None, self._request(result), None, {}), self._database)))
+        request = self._request(result)
+        with publishing(request) as publication:
+            sent = publication.of(Enqueue.one(None, request, None, {}))
+            amend(result, id=str(publication.made(send(sent, self._database))))
         task_enqueued.send(type(self), task_result=result)
         return result
 

@@ -12,6 +12,7 @@ from asynctaskd.django.configuration import configuration, project_app
 from asynctaskd.postgres.foreign import PYFORMAT, named, query_with, translated_from_any_driver
 from asynctaskd.postgres.records import task_of
 from asynctaskd.postgres.roles import role_for
+from asynctaskd.telemetry.publishing import publishing
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -43,8 +44,10 @@ def enqueue(
         SchemaVersionError: the schema isn't there, or too old: run `manage.py migrate`.
         django.db.Error: what befalls the connection or the transaction.
     """
-    task_id: int = send(Enqueue.one(project_app(), task, payload, options), using)
-    return task_id
+    with publishing(task) as publication:
+        sent = publication.of(Enqueue.one(project_app(), task, payload, options))
+        task_id: int = publication.made(send(sent, using))
+        return task_id
 
 
 def enqueue_many(requests: Iterable[TaskRequest], *, using: str | None = None) -> list[int]:
@@ -52,8 +55,9 @@ def enqueue_many(requests: Iterable[TaskRequest], *, using: str | None = None) -
 
     Raises: like `enqueue`.
     """
-    ids: list[int] = send(Enqueue.many(project_app(), requests), using)
-    return ids
+    with publishing() as publication:
+        ids: list[int] = send(publication.of(Enqueue.many(project_app(), requests)), using)
+        return ids
 
 
 async def aenqueue(

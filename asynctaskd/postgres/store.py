@@ -164,10 +164,14 @@ class Store(Claims):
         await self._execute_on(connection, "keep_record", task.id, task.claim_token, keep)
 
     async def enqueue_failure_task(
-        self, task: ClaimedTask, name: str, payload: str, connection: asyncpg.Connection
+        self, task: ClaimedTask, name: str, payload: str, metadata: str | None, connection: asyncpg.Connection
     ) -> None:
         """Enqueue a task's failure task in the transaction that ends it, unless it is one itself."""
-        await self._execute_on(connection, "enqueue_failure_task", task.id, name, payload)
+        arguments = (task.id, name, payload)
+        failure_task = query("enqueue_failure_task", self.schema)
+        task_id = await limited(connection, connection.fetchval(failure_task, *arguments), HOT)
+        if metadata is not None and task_id is not None:
+            await self._execute_on(connection, "set_metadata", task_id, metadata)
 
     async def _execute_on(self, connection: asyncpg.Connection, statement: str, *arguments: Any) -> None:
         await limited(connection, connection.execute(query(statement, self.schema), *arguments), HOT)

@@ -20,6 +20,7 @@ from asynctaskd.telemetry.facts import describe_error, exception_facts, line_of,
 from asynctaskd.telemetry.levels import LEVELS, SEVERITY, level_of
 from asynctaskd.telemetry.render import Renderer, renderer_for
 from asynctaskd.telemetry.sink import LineSink
+from asynctaskd.telemetry.speaking import speaker_facts
 from asynctaskd.telemetry.throttle import Throttle
 
 __all__ = [
@@ -94,7 +95,7 @@ class Logs:
         return self._render(line_of("error", "log.dropped", {**self._common, "lines": lines}))
 
     def _drop_into_sink(self, _logger: object, method: str, facts: EventDict) -> str:
-        self.write(method, str(facts.pop("event", "")), facts)
+        self.write(method, str(facts.pop("event", "")), {**speaker_facts(), **facts})
         raise structlog.DropEvent
 
 
@@ -160,7 +161,7 @@ class _RecordHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write one record as one line."""
-        facts: dict[str, Any] = {"logger": record.name}
+        facts: dict[str, Any] = {**speaker_facts(), "logger": record.name}
         if record.exc_info and record.exc_info[1]:
             facts |= exception_facts(record.exc_info[1])
         try:

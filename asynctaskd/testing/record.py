@@ -123,4 +123,6 @@ class Record:
             unique_tag=self.options.unique_tag,
             reason=self.reason,
             due_at=self.run_at or self.created_at,
+            traceparent=None,
+            tracestate=None,
         )

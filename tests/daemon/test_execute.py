@@ -167,7 +167,7 @@ async def test_what_a_handler_logs_carries_its_task(app, running, client, wait):
         ctx.log.info("looked", found=3)
 
     with capture_logs() as lines:
-        async with running(app):
+        async with running(app) as daemon:
             done = await wait(await client.enqueue("look"))
     [line] = [line for line in lines if line["event"] == "looked"]
     assert line == {
@@ -176,6 +176,7 @@ async def test_what_a_handler_logs_carries_its_task(app, running, client, wait):
         "task_id": done.id,
         "task": "look",
         "attempt": 1,
+        "worker_id": daemon.worker_id,
         "found": 3,
     }
 

@@ -22,7 +22,9 @@ from asynctaskd import (
     UnknownTaskError,
 )
 from asynctaskd.postgres.migrate import migrate
+from asynctaskd.telemetry.metrics import Metrics
 from tests.support.shop.background import add, app, divide, note
+from tests.support.traces import Spans, is_child
 from tests.support.ways import WAYS, Call, Way, many, one
 
 if TYPE_CHECKING:
@@ -319,3 +321,26 @@ async def test_a_model_and_values_that_json_does_not_have_are_written(
 ) -> None:
     await way(dsn_of_shop, one("report", {"day": date(2030, 1, 2)}), app=app)
     assert json.loads(await look.fetchval("SELECT payload FROM asynctaskd.tasks")) == {"day": "2030-01-02"}
+
+
+@by_every_way
+async def test_what_is_enqueued_in_a_span_belongs_to_it(
+    way: Way, dsn_of_shop: str, look: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spans = Spans(monkeypatch)
+    with spans.tracer.start_as_current_span("request") as request:
+        await way(dsn_of_shop, one("add", {"a": 1, "b": 2}), many(TaskRequest("add", {"a": 1, "b": 2})))
+    carried = [json.loads(row["metadata"])["traceparent"][3:52] for row in await rows_of(look)]
+    sent = spans.named("send add")
+    assert [span.attributes["messaging.destination.name"] for span in sent] == ["add", "add"]
+    assert all(is_child(span, request) for span in sent)
+    assert carried == [f"{span.context.trace_id:032x}-{span.context.span_id:016x}" for span in sent]
+
+
+@by_every_way
+async def test_what_every_driver_enqueues_is_counted(way: Way, dsn_of_shop: str) -> None:
+    metrics = Metrics()
+    await way(dsn_of_shop, one("add", {"a": 1, "b": 2}), many(*[TaskRequest("add", {"a": 1, "b": 2})] * 3))
+    told = metrics.registry.get_sample_value("asynctaskd_tasks_enqueued_total", {"task": "add"})
+    metrics.close()
+    assert told == 4

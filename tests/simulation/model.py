@@ -289,6 +289,8 @@ class Database:
             None,
             row.reason,
             moment(row.created_at),
+            None,
+            None,
         )
 
     def release_orphans(self, worker_id: int, known: Collection[int], as_of: float) -> int:

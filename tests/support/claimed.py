@@ -29,4 +29,6 @@ TASK = ClaimedTask(
     unique_tag=None,
     reason=None,
     due_at=NOW,
+    traceparent=None,
+    tracestate=None,
 )
