@@ -71,7 +71,7 @@ bench-definitions: $(STAMP) ## Measure what tasks of a tasks.yaml cost (under a 
 	@$(BIN)/python -m benchmarks.definitions $(ARGS)
 
 build: $(STAMP) ## Build the wheel and the sdist into dist/
-	@SOURCE_DATE_EPOCH="$${SOURCE_DATE_EPOCH:-$$(git log -1 --format=%ct)}" $(BIN)/python -m build --no-isolation
+	@SOURCE_DATE_EPOCH="$${SOURCE_DATE_EPOCH:-$$(git log -1 --format=%ct 2>/dev/null || echo 1580601600)}" $(BIN)/python -m build --no-isolation
 
 sbom: $(STAMP) ## Write down what a release is made of, as CycloneDX, in build/
 	@$(BIN)/python -m tools.sbom
