@@ -21,9 +21,14 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 DEV = ROOT / "constraints" / "dev.txt"
 RUNTIME = ROOT / "constraints" / "runtime.txt"
+IMAGE = ROOT / "deploy" / "docker" / "requirements.txt"
+BACKEND = ROOT / "deploy" / "docker" / "build-requirements.txt"
+LOCKS = (DEV, RUNTIME, IMAGE, BACKEND)
 
 # Extras for whoever develops with asynctaskd: no part of what runs.
 _TOOLS = {"dev", "generate", "testing"}
+# What the image comes with; who needs more installs it on top.
+_IN_THE_IMAGE = ("crypto", "http", "msgpack")
 
 
 def main(arguments: list[str]) -> int:
@@ -31,9 +36,13 @@ def main(arguments: list[str]) -> int:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf8"))
     if arguments == ["--check"]:
         return _check(project)
+    # All others have what the first has.
+    like_dev = [*arguments, "--constraint", str(DEV.relative_to(ROOT))]
+    _compile(DEV, project, [*_extras("dev"), "pyproject.toml", *arguments])
     extras = sorted(project["project"]["optional-dependencies"].keys() - _TOOLS)
-    _compile(DEV, ["dev"], project, arguments)
-    _compile(RUNTIME, extras, project, [*arguments, "--constraint", str(DEV.relative_to(ROOT))])
+    _compile(RUNTIME, project, [*_extras(*extras), "pyproject.toml", *like_dev])
+    _compile(IMAGE, project, [*_extras(*_IN_THE_IMAGE), "pyproject.toml", *like_dev])
+    _compile(BACKEND, project, ["-", *like_dev], given="\n".join(project["build-system"]["requires"]))
     return 0
 
 
@@ -51,7 +60,7 @@ def stamp(project: dict[str, Any]) -> str:
 
 
 def _check(project: dict[str, Any]) -> int:
-    stale = [path for path in (DEV, RUNTIME) if stamp(project) not in path.read_text("utf8").splitlines()[:3]]
+    stale = [path for path in LOCKS if stamp(project) not in path.read_text("utf8").splitlines()[:3]]
     for path in stale:
         print(
             f"{path.relative_to(ROOT)} was made for other dependencies than pyproject.toml has: `make lock`"
@@ -59,16 +68,18 @@ def _check(project: dict[str, Any]) -> int:
     return 1 if stale else 0
 
 
-def _compile(target: Path, extras: list[str], project: dict[str, Any], options: list[str]) -> None:
+def _extras(*names: str) -> list[str]:
+    return [part for name in names for part in ("--extra", name)]
+
+
+def _compile(target: Path, project: dict[str, Any], sources: list[str], given: str | None = None) -> None:
     uv = shutil.which("uv", path=str(Path(sys.executable).parent)) or shutil.which("uv")
     if uv is None:
         sys.exit("tools.lock needs uv, and there is none: pip install uv")
-    target.parent.mkdir(exist_ok=True)
-    chosen = [part for extra in extras for part in ("--extra", extra)]
     how = ["--quiet", "--universal", "--python-version", "3.11", "--generate-hashes", "--no-emit-index-url"]
     where = ["--custom-compile-command", "make lock", "--output-file", str(target.relative_to(ROOT))]
     subprocess.run(
-        [uv, "pip", "compile", *how, *where, *chosen, *options, "pyproject.toml"], cwd=ROOT, check=True
+        [uv, "pip", "compile", *how, *where, *sources], cwd=ROOT, check=True, input=given, text=True
     )
     target.write_text(f"{stamp(project)}\n{target.read_text('utf8')}", "utf8")
 

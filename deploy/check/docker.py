@@ -108,4 +108,4 @@ def _locked(lock: Path) -> Iterator[str]:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf8"))["project"]
     for requirement in map(Requirement, project["dependencies"]):
         if not requirement.specifier.contains(pinned.get(requirement.name, "0")):
-            yield f"{lock.name} lacks {requirement}: run deploy/docker/lock, which needs uv"
+            yield f"{lock.name} lacks {requirement}: run `make lock`"
