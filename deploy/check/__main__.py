@@ -6,13 +6,14 @@ import sys
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
-from deploy.check import docker, grafana, kubernetes, prometheus
+from deploy.check import docker, grafana, image, kubernetes, prometheus
 from deploy.check.tools import MissingToolError
 
 DEPLOY = Path(__file__).parent.parent
 KINDS: Mapping[str, Callable[[Path], Iterable[str]]] = {
     "docker": docker.check,
     "grafana": grafana.check,
+    "image": image.check,
     "kubernetes": kubernetes.check,
     "prometheus": prometheus.check,
 }

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 
-ROOT = Path(__file__).parent.parent.parent
+from deploy.check.tools import ROOT
 
 _OF_A_HISTOGRAM = re.compile(r"_(bucket|sum|count)$")
 _METRIC = re.compile(r"\b(asynctaskd_\w+)\s*(\{[^}]*\})?")

@@ -9,8 +9,8 @@ from typing import Any
 
 import yaml
 
-from deploy.check.metrics import ROOT, documented, unknown
-from deploy.check.tools import complaints, find, run
+from deploy.check.metrics import documented, unknown
+from deploy.check.tools import ROOT, complaints, find, run
 
 _SEVERITIES = {"critical", "warning"}
 

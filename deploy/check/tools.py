@@ -10,6 +10,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+ROOT = Path(__file__).parent.parent.parent
+
 # Beside the interpreter, so that they come once for each virtual environment and go with it.
 _KEPT = Path(sys.prefix) / "deploy-tools"
 
