@@ -342,3 +342,18 @@ def test_a_configuration_handed_on_in_the_environment_is_the_same(tmp_path):
     assert load_config(None, variables_of(config, {}), {}) == config
     changed = load_config(None, variables_of(config, {"worker.concurrency": "1", "worker.labels": ""}), {})
     assert (changed.worker.concurrency, changed.worker.labels) == (1, ())
+
+
+def test_a_url_may_be_kept_in_a_file_that_a_variable_names(tmp_path):
+    config = load_config(None, {"ASYNCTASKD_DATABASE_URL_FILE": f"{tmp_path}/url"}, {})
+    assert config.database.require_url() == f"file:{tmp_path}/url"
+    with pytest.raises(
+        ConfigError, match="ASYNCTASKD_DATABASE_URL and ASYNCTASKD_DATABASE_URL_FILE exclude each other"
+    ):
+        load_config(
+            None,
+            {"ASYNCTASKD_DATABASE_URL": "postgresql://db/a", "ASYNCTASKD_DATABASE_URL_FILE": "/run/url"},
+            {},
+        )
+    with pytest.raises(ConfigError, match="unknown variable ASYNCTASKD_WORKER_CONCURRENCY_FILE"):
+        load_config(None, {"ASYNCTASKD_WORKER_CONCURRENCY_FILE": "/run/n"}, {})

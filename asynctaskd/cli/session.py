@@ -12,6 +12,7 @@ from asynctaskd.client import Client
 from asynctaskd.config import DaemonConfig, load_config
 from asynctaskd.postgres import embedded
 from asynctaskd.postgres.driver import connect
+from asynctaskd.postgres.urls import has_password, require_readable
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -32,6 +33,12 @@ def read_config(
     Raises:
         ConfigError: something in it is wrong; each line of the message is one problem.
     """
+    if database is not None and has_password(database):
+        typer.echo(
+            "warning: everybody on this machine can read the password in --database while this runs: "
+            "give the URL in ASYNCTASKD_DATABASE_URL, or --database file:PATH of a file that holds it",
+            err=True,
+        )
     flags: dict[str, object] = {"database.url": database, "database.schema": schema}
     return load_config(path, os.environ, flags | {f"worker.{name}": value for name, value in worker.items()})
 
@@ -40,10 +47,13 @@ def find_database(config: DaemonConfig, *, progress: Callable[[str], None] | Non
     """A DSN to connect with; starts the embedded server where the configuration asks for it.
 
     Raises:
-        ConfigError: no database is configured, or the embedded server isn't installed.
+        ConfigError: no database is configured, its file can't be read, or the embedded server isn't
+            installed.
         DatabaseUnavailableError: the embedded server doesn't come up.
     """
-    return embedded.resolve(config.database.require_url(), progress=progress or _tell)
+    url = config.database.require_url()
+    require_readable(url)
+    return embedded.resolve(url, progress=progress or _tell)
 
 
 def ask(

@@ -16,11 +16,14 @@ from pydantic_core import ErrorDetails
 
 from asynctaskd.config.daemon import DaemonConfig
 from asynctaskd.config.settings import SECTIONS, SETTINGS
+from asynctaskd.config.values import IN_FILE
 from asynctaskd.config.wording import nearest
 from asynctaskd.durations import format_duration
 from asynctaskd.errors import ConfigError
 
 _VARIABLES = {setting.variable: setting for setting in SETTINGS.values()}
+# Secrets are URLs, which may be kept in files.
+_FILES = {f"{setting.variable}_FILE": setting for setting in SETTINGS.values() if setting.secret}
 # TASK_ is what the program of a command_task is told.
 _FOREIGN_VARIABLES = re.compile(r"ASYNCTASKD_(APP|CONFIG|TEST_.*|TASK_.*)")
 # Kubernetes sets these in every pod beside a Service whose name begins with "asynctaskd".
@@ -127,6 +130,11 @@ def _from_environment(environ: Mapping[str, str], problems: list[str]) -> _Layer
         if setting := _VARIABLES.get(variable):
             if environ[variable].strip():
                 layer[setting.key] = _Given(setting.read(environ[variable]), f"from {variable}")
+        elif setting := _FILES.get(variable):
+            if environ[variable].strip():
+                layer[setting.key] = _Given(f"{IN_FILE}{environ[variable]}", f"from {variable}")
+            if environ.get(setting.variable, "").strip() and environ[variable].strip():
+                problems.append(f"{setting.variable} and {variable} exclude each other")
         elif _is_mistaken(variable, environ[variable]):
             problems.append(f"unknown variable {variable}{nearest(variable, _VARIABLES)}")
     return layer

@@ -21,6 +21,9 @@ NAME_PATTERN = re.compile(r"[A-Za-z0-9_.:/-]{1,128}")
 EMBEDDED = "embedded"
 """The `database.url` that asks for a private server, started and stopped with the process."""
 
+IN_FILE = "file:"
+"""What a `database.url` begins with that is a path: the file holds the URL."""
+
 _LONGEST = timedelta(days=30)
 # 44 characters leave room for "_runtime_config_ack" within the 63 bytes of a channel's name.
 SCHEMA_PATTERN = re.compile(r"(?!pg_)[a-z_][a-z0-9_]{0,43}")
@@ -87,7 +90,7 @@ def _not_zero(value: timedelta) -> timedelta:
 
 
 def _server_url(value: SecretStr) -> SecretStr:
-    if not value.get_secret_value().startswith(("postgresql://", "postgres://")):
+    if not value.get_secret_value().startswith(("postgresql://", "postgres://", IN_FILE)):
         raise ValueError("not a database URL")
     return value
 
@@ -136,11 +139,17 @@ Concurrency = Annotated[
 DashboardMode = Annotated[_Modes, BeforeValidator(_lower), _choice(_Modes)]
 DatabaseURL = Annotated[
     Annotated[SecretStr, AfterValidator(_database_url)] | None,
-    Kind('a URL such as postgresql://user@host:5432/name, or "embedded" or "embedded:PATH"', secret=True),
+    Kind(
+        'a URL such as postgresql://user@host:5432/name, "file:PATH" of a file that holds one, '
+        'or "embedded" or "embedded:PATH"',
+        secret=True,
+    ),
 ]
 ServerURL = Annotated[
     Annotated[SecretStr, AfterValidator(_server_url)] | None,
-    Kind("a URL such as postgresql://user@host:5432/name", secret=True),
+    Kind(
+        'a URL such as postgresql://user@host:5432/name, or "file:PATH" of a file that holds one', secret=True
+    ),
 ]
 Duration = Annotated[
     timedelta,

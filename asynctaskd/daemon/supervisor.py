@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from typing import TYPE_CHECKING
 
 from asynctaskd.daemon.control import CONTROL
@@ -18,10 +18,12 @@ from asynctaskd.daemon.keeper import end_process
 from asynctaskd.daemon.loops import OUTAGE, Backoff, repeat
 from asynctaskd.daemon.stations import Stations
 from asynctaskd.daemon.succession import succeed
-from asynctaskd.errors import DatabaseUnavailableError, InvalidPayloadError
+from asynctaskd.errors import ConfigError, DatabaseUnavailableError, InvalidPayloadError
 from asynctaskd.postgres.driver import StatementRefusedError
 from asynctaskd.postgres.listener import require_notices
 from asynctaskd.postgres.migrate import require_primary
+from asynctaskd.postgres.tls import weakness
+from asynctaskd.postgres.urls import read_url
 from asynctaskd.task import EventKind, TaskStatus, Transition
 from asynctaskd.telemetry.events import emit
 from asynctaskd.version import __version__
@@ -139,6 +141,7 @@ class Daemon(Stations):
                     if backoff.has_waited:
                         self._housekeeper.note_cut_off()
                     backoff.reset()
+                    _tell_unproven(self._dsn)
                     stack.push_async_exit(attempt.pop_all())
                     return True
         return False
@@ -351,3 +354,9 @@ async def _first_of(*waiting: Coroutine[Any, Any, Any], timeout: float | None = 
     finally:
         for task in tasks:
             task.cancel()
+
+
+def _tell_unproven(dsn: str) -> None:
+    with suppress(ConfigError):  # its file is just being replaced
+        if unproven := weakness(read_url(dsn)):
+            emit("database.unproven", note=unproven)

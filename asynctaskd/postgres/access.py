@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import parse_qs, urlsplit
 
 import asyncpg
 from asyncpg.connect_utils import SessionAttribute
 
+from asynctaskd.errors import ConfigError, DatabaseUnavailableError
 from asynctaskd.postgres.connection import Connection, limited
+from asynctaskd.postgres.tls import UntrustedServerError, explained, named_hosts, tls_for
+from asynctaskd.postgres.urls import read_url
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -34,6 +37,7 @@ _NEXT_HOST = (
     asyncpg.CannotConnectNowError,
     asyncpg.TargetServerAttributeNotMatched,
     asyncpg.TooManyConnectionsError,
+    UntrustedServerError,
 )
 
 
@@ -44,10 +48,10 @@ class UnknownParameterError(Exception):
 class Access:
     """The way to a database. It remembers what it found: the host that answered, and a pooler between.
 
-    Names, password files and certificates are read anew for every connection.
+    Names, the URL's own file, password files and certificates are read anew for every connection.
 
     Args:
-        dsn: a PostgreSQL URL, which may name several hosts.
+        dsn: a PostgreSQL URL, which may name several hosts; or `file:PATH` of a file that holds it.
         settings: server settings of the sessions; behind a pooler they are left out.
         writes: whether only a server that takes writes will do, unless the URL says something else.
         call_timeout: asyncpg's own limit of each call, in seconds.
@@ -61,16 +65,18 @@ class Access:
         writes: bool = False,
         call_timeout: float | None = None,
     ) -> None:
-        self._dsn = dsn
+        self._source = dsn
         self._settings = {**_WATCH_CLIENT, **(settings or {})}
-        self._hosts = hosts_of(dsn)
-        self._target = _target(dsn, writes=writes or len(self._hosts) > 1)
+        self._writes = writes
+        self._dsn = ""
+        self._read()
         self._call_timeout = call_timeout
         self.is_pooled = False
         self.was_open = False
 
     async def open(self) -> Connection:
         """A new connection, at the first host that will do; raises what asyncpg raises."""
+        self._read()
         failure: Exception | None = None
         for host in list(self._hosts):
             try:
@@ -84,6 +90,21 @@ class Access:
             return connection
         assert failure is not None  # noqa: S101  (there is at least one host)
         raise failure
+
+    def _read(self) -> None:
+        """Take in the URL, where it has changed.
+
+        Raises:
+            DatabaseUnavailableError: its file can't be read. It may just be replaced.
+        """
+        try:
+            dsn = read_url(self._source)
+        except ConfigError as error:
+            raise DatabaseUnavailableError(f"the database is unavailable: {error}") from error
+        if dsn != self._dsn:
+            self._hosts = hosts_of(dsn)
+            self._target = _target(dsn, writes=self._writes or len(self._hosts) > 1)
+            self._dsn = dsn
 
     async def _open_at(self, host: Mapping[str, Any]) -> Connection:
         if not self.is_pooled:
@@ -124,6 +145,7 @@ class Access:
     async def _connect(
         self, host: Mapping[str, Any], settings: Mapping[str, str], target: SessionAttribute, **options: Any
     ) -> Connection:
+        name = host.get("host") or named_hosts(self._dsn)[0]
         try:
             connection: Connection = await asyncpg.connect(
                 self._dsn,
@@ -132,9 +154,15 @@ class Access:
                 server_settings=dict(settings),
                 target_session_attrs=target,
                 connection_class=Connection,
+                ssl=cast("Any", tls_for(self._dsn, name)),  # any mode: asyncpg refuses what it doesn't know
                 **host,
                 **options,
             )
+        except OSError as error:
+            untrusted = explained(error, name)
+            if untrusted is None:
+                raise
+            raise untrusted from error
         except asyncpg.ProtocolViolationError as error:  # poolers give it for much else
             if "unsupported startup parameter" not in str(error):
                 raise

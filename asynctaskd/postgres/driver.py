@@ -26,6 +26,7 @@ from asynctaskd.errors import (
 from asynctaskd.postgres.access import Access, UnknownParameterError
 from asynctaskd.postgres.connection import Connection
 from asynctaskd.postgres.sessions import History, Sessions
+from asynctaskd.postgres.tls import UntrustedServerError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -335,6 +336,8 @@ def _readable_url() -> Iterator[None]:
     try:
         yield
     except StatementRefusedError as error:  # a setting that came with the URL
+        raise DatabaseRefusedError(str(error)) from error
+    except UntrustedServerError as error:
         raise DatabaseRefusedError(str(error)) from error
     except (asyncpg.UndefinedObjectError, UnknownParameterError) as error:
         raise ConfigError(

@@ -43,6 +43,7 @@ LEVELS: Mapping[str, str | None] = {
     "database.restored": "info",
     "database.suits": None,
     "database.stepped_back": "error",
+    "database.unproven": "warning",
     "listener.up": "info",
     "listener.lost": "warning",
     "listener.off": "warning",

@@ -151,3 +151,22 @@ async def test_who_may_not_even_use_the_schema_is_told_so_of_everything_in_it(da
     assert (findings["schema"].status, findings["schema"].remedy) == (WARNING, version)
     assert (findings["rights"].status, findings["rights"].remedy) == ("failure", grant)
     assert "may not look" in findings["indexes"].message
+
+
+    monkeypatch.setattr(probes, "rights", lost)
+    findings, code = found(cli)
+    assert code == 69
+    assert (findings["schema"]["status"], findings["reachable"]["status"]) == (OK, FAILURE)
+
+
+def test_a_password_in_an_argument_is_warned_of_and_one_in_a_file_is_not(cli, tmp_path):
+    """Everybody on the machine can read the arguments of a program."""
+    open_to_all = cli.dsn_of(user="postgres:hunter2")
+    told = cli.run("workers", "--database", open_to_all)
+    assert told.exit_code == 0
+    assert told.stderr.startswith("warning: everybody on this machine can read the password in --database")
+    assert "hunter2" not in told.stderr + told.stdout
+    path = tmp_path / "url"
+    path.write_text(open_to_all)
+    kept = cli.run("workers", "--database", f"file:{path}")
+    assert (kept.exit_code, kept.stderr) == (0, "")

@@ -335,6 +335,17 @@ async def test_a_password_that_was_changed_is_read_again_from_its_file(database,
         passwords.write_text("*:*:*:*:two\n")
         assert await sessions.fetch("SELECT 1")
         sessions.terminate()
+
+        # A URL with its password, in a file.
+        passwords.write_text(url._replace(netloc=f"{role}:two@").geturl())
+        sessions = await open_sessions(f"file:{passwords}", size=1)
+        await connection.execute(f"ALTER ROLE \"{role}\" PASSWORD 'three'")
+        sessions._idle.pop().terminate()
+        with pytest.raises(DatabaseRefusedError):
+            await sessions.fetch("SELECT 1")
+        passwords.write_text(url._replace(netloc=f"{role}:three@").geturl())
+        assert await sessions.fetch("SELECT 1")
+        sessions.terminate()
     finally:
         rules.write_text(before)  # noqa: ASYNC240
         await connection.execute("SELECT pg_reload_conf()")

@@ -1,0 +1,134 @@
+"""How safe the way to a server is: TLS that proves who answers, wherever that isn't this machine.
+
+What `sslmode` in the URL, or PGSSLMODE, asks for by name holds. Where neither does, a host that isn't local
+has to prove by its certificate that it is the one named (`verify-full`). The authority is `sslrootcert` of
+the URL, PGSSLROOTCERT or ~/.postgresql/root.crt, as everywhere; where there is none, those that the system
+trusts. All files are read for each new connection.
+"""
+
+from __future__ import annotations
+
+import os
+import ssl
+from ipaddress import ip_address
+from pathlib import Path
+from urllib.parse import parse_qs, unquote, urlsplit
+
+_PROVEN = "verify-full"
+_SYSTEM = "system"
+
+# What OpenSSL says of a certificate that it doesn't accept, by number, and what helps.
+_OF_ANOTHER_NAME = {62, 64}
+_EXPIRED = {9, 10}
+_BY_NAME = (
+    "or ask for less by name: sslmode=require in the URL encrypts, but doesn't prove who answers "
+    "(docs/how-to/security.md)"
+)
+
+
+class UntrustedServerError(Exception):
+    """A server isn't talked to, since it offers no TLS or doesn't prove who it is; says what to do."""
+
+
+def tls_for(dsn: str, host: str) -> ssl.SSLContext | str | None:
+    """What asyncpg needs to be told of TLS with that host of a URL: a mode, a context, or nothing."""
+    mode = _mode(dsn)
+    if mode is None and (is_local(host) or _names_service(dsn)):
+        return None
+    if _given(dsn, "sslrootcert", "PGSSLROOTCERT") == _SYSTEM:
+        return _trusted_by_the_system(dsn)
+    if (mode or _PROVEN) == _PROVEN and not _has_own_authority(dsn):
+        return _trusted_by_the_system(dsn)
+    return mode or _PROVEN
+
+
+def weakness(dsn: str) -> str | None:
+    """What a URL asks for by name that proves less than it should, in a sentence; None where it doesn't."""
+    mode = _mode(dsn)
+    hosts = [host for host in named_hosts(dsn) if not is_local(host)]
+    if mode in (None, _PROVEN) or _given(dsn, "sslrootcert", "PGSSLROOTCERT") == _SYSTEM or not hosts:
+        return None
+    return f"sslmode={mode} doesn't prove that {', '.join(hosts)} is who answers"
+
+
+def is_local(host: str) -> bool:
+    """Whether a host is this machine: a Unix socket, or the loopback interface."""
+    if host.startswith(("/", "@")) or host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def named_hosts(dsn: str) -> list[str]:
+    """The hosts that a URL names, without ports; the server's own socket where it names none."""
+    url = urlsplit(dsn)
+    named = _query(dsn).get("host") or unquote(url.netloc.rpartition("@")[2]) or os.environ.get("PGHOST")
+    return [_without_port(one) for one in named.split(",")] if named else ["/"]
+
+
+def explained(error: BaseException, host: str) -> UntrustedServerError | None:
+    """What went wrong with TLS, and what to do; None where it was something else."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return UntrustedServerError(
+            f"the certificate of {host} isn't accepted: {error.verify_message.rstrip('.')}. "
+            f"{_remedy(error.verify_code)}, {_BY_NAME}"
+        )
+    if isinstance(error, ConnectionError) and "rejected SSL upgrade" in str(error):
+        return UntrustedServerError(
+            f"{host} offers no TLS, so passwords and payloads would travel in the clear. Switch it on there "
+            "(ssl = on), or say by name that the network is safe: sslmode=disable in the URL"
+        )
+    if isinstance(error, ssl.SSLError) and "VERSION" in (error.reason or ""):
+        return UntrustedServerError(
+            f"{host} speaks no TLS that is safe: 1.2 is the least. Upgrade it, or its OpenSSL"
+        )
+    return None
+
+
+def _remedy(code: int) -> str:
+    if code in _OF_ANOTHER_NAME:
+        return "Name the host as its certificate does"
+    if code in _EXPIRED:
+        return "Renew it"
+    return "Name the authority that issued it, sslrootcert=PATH in the URL"
+
+
+def _mode(dsn: str) -> str | None:
+    return _given(dsn, "sslmode", "PGSSLMODE")
+
+
+def _names_service(dsn: str) -> bool:
+    """Whether hosts and mode are those of a service file, which asyncpg reads."""
+    return _given(dsn, "service", "PGSERVICE") is not None
+
+
+def _has_own_authority(dsn: str) -> bool:
+    given = _given(dsn, "sslrootcert", "PGSSLROOTCERT")
+    return given is not None or Path(os.path.expanduser("~/.postgresql/root.crt")).exists()  # noqa: PTH111  (it may have no home)
+
+
+def _trusted_by_the_system(dsn: str) -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    certificate = _given(dsn, "sslcert", "PGSSLCERT")
+    if certificate is not None:
+        password = _query(dsn).get("sslpassword", "")
+        context.load_cert_chain(certificate, _given(dsn, "sslkey", "PGSSLKEY"), lambda: password)
+    return context
+
+
+def _given(dsn: str, parameter: str, variable: str) -> str | None:
+    return _query(dsn).get(parameter) or os.environ.get(variable) or None
+
+
+def _query(dsn: str) -> dict[str, str]:
+    return {name: values[-1] for name, values in parse_qs(urlsplit(dsn).query).items()}
+
+
+def _without_port(host: str) -> str:
+    name, _, port = host.rpartition(":")
+    if port.isdigit() and (":" not in name or name.endswith("]")):
+        host = name
+    return host.strip("[]")

@@ -1,0 +1,111 @@
+"""Where the URL and its password are kept: in files, read anew for each new connection, and shown nowhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+
+from asynctaskd import Client
+from asynctaskd.errors import ConfigError, DatabaseUnavailableError
+from asynctaskd.postgres.urls import has_password, read_url, require_readable
+
+URL = "postgresql://shop:hunter2@db.example/shop"
+
+
+@pytest.fixture
+def kept(tmp_path: Path, database: Any) -> Path:
+    """A file with the URL of the test's database."""
+    path = tmp_path / "url"
+    path.write_text(f"{database.dsn}\n")
+    return path
+
+
+def write(path: Path, text: str) -> None:
+    path.write_text(text)
+
+
+def move(path: Path, to: Path) -> Path:
+    return path.rename(to)
+
+
+async def lose_connections(client: Client) -> None:
+    assert client._own_pool is not None
+    for connection in client._own_pool._idle:
+        connection.terminate()
+
+
+async def test_a_file_with_a_url_is_as_good_as_the_url(kept: Path) -> None:
+    async with Client(f"file:{kept}") as client:
+        assert await client.enqueue("a") == 1
+
+
+async def test_a_file_that_was_replaced_holds_for_the_next_connection(kept: Path, database: Any) -> None:
+    async with Client(f"file:{kept}") as client:
+        await client.enqueue("a")
+        sign = "&" if urlsplit(database.dsn).query else "?"
+        write(kept, f"{database.dsn}{sign}asynctaskd.mine=rotated")
+        await lose_connections(client)
+        assert client._own_pool is not None
+        [row] = await client._own_pool.fetch("SELECT current_setting('asynctaskd.mine', true)")
+        assert row[0] == "rotated"
+
+
+async def test_a_file_that_is_gone_for_a_moment_is_waited_for(kept: Path) -> None:
+    async with Client(f"file:{kept}") as client:
+        await client.enqueue("a")
+        await lose_connections(client)
+        away = move(kept, kept.with_name("away"))
+        with pytest.raises(DatabaseUnavailableError, match="can't be read: No such file"):
+            await client.enqueue("a")
+        move(away, kept)
+        await client.enqueue("a")
+
+
+def test_what_is_wrong_with_a_file_is_told_without_what_it_holds(tmp_path: Path) -> None:
+    path = tmp_path / "url"
+    with pytest.raises(ConfigError, match=r"url with the database's URL can't be read: No such file"):
+        read_url(f"file:{path}")
+    path.write_text("hunter2")
+    with pytest.raises(ConfigError, match="must hold a URL such as") as caught:
+        read_url(f"file:{path}")
+    assert "hunter2" not in str(caught.value)
+    path.write_bytes(b"\xff\xfe")
+    with pytest.raises(ConfigError, match="can't be read: it isn't text"):
+        read_url(f"file:{path}")
+
+
+def test_a_password_file_that_others_may_read_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "pgpass"
+    dsn = f"postgresql://shop@db/shop?passfile={path}"
+    with pytest.raises(ConfigError, match="pgpass can't be read"):
+        require_readable(dsn)
+    path.write_text("*:*:*:*:hunter2\n")
+    path.chmod(0o644)
+    with pytest.raises(ConfigError, match=r"others may read .* \(mode 0644\).*chmod 600"):
+        require_readable(dsn)
+    path.chmod(0o400)
+    require_readable(dsn)
+
+
+@pytest.mark.parametrize(
+    ("url", "holds"),
+    [
+        (URL, True),
+        ("postgresql://shop@db/shop?password=hunter2", True),
+        ("postgresql://shop@db/shop?sslpassword=hunter2", True),
+        ("postgresql://shop@db/shop?passfile=/etc/pgpass", False),
+        ("postgresql://shop@db/shop", False),
+        ("file:/run/secrets/url", False),
+        ("embedded", False),
+        ("postgresql://[::1/shop", False),
+    ],
+)
+def test_which_urls_hold_a_password(url: str, holds: bool) -> None:
+    assert has_password(url) is holds
+
+
+def test_a_url_that_cant_be_read_is_left_to_whoever_connects() -> None:
+    require_readable("postgresql://[::1/shop?passfile=/none")
