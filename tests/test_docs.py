@@ -26,6 +26,7 @@ from asynctaskd import App, Client, FatalTaskError, RetryPolicy, TaskStatus, tes
 from asynctaskd.cli.failures import ExitCode
 from asynctaskd.cli.probes import CHECKS
 from asynctaskd.config import SETTINGS, DaemonConfig, Setting, load_config
+from asynctaskd.config.live import LIVE
 from asynctaskd.daemon.supervisor import Daemon
 from asynctaskd.definitions.codegen.module import write_module
 from asynctaskd.definitions.options import DeclaredOptions, RequestOptions
@@ -206,6 +207,11 @@ async def test_the_service_of_the_page_on_http_tasks_runs(
 def test_the_configuration_reference_is_in_step_with_the_settings() -> None:
     [written] = _GENERATED.findall(CONFIGURATION.read_text("utf8"))
     assert written == settings_tables(), f"run `python {Path(__file__).relative_to(ROOT)}`"
+
+
+def test_the_configuration_reference_lists_what_takes_no_restart() -> None:
+    part = CONFIGURATION.read_text("utf8").partition("## Without a restart")[2].partition("## Values")[0]
+    assert codes_in_first_column(part) == LIVE
 
 
 @pytest.mark.parametrize("status", TaskStatus)

@@ -18,25 +18,25 @@ from asynctaskd.cli.failures import ExitCode, complain, describe, exit_code
 from asynctaskd.cli.migrate import title_of, version_of
 from asynctaskd.cli.options import App, Concurrency, ConfigFile, Database, Schema, WorkerLabels
 from asynctaskd.cli.parent import child_command, how_many, run_parent
+from asynctaskd.cli.reloading import Reloading
 from asynctaskd.cli.session import find_database, read_config
 from asynctaskd.cli.stopping import Signals, end_rest, exit_hard, threads_have_ended
+from asynctaskd.cli.telling import Told
 from asynctaskd.daemon.process import this_process
+from asynctaskd.daemon.systemd import ServiceManager
 from asynctaskd.errors import SchemaVersionError, WorkerIdTakenError
 from asynctaskd.postgres import embedded
 from asynctaskd.telemetry.events import emit
-from asynctaskd.telemetry.health import Health
 from asynctaskd.telemetry.logs import configure_logging, describe_error, flush_logs
 
 if TYPE_CHECKING:
     from asynctaskd.config import DaemonConfig
     from asynctaskd.daemon.supervisor import Daemon
     from asynctaskd.definitions.registry import Registry
+    from asynctaskd.telemetry.health import Health
 
 # A handler may have taken them, in seconds.
 _LOOK_AT_SIGNALS = 1.0
-
-# In seconds: that the loop turns, while it does.
-_TELL_HEALTH = 0.5
 
 
 def run(
@@ -63,28 +63,34 @@ def run(
 
     SIGTERM or Ctrl-C: it stops claiming and lets running tasks finish (worker.grace); a second time: it puts
     them back at once; a third time: it ends hard. An unreachable database is waited for.
+    SIGHUP: it reads its configuration again.
     """
     count = None if processes is None else how_many(processes)
-    settings = read_config(database, schema, config, concurrency=concurrency, labels=labels)
+    debug = bool(ctx.find_root().params["debug"])
+
+    def read() -> DaemonConfig:
+        found = read_config(database, schema, config, concurrency=concurrency, labels=labels)
+        return _talkative(found) if debug else found
+
+    settings = read()
+    reloading = Reloading(read, settings)
+    manager = ServiceManager.of(os.environ)
     signals = Signals()
     signals.install()
-    debug = bool(ctx.find_root().params["debug"])
-    if debug:
-        settings = _talkative(settings)
     _log_to_stderr(settings.log.level, settings.log.format)
     if count is not None:
         flags = {"--concurrency": concurrency, "--labels": labels, "--database": database, "--schema": schema}
         command = child_command({"--app": app, "--config": config, **flags}, debug=debug, once=once)
-        return run_parent(command, count, settings, _prepared_database(settings))
+        return run_parent(command, count, reloading, _prepared_database(settings), manager)
     if this_process().has_parent:
         faulthandler.enable()  # the parent ends a process that is stuck with SIGABRT, to see where
         signals.follow(this_process().orders())
-    health = _watch_health(settings)
+    told = Told(manager, reloading)
     application = _load(app)
-    with _served(settings, health, application):
+    with _served(settings, told.health, application):
         daemon = _build(application, app, settings)
         with _calm_collector():
-            return _work(daemon, signals, health, once=once)
+            return _work(daemon, signals, told, once=once)
 
 
 def _talkative(config: DaemonConfig) -> DaemonConfig:
@@ -93,13 +99,6 @@ def _talkative(config: DaemonConfig) -> DaemonConfig:
 
 def _log_to_stderr(level: str, style: str) -> None:
     configure_logging(level, style, common={"pid": os.getpid()} if this_process().has_parent else None)
-
-
-def _watch_health(config: DaemonConfig) -> Health:
-    return Health(
-        stall_limit=config.worker.stall_limit.total_seconds(),
-        requires_notices=config.database.listen == "on",
-    )
 
 
 def _load(app: str) -> Registry:
@@ -165,15 +164,16 @@ def _migrate_private(dsn: str, schema: str) -> None:
         emit("database.migrated", migrations=names, schema_version=version_of(applied[-1]))
 
 
-def _work(daemon: Daemon, signals: Signals, health: Health, *, once: bool) -> int:
+def _work(daemon: Daemon, signals: Signals, told: Told, *, once: bool) -> int:
     import uvloop  # noqa: PLC0415
 
     from asynctaskd.daemon.loops import run_to_end  # noqa: PLC0415
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         loop = runner.get_loop()
-        with signals.bound_to(partial(loop.call_soon_threadsafe, daemon.stop)):
-            code, in_order = run_to_end(loop, loop.create_task(_run(daemon, signals, health, once)))
+        stop, reload = (partial(loop.call_soon_threadsafe, do) for do in (daemon.stop, told.ask_to_reload))
+        with signals.bound_to(stop, reload):
+            code, in_order = run_to_end(loop, loop.create_task(_run(daemon, signals, told, once)))
         if not in_order or not threads_have_ended():
             # Closing the loop would wait for a handler that can't be stopped; its task is in the queue again.
             exit_hard(code)
@@ -181,26 +181,21 @@ def _work(daemon: Daemon, signals: Signals, health: Health, *, once: bool) -> in
     return code
 
 
-async def _run(daemon: Daemon, signals: Signals, health: Health, once: bool) -> tuple[ExitCode, bool]:
+async def _run(daemon: Daemon, signals: Signals, told: Told, once: bool) -> tuple[ExitCode, bool]:
     """The exit code, and whether everything has ended in order."""
     loop = asyncio.get_running_loop()
     with _own_threads(loop):
-        turning = asyncio.create_task(_turn(health))
-        keeping = asyncio.create_task(_keep_signals(signals))
+        beside = [asyncio.create_task(one) for one in (told.keep_telling(), told.keep_reloading(daemon))]
+        beside.append(asyncio.create_task(_keep_signals(signals)))
         try:
             await daemon.run(once=once)
         except BaseExceptionGroup as crash:
             return _report_crash(crash), await end_rest()
         finally:
-            turning.cancel()
-            keeping.cancel()
+            for task in beside:
+                task.cancel()
+            told.close()
         return ExitCode.FINE, await end_rest()
-
-
-async def _turn(health: Health) -> None:
-    while True:
-        health.turn()
-        await asyncio.sleep(_TELL_HEALTH)
 
 
 async def _keep_signals(signals: Signals) -> None:

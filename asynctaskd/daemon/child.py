@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,9 @@ class Child:
         self._orders = orders
         self._born_at = time.monotonic()
         self._put_down_after = 0.0
+        self._rest = b""
+        self.report: Mapping[str, Any] | None = None
+        """How it is, as it said last: what `Health.report` says, and `reloads`."""
         self.has_beaten = False
         self.silent_for = 0.0
 
@@ -56,7 +60,7 @@ class Child:
         os.close(self._orders)
 
     def order(self, order: int) -> None:
-        """Say `DRAIN` or `HURRY`; said twice it counts once, and a child that is still starting hears it."""
+        """Say one of the orders; a child that is still starting hears it too."""
         with suppress(OSError):  # it has ended
             os.write(self._orders, bytes([order]))
 
@@ -68,13 +72,22 @@ class Child:
                 os.kill(self.pid, number)
 
     def listen(self, passed: float) -> None:
-        """Take its beats; `passed` seconds went by since the last time."""
+        """Take its beats and reports; `passed` seconds went by since the last time."""
         try:
-            beats = os.read(self._pulse, 1 << 16)
+            heard = os.read(self._pulse, 1 << 16)
         except BlockingIOError:
-            beats = b""
-        self.has_beaten = self.has_beaten or bool(beats)
-        self.silent_for = 0.0 if beats or not self.has_beaten else self.silent_for + passed
+            heard = b""
+        has_beaten = self._take(heard)
+        self.has_beaten = self.has_beaten or has_beaten
+        self.silent_for = 0.0 if has_beaten or not self.has_beaten else self.silent_for + passed
+
+    def _take(self, heard: bytes) -> bool:
+        """Take its reports; whether it has beaten between them."""
+        pieces = (self._rest + heard).split(b"\n")
+        *reports, self._rest = (piece.lstrip(b".") for piece in pieces)
+        for report in reports:
+            self.report = json.loads(report)
+        return any(piece.startswith(b".") for piece in pieces)
 
     async def put_down(self) -> None:
         """End a process that is stuck: first so that it says where, then by force."""
@@ -132,12 +145,14 @@ async def spawn(
     return Child(process, handle, pulse=pulse, orders=orders)
 
 
-async def watch(children: Collection[Child], limit: float) -> None:
-    """End children that are silent for longer than that, in seconds; for ever."""
-    tick = min(limit / 4, _LONGEST_LOOK)
+async def watch(children: Collection[Child], longest: Callable[[], float]) -> None:
+    """End children that are silent for longer than that, in seconds, as of now; for ever."""
     before = time.monotonic()
     while True:
+        limit = longest()
+        tick = min(limit / 4, _LONGEST_LOOK)
         await asyncio.sleep(tick)
+        emit("children.watched")
         # Time in which this process was itself frozen is nobody's silence.
         passed, before = min(time.monotonic() - before, 2 * tick), time.monotonic()
         for child in list(children):

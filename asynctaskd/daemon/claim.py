@@ -110,6 +110,13 @@ class Claimer:
         self._is_asked = True
         self._wake.set()
 
+    def begin_anew(self, poll_interval: float) -> None:
+        """This worker polls as often as that by now, and its labels or its concurrency may have changed."""
+        self._poll_interval = self._ready.poll_interval = self._doubts.poll_interval = poll_interval
+        self._ready.forget()
+        self._permits.begin_anew()
+        self._wake.set()
+
     def stop(self) -> None:
         """Stop claiming. A claim in flight is never cancelled: what it leased would have nobody to run it."""
         self._stopping = True

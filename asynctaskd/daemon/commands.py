@@ -29,6 +29,7 @@ class Steering:
 
     Attributes:
         config: what is in force, and `identity` which one that is; None: no version.
+        own_strict_percentage: what this worker's own configuration says.
         between_claims: held by whoever claims. What is applied under it is in force for each claim that
             begins from then on, and none that began before is still under way.
         wake: set where a new version has been announced.
@@ -38,7 +39,7 @@ class Steering:
         self, configs: ConfigStore, *, own_strict_percentage: int, applied: Callable[[], None]
     ) -> None:
         self._configs = configs
-        self._own_strict_percentage = own_strict_percentage
+        self.own_strict_percentage = own_strict_percentage
         self._applied = applied
         self._turn = asyncio.Lock()
         self.config = RuntimeConfig()
@@ -49,7 +50,7 @@ class Steering:
     @property
     def max_strict_percentage(self) -> int:
         """What the row sets, else what this worker's own configuration says."""
-        return self.config.effective_strict_percentage(self._own_strict_percentage)
+        return self.config.effective_strict_percentage(self.own_strict_percentage)
 
     def hear(self, _: dict[str, Any]) -> None:
         """A version was announced; which one, the rows say."""

@@ -63,7 +63,7 @@ class Control:
         self._measures = measures
         self._finish = finish
         self._doubt = doubt
-        self._poll_interval = poll_interval
+        self.poll_interval = poll_interval
         self._wake = asyncio.Event()
         self._stopping = False
 
@@ -88,7 +88,7 @@ class Control:
             else:
                 backoff.reset()
                 if claimed < _AT_ONCE:
-                    await wait_for(self._wake, self._poll_interval)
+                    await wait_for(self._wake, self.poll_interval)
 
     async def _claim(self) -> int:
         """Claim and start; returns how many."""

@@ -40,8 +40,7 @@ class Cron:
     def __init__(self, store: ScheduleStore, app: Registry, *, poll_interval: float) -> None:
         self._store = store
         self._app = app
-        self._poll_interval = poll_interval
-        self._grace = GRACE + timedelta(seconds=poll_interval)
+        self.poll_interval = poll_interval
         self._next_forgetting = 0.0
         # `--once` catches up beside the loop: what one has in hand is locked, and looks settled to the other.
         self._turn = asyncio.Lock()
@@ -66,7 +65,7 @@ class Cron:
         if moved:
             return 0.0
         await self._forget()
-        return self._poll_interval if look.next_in is None else min(look.next_in, self._poll_interval)
+        return self.poll_interval if look.next_in is None else min(look.next_in, self.poll_interval)
 
     async def catch_up(self) -> None:
         """Look until nothing is due that this worker can move on."""
@@ -95,7 +94,7 @@ class Cron:
             now,
             missed=schedule.missed,
             limit=schedule.missed_limit,
-            grace=self._grace,
+            grace=GRACE + timedelta(seconds=self.poll_interval),
         )
         slots = [self._written(schedule, slot, timetable) for slot in due]
         decided = await self._store.decide(schedule, timetable.after(now), slots)

@@ -35,7 +35,7 @@ class Doubts:
         self._lease = lease
         self._slots = slots
         self._put_back = put_back
-        self._poll_interval = poll_interval
+        self.poll_interval = poll_interval
         # Identity → until when a claim of its may come to light, by the database's clock; None: not known
         self._until: dict[UUID, datetime | None] = {}
         self._next_search = 0.0
@@ -59,7 +59,7 @@ class Doubts:
             await self._release_orphans(self._lease.worker_id)
         if not self._until or self._now() < self._next_search:
             return
-        self._next_search = self._now() + self._poll_interval
+        self._next_search = self._now() + self.poll_interval
         for worker_id in tuple(self._until):
             as_of = await self._release_orphans(worker_id)
             # Or as long as a COMMIT may wait for a standby: a lease, since renewals wait for it too.

@@ -43,6 +43,9 @@ _AFTER_OUTAGE = timedelta(seconds=1)
 
 _INTERNAL_ERROR = 70
 
+# As many as worker.concurrency may be.
+_MOST_THREADS = 100_000
+
 _COMPLETED = Completed()
 
 FAILED_BY_OPERATOR = "failed_by_operator"
@@ -86,7 +89,8 @@ class Executor:
         self._loop = asyncio.get_running_loop()
         self._timeouts = Timeouts(slots, over=lambda execution: execution.interrupt(Interruption.TIMEOUT))
         self._disown_tasks = adopt_tasks(self._loop)
-        self._threads = ThreadPoolExecutor(slots.concurrency, thread_name_prefix="asynctaskd-handler")
+        # One for each slot that is taken by such a handler; how many slots there are may change.
+        self._threads = ThreadPoolExecutor(_MOST_THREADS, thread_name_prefix="asynctaskd-handler")
 
     def start(self, task: ClaimedTask) -> None:
         """Begin an execution; it takes a slot at once."""

@@ -47,8 +47,8 @@ class Housekeeper:
         self._take_census = take_census
         self._look = look
         self._names = names  # those for which tasks may still be waiting
-        self._poll_interval = poll_interval
-        self._lease = lease
+        self.poll_interval = poll_interval
+        self.lease = lease
         self._cut_off_at: float | None = None
         self._awaited_up_to = 0
         self._unsettled: list[int] = []  # have ended; those that wait for them are seen to next
@@ -63,7 +63,7 @@ class Housekeeper:
 
     def expect(self, delay: timedelta) -> None:
         """A task of this worker's is due after `delay`: look then, not at the next round."""
-        if delay.total_seconds() < self._poll_interval:
+        if delay.total_seconds() < self.poll_interval:
             asyncio.get_running_loop().call_later(delay.total_seconds(), self.wake.set)
 
     def note_dependants(self) -> None:
@@ -100,7 +100,7 @@ class Housekeeper:
     async def _round(self) -> float:
         next_due = await self.promote_due()
         if self._now() >= self._next_round:
-            self._next_round = self._now() + self._poll_interval
+            self._next_round = self._now() + self.poll_interval
             await self.tidy()
             await self._look_for_ended()
         # Last: those who wait for a task may be any number, and nothing else is to wait for them.
@@ -154,7 +154,7 @@ class Housekeeper:
     async def _tidy(self) -> None:
         while await self._store.expire(_BATCH):
             continue
-        judges = may_judge(self._now(), self._cut_off_at, self._lease)
+        judges = may_judge(self._now(), self._cut_off_at, self.lease)
         recovered = await self._recover(judge=judges)
         while (unparked := await self._unpark(_BATCH)) == _BATCH:
             self._look()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 from uuid import uuid4, uuid5
 
@@ -43,6 +44,19 @@ def worker_row(app: Registry, worker: WorkerConfig) -> WorkerRow:
         version=__version__,
         labels=labels if process.suspects_of is None else process.suspects_of,
         names=list(app.definitions) if worker.enabled else [],
+        concurrency=worker.concurrency,
+        lease=worker.lease,
+        max_strict_percentage=worker.max_strict_percentage,
+    )
+
+
+def changed_row(row: WorkerRow, worker: WorkerConfig) -> WorkerRow:
+    """What a running worker says of itself once it is configured so; who it is stays."""
+    own = [label for label in row.labels if label.startswith("worker:")]
+    keeps_labels = this_process().suspects_of is not None or not worker.enabled
+    return replace(
+        row,
+        labels=row.labels if keeps_labels else [*worker.labels, *own],
         concurrency=worker.concurrency,
         lease=worker.lease,
         max_strict_percentage=worker.max_strict_percentage,

@@ -47,21 +47,26 @@ class Isolation:
     ) -> None:
         self._command = [sys.executable, "-m", "asynctaskd", "run", f"--app={app_path}"]
         self._dsn = dsn
-        self._config = config
         self._store = store
         self._lease = lease
         self._steering = steering
         self._slots = slots
-        self._poll_interval = config.worker.poll_interval.total_seconds()
-        # As it was: a handler may change the worker's.
+        # As they were: a handler may change the worker's.
         self._directory = Path.cwd()
-        self._environ = {**os.environ, **_environment(config, dsn)}
-        self._environ.pop("ASYNCTASKD_CONFIG", None)
+        self._inherited = {**os.environ}
+        self._inherited.pop("ASYNCTASKD_CONFIG", None)
+        self.follow(config)
         self._pauses = Pauses()
         self._children: set[Child] = set()
         self._stopping = asyncio.Event()
         self._order = 0
         self.is_busy = False
+
+    def follow(self, config: DaemonConfig) -> None:
+        """Give the processes that start from now on that configuration."""
+        self._config = config
+        self._poll_interval = config.worker.poll_interval.total_seconds()
+        self._environ = {**self._inherited, **_environment(config, self._dsn)}
 
     def stop(self, order: int = DRAIN) -> None:
         """Start no more processes, and pass the order on to the one that runs."""
@@ -79,7 +84,7 @@ class Isolation:
 
     async def run(self) -> None:
         """Until stopped, and until the last process has ended."""
-        watching = asyncio.create_task(watch(self._children, self._config.worker.stall_limit.total_seconds()))
+        watching = asyncio.create_task(watch(self._children, self._stall_limit))
         backoff = Backoff("isolation")
         try:
             while not self._stopping.is_set():
@@ -92,6 +97,9 @@ class Isolation:
                     await wait_for(self._stopping, pause)
         finally:
             watching.cancel()
+
+    def _stall_limit(self) -> float:
+        return self._config.worker.stall_limit.total_seconds()
 
     async def _look(self) -> float:
         """Run the next suspect, if there is one; returns the seconds until the next look."""

@@ -65,8 +65,9 @@ class LeaseKeeper:
         self._steering = steering
         self._slots = slots
         self._open_store = open_store
-        self._renew_interval = renew_interval
-        self._stall_limit = stall_limit
+        self.renew_interval = renew_interval
+        """Seconds between two renewals, and the longest stall; the main loop may change both."""
+        self.stall_limit = stall_limit
         self._asked = asked
         self._watched = watched
         self._end_process = end_process
@@ -157,21 +158,22 @@ class LeaseKeeper:
                     await backoff.wait(error)
                 else:
                     backoff.reset()
-                    await asyncio.sleep(self._renew_interval)
+                    await asyncio.sleep(self.renew_interval)
         finally:
             if store is not None:
                 await store.close()
 
     async def _renew(self, store: Store) -> None:
-        asked_at, stall = clock(), self._watch.stall
+        asked_at, stall, worker = clock(), self._watch.stall, self._lease.worker
         news = await store.renew_lease(
-            self._lease.worker_id,
-            self._lease.worker.lease,
+            worker.id,
+            worker.lease,
             running=self._slots.running,
             config=self._steering.identity,
             stall=None if stall is None else json.dumps(stall.as_json()),
             finished=self._slots.finished,
             failed=self._slots.failed,
+            worker=worker,
         )
         emit("lease.answered", seconds=clock() - asked_at)
         if news is None:
@@ -179,7 +181,7 @@ class LeaseKeeper:
             if not await self.acquire(store):
                 raise succeeded(self._lease.worker)
             return
-        self._lease.hold(asked_at)
+        self._lease.hold(asked_at, worker.lease)
         if news.is_steered:
             self._tell_main(self._news.set)
         if news.is_asked:
@@ -201,9 +203,9 @@ class LeaseKeeper:
 
     async def _look_until_hopeless(self) -> str:
         """Look whether the main loop turns, until it has to be given up; returns why."""
-        tick = min(_LONGEST_TICK, self._lease.worker.lease.total_seconds() / 20)
         before = clock()
         while True:
+            tick = min(_LONGEST_TICK, self._lease.worker.lease.total_seconds() / 20)
             await asyncio.sleep(tick)
             this_process().beat()
             emit("keeper.turned")
@@ -218,7 +220,7 @@ class LeaseKeeper:
         if stall is None or term is None:
             return None
         culprit = stall.task if stall.task_id is None else f"{stall.task} (task {stall.task_id})"
-        if stall.seconds >= self._stall_limit:
+        if stall.seconds >= self.stall_limit:
             return f"its event loop was blocked for {stall.seconds:.0f} s by {culprit}"
         if now >= term.last_at:
             return f"its lease could not be renewed, and {culprit} blocks its event loop"

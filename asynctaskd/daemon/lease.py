@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from asynctaskd.scheduling.leases import LeaseTerm
@@ -11,6 +12,7 @@ from asynctaskd.telemetry.events import emit
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from datetime import timedelta
     from uuid import UUID
 
     from asynctaskd.postgres.records import WorkerRow
@@ -71,16 +73,20 @@ class Lease:
         """Whether what was claimed under this identity still stands."""
         return self.is_held and worker_id == self.worker_id
 
+    def describe(self, worker: WorkerRow) -> None:
+        """The worker has changed, but for its identity: the database is told with the next renewal."""
+        self._worker = replace(worker, id=self._worker.id)
+
     def begin(self, worker: WorkerRow, asked_at: float) -> None:
         """A new identity was registered, asked for at that time."""
         self._term = None
         self._stands_until = 0.0
-        self._worker = worker
-        self.hold(asked_at)
+        self._worker = replace(self._worker, id=worker.id)  # the rest may have changed meanwhile
+        self.hold(asked_at, worker.lease)
 
-    def hold(self, asked_at: float) -> None:
-        """The lease was renewed, asked for at that time."""
-        self._term = term = LeaseTerm(asked_at, self._worker.lease.total_seconds())
+    def hold(self, asked_at: float, lease: timedelta) -> None:
+        """The lease was renewed for so long, asked for at that time."""
+        self._term = term = LeaseTerm(asked_at, lease.total_seconds())
         self._stands_until = term.fence_at
         emit("lease.renewed", worker_id=self.worker_id, seconds=term.fence_at - clock())
 

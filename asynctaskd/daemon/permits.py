@@ -191,6 +191,10 @@ class Permits:
         elif self._permits:
             self._count()
 
+    def begin_anew(self) -> None:
+        """This worker offers other labels: ask for theirs before the next claim."""
+        self._config = None
+
     async def _begin(self, config: RuntimeConfig, worker_id: UUID) -> None:
         """Say what is held of each limited label, before anything else of it is claimed."""
         labels = set(self._lease.labels)

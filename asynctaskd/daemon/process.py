@@ -27,8 +27,8 @@ VARIABLE = "_ASYNCTASKD_CHILD"
 """Private, between a parent and its children; it begins so that it can't be mistaken for a setting."""
 
 
-DRAIN, HURRY = 1, 2
-"""What a parent may order: stop claiming and drain; give up what runs."""
+DRAIN, HURRY, RELOAD = 1, 2, 3
+"""What a parent may order: stop claiming and drain; give up what runs; read the configuration again."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -60,12 +60,20 @@ class Process:
 
     def beat(self) -> None:
         """Tell the parent, if there is one, that this process isn't stuck. From any thread; never waits."""
+        self._tell_parent(b".")
+
+    def report(self, report: Mapping[str, Any]) -> None:
+        """Tell the parent, if there is one, how this process is. From any thread; never waits."""
+        if self._pulse is not None:
+            self._tell_parent(json.dumps(report).encode() + b"\n")
+
+    def _tell_parent(self, what: bytes) -> None:
         if self._pulse is not None:
             with suppress(OSError):  # the parent is gone, or has not looked for hours
-                os.write(self._pulse, b".")
+                os.write(self._pulse, what)
 
     def orders(self) -> Iterator[int]:
-        """What the parent says, as it says it (it blocks): `DRAIN`, `HURRY`; its end may say `DRAIN`."""
+        """What the parent says, as it says it (it blocks): one of the three; its end may say `DRAIN`."""
         if self._orders is not None:
             while told := os.read(self._orders, 1):
                 yield told[0]

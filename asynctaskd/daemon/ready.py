@@ -49,7 +49,7 @@ class Ready:
     def __init__(self, store: Store, lease: Lease, poll_interval: float) -> None:
         self._store = store
         self._lease = lease
-        self._poll_interval = poll_interval
+        self.poll_interval = poll_interval
         self.sets: set[str] = set()
         self.strict = self.suspects = True
         self.strict_sets: set[str] = set()
@@ -72,6 +72,12 @@ class Ready:
         """Something became ready anywhere: look soon."""
         self._due = min(self._due, self._soonest)
 
+    def forget(self) -> None:
+        """This worker offers other labels: what was known is about the ones before."""
+        self.sets.clear()
+        self._announced.clear()
+        self.look_next()
+
     def look_next(self) -> None:
         """Look before the next claim, whatever it costs."""
         self._due = 0.0
@@ -93,7 +99,7 @@ class Ready:
     async def _look(self) -> None:
         began = self._now()
         # Before the question: a notice during it is about what came later.
-        self._due = poll = began + self._poll_interval
+        self._due = poll = began + self.poll_interval
         look = await self._store.ready_sets(self._lease.labels)
         self.sets = set(look.normal)
         self.strict, self.suspects, self.is_blocked = bool(look.strict), bool(look.suspects), False

@@ -21,6 +21,7 @@ class Slots:
 
     def __init__(self, concurrency: int, *, freed: Callable[[], None]) -> None:
         self.concurrency = concurrency
+        """How many may run; lowered, it stops nothing."""
         self.running = 0
         self.strict = 0
         self.suspects = 0
@@ -54,7 +55,7 @@ class Slots:
     @property
     def free(self) -> int:
         """How many tasks may be claimed."""
-        return min(self.concurrency - self.running, self.room)
+        return max(min(self.concurrency - self.running, self.room), 0)  # it may have been lowered
 
     def take(self, execution: Execution) -> None:
         """An execution begins."""

@@ -20,7 +20,7 @@ from asynctaskd.daemon.execution import Interruption
 from asynctaskd.daemon.finalize import Finalizer
 from asynctaskd.daemon.hooks import FailureHooks
 from asynctaskd.daemon.housekeeping import AWAITED, Housekeeper
-from asynctaskd.daemon.identity import worker_row
+from asynctaskd.daemon.identity import changed_row, worker_row
 from asynctaskd.daemon.interrupts import Interrupts
 from asynctaskd.daemon.isolation import Isolation
 from asynctaskd.daemon.keeper import LeaseKeeper
@@ -113,6 +113,23 @@ class Stations:
         self._listener = self._make_listener()
         self._claimer = self._make_claimer()
         self._control = self._make_control()
+
+    async def _tune(self) -> None:
+        """Give the stations what the configuration says by now, as far as they can change while they run."""
+        config = self._config.worker
+        self._poll_interval = config.poll_interval.total_seconds()
+        async with self._steering.between_claims:  # one claim knows one set of labels
+            self._lease.describe(changed_row(self._lease.worker, config))
+            self._slots.concurrency = config.concurrency
+            self._steering.own_strict_percentage = config.max_strict_percentage
+            self._claimer.begin_anew(self._poll_interval)
+        for station in (self._housekeeper, self._cron, self._control):
+            station.poll_interval = self._poll_interval
+        self._housekeeper.lease = config.lease.total_seconds()
+        self._keeper.renew_interval = config.renew_interval.total_seconds()
+        self._keeper.stall_limit = config.stall_limit.total_seconds()
+        if self._isolation is not None:
+            self._isolation.follow(self._config)
 
     def _open_store(self, **options: Any) -> Awaitable[Store]:
         return Store.open(self._dsn, schema=self._config.database.schema_name, **options)

@@ -84,6 +84,12 @@ class Daemon(Stations):
             self._hurry.set()
         self._stopping.set()
 
+    async def reconfigure(self, config: DaemonConfig) -> None:
+        """Be what that says from now on: it differs in keys alone that `config.live` names."""
+        self._config = config
+        if self._loops:
+            await self._tune()
+
     def leap(self, seconds: float) -> None:
         """The database's clock was moved on by so much, in a test: what runs is older, and more is due."""
         self._executor.age(seconds)
@@ -108,6 +114,7 @@ class Daemon(Stations):
             if not await self._begin(stack):
                 return
             stack.push_async_callback(self._abandon)
+            await self._tune()  # it may have been reconfigured meanwhile
             async with asyncio.TaskGroup() as group:
                 self._start_loops(group)
                 if self._config.database.listen == "on":

@@ -308,13 +308,18 @@ class Store(Claims):
         stall: str | None = None,
         finished: int = 0,
         failed: int = 0,
+        worker: WorkerRow | None = None,
     ) -> News | None:
         """Renew a lease; returns what is new for this worker, or None if the lease was lost.
 
         `config` is the identity of the configuration that it applies; `stall` says what blocks the worker's
-        event loop (JSON); `finished` and `failed` count its executions.
+        event loop (JSON); `finished` and `failed` count its executions; `worker` is what it says of itself by
+        now.
         """
-        rows = await self._fetch("renew_lease", worker_id, lease, running, config, stall, finished, failed)
+        said = () if worker is None else (worker.labels, worker.concurrency, worker.max_strict_percentage)
+        rows = await self._fetch(
+            "renew_lease", worker_id, lease, running, config, stall, finished, failed, *(said or (None,) * 3)
+        )
         return News(*rows[0]) if rows else None
 
     async def set_idle(self, worker_id: UUID, idle: bool) -> None:

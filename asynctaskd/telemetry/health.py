@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,9 @@ STANDBY = "standby"
 
 # The stations that ask all the time, and so know whether the database answers.
 _ASKERS = ("start", "lease", "housekeeping")
+
+# In characters: reports go through a pipe, each in one piece.
+_LONGEST_TROUBLE = 500
 
 # What a poll may take beside its interval, in seconds.
 _LONGEST_POLL = 10.0
@@ -47,12 +50,12 @@ class Health:
     Args:
         stall_limit: for how long the main loop may stand still, in seconds.
         requires_notices: whether polling won't do (`database.listen = on`).
+        counts: whether to have the tasks counted that wait, which costs the database something.
         clock: seconds by a clock that only runs forward.
 
     Attributes:
         running: how many tasks run, as of the last poll.
         waiting: how many tasks could run and don't, in the whole queue; None where nobody has counted.
-        counts_on: whether there are more than `waiting`.
         config_version: the runtime configuration in force.
         is_draining: whether it was told to stop.
     """
@@ -62,6 +65,7 @@ class Health:
         *,
         stall_limit: float,
         requires_notices: bool = False,
+        counts: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.stall_limit = stall_limit
@@ -78,10 +82,11 @@ class Health:
         self._lost_lease: str | None = None
         self.running = 0
         self.waiting: int | None = None
-        self.counts_on = False
         self.config_version = 0
         self.is_draining = False
         self._detach = [attach(note, event) for event, note in self._notes().items()]
+        if counts:
+            self._detach.append(attach(self._on_measured, "fleet.measured"))
 
     def close(self) -> None:
         """Hear no more."""
@@ -114,6 +119,21 @@ class Health:
     def failing(self) -> list[Check]:
         """The conditions that don't hold; a worker is ready without any."""
         return [check for check in self.checks() if not check.ok]
+
+    def report(self) -> dict[str, Any]:
+        """The same for a parent, as JSON can hold it."""
+        failing = self.failing()
+        return {
+            "ready": not failing,
+            "trouble": _trouble(failing),
+            "running": self.running,
+            "waiting": self.waiting,
+            "config_version": self.config_version,
+        }
+
+    def summary(self) -> str:
+        """How it is in one line: `12 running, 340 waiting, config v7`, and what doesn't hold."""
+        return in_short(self.report())
 
     def _database(self) -> Check:
         outages = [one for one in self._current_outages() if one.cause != STANDBY]
@@ -169,7 +189,6 @@ class Health:
             "listener.up": lambda _, __: self._set_listening(True),
             "listener.lost": lambda _, __: self._set_listening(False),
             "queue.polled": self._on_polled,
-            "queue.counted": self._on_counted,
             "lease.renewed": self._on_renewed,
             "lease.lost": self._on_lease_lost,
             "config.applied": self._on_config,
@@ -196,8 +215,8 @@ class Health:
         self._polls_until = self._clock() + facts["interval"] + _LONGEST_POLL
         self.running = facts["running"]
 
-    def _on_counted(self, _: str, facts: Mapping[str, Any]) -> None:
-        self.waiting, self.counts_on = facts["waiting"], facts["counts_on"]
+    def _on_measured(self, _: str, facts: Mapping[str, Any]) -> None:
+        self.waiting = sum(facts["waiting"].values())
 
     def _on_renewed(self, _: str, facts: Mapping[str, Any]) -> None:
         self._leased_until = self._clock() + facts["seconds"]
@@ -211,3 +230,15 @@ class Health:
 
     def _on_stopping(self, _: str, __: Mapping[str, Any]) -> None:
         self.is_draining = True
+
+
+def in_short(report: Mapping[str, Any]) -> str:
+    """A report in one line, for people."""
+    waiting = report["waiting"]
+    counted = "" if waiting is None else f", {waiting} waiting"
+    line = f"{report['running']} running{counted}, config v{report['config_version']}"
+    return f"{line}; {report['trouble']}" if report["trouble"] else line
+
+
+def _trouble(failing: Iterable[Check]) -> str:
+    return "; ".join(f"{check.name}: {check.reason}" for check in failing)[:_LONGEST_TROUBLE]

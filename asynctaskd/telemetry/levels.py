@@ -48,7 +48,6 @@ LEVELS: Mapping[str, str | None] = {
     "listener.lost": "warning",
     "listener.off": "warning",
     "queue.polled": None,
-    "queue.counted": None,
     "cron.looked": None,
     "schedule.ran": "debug",
     "schedule.late": "warning",
@@ -79,6 +78,10 @@ LEVELS: Mapping[str, str | None] = {
     "handler.leaked_tasks": "warning",
     "http.serving": "info",
     "http.failed": "error",
+    "systemd.unreachable": "error",
+    "config_file.read": "info",
+    "config_file.refused": "error",
+    "children.watched": None,
     "signals.restored": "warning",
     "loop.interrupted": "error",
 }

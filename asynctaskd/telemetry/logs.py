@@ -31,6 +31,7 @@ __all__ = [
     "configure_logging",
     "describe_error",
     "flush_logs",
+    "set_log_level",
 ]
 
 
@@ -41,11 +42,20 @@ class Logs:
         self, level: str, renderer: Renderer, stream: TextIO, common: Mapping[str, Any] | None = None
     ) -> None:
         self._common = common or {}
-        self._threshold = SEVERITY[level]
         self._render = renderer
         self._throttle = Throttle()
         self._sink = LineSink(stream, describe_loss=self._describe_loss, on_tick=self._write_repeats)
         self._handler = _RecordHandler(self)
+        self._listen(level)
+
+    def set_level(self, level: str) -> None:
+        """Write whatever is at least as severe as that from now on."""
+        self._detach()
+        self._handler.uninstall()
+        self._listen(level)
+
+    def _listen(self, level: str) -> None:
+        self._threshold = SEVERITY[level]
         self._detach = attach(self._on_event, but=self._unlogged())
         self._handler.install(self._threshold)
         structlog.configure(
@@ -125,6 +135,12 @@ def configure_logging(
     _current = Logs(level, renderer_for(format, out), out, common)
     atexit.register(_current.close)
     return _current
+
+
+def set_log_level(level: str) -> None:
+    """Have the logging of this process write whatever is at least as severe as that."""
+    if _current:
+        _current.set_level(level)
 
 
 def flush_logs(timeout: float = 1.0) -> bool:

@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import signal
+import socket
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
@@ -156,6 +157,35 @@ async def run(database: Any, tmp_path: Path):
             await run.kill()
 
     return start
+
+
+class Manager:
+    """A service manager's socket."""
+
+    def __init__(self, path: Path) -> None:
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._socket.bind(str(path))
+        self._socket.setblocking(False)
+
+    async def until(self, what: str) -> str:
+        """The next message that says that; those before it are forgotten."""
+        async with asyncio.timeout(LONG_ENOUGH):
+            while what not in (message := (await self._heard()).split("\n")):
+                pass
+        return "\n".join(message)
+
+    async def _heard(self) -> str:
+        return (await asyncio.get_running_loop().sock_recv(self._socket, 4096)).decode()
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+@pytest.fixture
+async def manager(tmp_path: Path) -> AsyncIterator[Manager]:
+    opened = Manager(tmp_path / "notify")
+    yield opened
+    opened.close()
 
 
 @pytest.fixture
@@ -420,3 +450,52 @@ async def test_while_the_database_is_away_it_goes_on_trying_to_put_back(run, con
         await started(task_id, 2)
         go_on.touch()
         assert (await client.wait(task_id, timeout="30s")).attempts == 2
+
+
+def environment_of(pid: int) -> bytes:
+    return Path(f"/proc/{pid}/environ").read_bytes()
+
+
+async def test_the_parent_speaks_for_its_workers(run, manager, tmp_path):
+    environ = {"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "2000000"}
+    async with run(processes=2, **environ) as parent:
+        told = await manager.until("READY=1")
+        assert "STATUS=2 of 2 workers ready: 0 running" in told
+        pids = await parent.ready(2)
+        for pid in pids:
+            assert b"NOTIFY_SOCKET" not in environment_of(pid)
+        await manager.until("WATCHDOG=1")
+        await manager.until("WATCHDOG=1")
+        parent.process.send_signal(signal.SIGTERM)
+        await manager.until("STOPPING=1")
+        assert await parent.ended() == 0
+
+
+TOOK_IT_ON = "SELECT count(*) FROM asynctaskd.workers WHERE concurrency = 7"
+
+
+async def test_a_reload_reaches_all_workers_before_the_parent_says_that_it_is_over(
+    run, manager, tmp_path, connection
+):
+    async with run(processes=2, NOTIFY_SOCKET=str(tmp_path / "notify")) as parent:
+        await manager.until("READY=1")
+        (tmp_path / "config.toml").write_text(CONFIG.replace("concurrency = 4", "concurrency = 7"))
+        parent.process.send_signal(signal.SIGHUP)
+        assert "MONOTONIC_USEC=" in await manager.until("RELOADING=1")
+        await manager.until("READY=1")
+        read = parent.all("config_file.read", changed=["worker.concurrency"])
+        assert {line.get("pid") for line in read} == {None, *await parent.ready(2)}
+        async with asyncio.timeout(LONG_ENOUGH):
+            while await connection.fetchval(TOOK_IT_ON) < 2:  # noqa: ASYNC110  (rows tell nobody)
+                await asyncio.sleep(0.02)
+
+
+async def test_a_file_that_is_wrong_changes_nothing_for_anybody(run, manager, tmp_path):
+    async with run(processes=2, NOTIFY_SOCKET=str(tmp_path / "notify")) as parent:
+        await manager.until("READY=1")
+        (tmp_path / "config.toml").write_text("[worker]\nconcurrency = 0\n")
+        parent.process.send_signal(signal.SIGHUP)
+        await manager.until("RELOADING=1")
+        await manager.until("READY=1")
+        await parent.until("config_file.refused", times=3)
+        assert not parent.all("child.died")

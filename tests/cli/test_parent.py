@@ -15,11 +15,12 @@ from uuid import uuid4
 
 import pytest
 
+from asynctaskd.cli import stopping
 from asynctaskd.cli.parent import child_command, how_many
 from asynctaskd.cli.stopping import Signals
 from asynctaskd.config import load_config
 from asynctaskd.daemon.child import Child, Pauses, watch
-from asynctaskd.daemon.process import DRAIN, HURRY
+from asynctaskd.daemon.process import DRAIN, HURRY, RELOAD
 
 RUN = ("run", "--app", "shop:app", "--database", "postgresql://127.0.0.1:1/shop")
 
@@ -80,11 +81,11 @@ class Handle:
 
 @pytest.fixture
 def child():
-    """A child whose beats the test writes: (child, beat)."""
+    """A child whose beats, or whatever it says, the test writes: (child, beat)."""
     pulse, beat = os.pipe()
     heard, orders = os.pipe()
     os.set_blocking(pulse, False)
-    yield Child(uuid4(), Handle(), pulse=pulse, orders=orders), lambda: os.write(beat, b".")
+    yield Child(uuid4(), Handle(), pulse=pulse, orders=orders), lambda said=b".": os.write(beat, said)
     for descriptor in (pulse, beat, heard, orders):
         os.close(descriptor)
 
@@ -117,7 +118,7 @@ async def test_a_worker_that_ends_while_another_one_is_put_down_is_watched_no_lo
             twice.set()
 
     monkeypatch.setattr(Child, "put_down", put_down_while_the_other_ends)
-    watching = asyncio.create_task(watch(children, 0.001))
+    watching = asyncio.create_task(watch(children, lambda: 0.001))
     waiting = asyncio.create_task(twice.wait())
     await asyncio.wait({watching, waiting}, timeout=20, return_when=asyncio.FIRST_COMPLETED)
     assert not watching.done(), repr(watching.exception())
@@ -150,10 +151,10 @@ def test_a_death_in_words(child, code, words):
 @pytest.fixture
 def told():
     """Signals as a worker has them, bound to a list: what it was told to stop, each time."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
     signals, stops = Signals(), []
     signals.install()
-    with signals.bound_to(lambda: stops.append(1)):
+    with signals.bound_to(lambda: stops.append(1), lambda: stops.append("reload")):
         yield signals, stops
     for number, handler in before.items():
         signal.signal(number, handler)
@@ -191,3 +192,39 @@ def test_an_order_to_hurry_stops_twice_at_once(told):
     signals, stops = told
     follow(signals, HURRY)
     assert len(stops) == 2
+
+
+def test_a_hangup_and_an_order_to_reload_stop_nothing(told):
+    signals, stops = told
+    signal.raise_signal(signal.SIGHUP)
+    assert stops == ["reload"]
+    follow(signals, RELOAD)
+    assert stops == ["reload", "reload"]
+
+
+def test_a_hangup_before_there_is_anything_to_reload_is_not_forgotten(told):
+    signals, reloads = Signals(), []
+    signals.install()
+    signal.raise_signal(signal.SIGHUP)
+    with signals.bound_to(lambda: None, lambda: reloads.append(1)):
+        assert reloads == [1]
+    signal.raise_signal(signal.SIGHUP)
+    assert reloads == [1]
+
+
+def test_at_a_terminal_a_hangup_ends_the_process(monkeypatch, told):
+    monkeypatch.setattr(stopping, "has_terminal", lambda: True)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    Signals().install()
+    assert signal.getsignal(signal.SIGHUP) is signal.SIG_DFL
+
+
+def test_reports_come_whole_between_beats(child):
+    one, say = child
+    say(b'.{"ready": tr')
+    one.listen(1.0)
+    assert one.report is None
+    say(b'ue, "trouble": "a. b."}\n')
+    one.listen(1.0)
+    assert one.report == {"ready": True, "trouble": "a. b."}
+    assert one.silent_for == 1.0  # a report is no beat

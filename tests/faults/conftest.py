@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from itertools import count
@@ -262,7 +262,12 @@ async def worker(database: Any, tables: Tables, tmp_path: Path, go_on: Path, wit
 
     @asynccontextmanager
     async def start(
-        dsn: str = database.dsn, *, environ: dict[str, str] | None = None, stderr: Any = None, **own: str
+        dsn: str = database.dsn,
+        *,
+        environ: dict[str, str] | None = None,
+        below: Sequence[str] = (),
+        stderr: Any = None,
+        **own: Any,
     ) -> AsyncIterator[Worker]:
         number = next(numbers)
         log = tmp_path / f"{number}.log"
@@ -271,7 +276,7 @@ async def worker(database: Any, tables: Tables, tmp_path: Path, go_on: Path, wit
         config.write_text("\n".join(["[worker]", *lines, "[log]", 'format = "json"', ""]))
         with log.open("w") as own_log:
             process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "asynctaskd", "run", "--app", "shop:app"),
+                *(*below, sys.executable, "-m", "asynctaskd", "run", "--app", "shop:app"),
                 *("--config", str(config), "--database", dsn),
                 cwd=tmp_path,
                 env=os.environ

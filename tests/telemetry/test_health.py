@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from asynctaskd.telemetry import emit
+from asynctaskd.telemetry.events import is_watched
 from asynctaskd.telemetry.health import Health
 from asynctaskd.telemetry.levels import LEVELS
 
@@ -132,11 +133,20 @@ def test_a_worker_that_drains_is_alive_and_not_ready(health):
     assert (failing(health), health.is_alive()) == (["draining"], True)
 
 
-def test_the_numbers_are_those_that_were_told_last(health):
+def test_it_is_told_in_one_line_with_the_numbers_that_were_told_last():
+    health = Health(stall_limit=LIMIT, counts=True)
     start()
-    emit("queue.counted", waiting=340, counts_on=False)
+    assert health.summary() == "3 running, config v0"
     emit("config.applied", version=7)
-    assert (health.running, health.waiting, health.config_version) == (3, 340, 7)
+    emit("fleet.measured", waiting={"default": 300, "mail": 40}, oldest={})
+    assert health.summary() == "3 running, 340 waiting, config v7"
+    emit("database.lost", station="lease", cause="unavailable", error="connection refused")
+    assert health.summary() == "3 running, 340 waiting, config v7; database: connection refused"
+    health.close()
+
+
+def test_what_waits_is_counted_only_where_it_is_asked_for(health):
+    assert not is_watched("fleet.measured")
 
 
 def test_nothing_is_heard_once_it_is_closed(health):

@@ -1,9 +1,12 @@
 -- Renew a lease that still holds; no row means that it was lost. Returns whether it has something to apply
 -- or to answer, whether operators ask something of it, and whether somebody watches.
 -- $1 worker_id, $2 lease, $3 tasks running, $4 the identity of the configuration that it applies,
--- $5 what blocks its loop (JSON), $6 executions that have ended since it is there, $7 those of them that failed
+-- $5 what blocks its loop (JSON), $6 executions that have ended since it is there, $7 those of them that failed,
+-- $8 its labels, $9 its concurrency, $10 its own share of slots for strict tasks (all three may be NULL: as before)
 UPDATE asynctaskd.workers AS w
-SET expires_at = asynctaskd.clock() + $2, renewed_at = asynctaskd.clock(), running = $3, stall = $5, finished = $6, failed = $7
+SET expires_at = asynctaskd.clock() + $2, renewed_at = asynctaskd.clock(), running = $3, stall = $5, finished = $6, failed = $7,
+    labels = coalesce($8::text[], labels), concurrency = coalesce($9, concurrency),
+    max_strict_percentage = coalesce($10, max_strict_percentage)
 WHERE id = $1 AND asynctaskd.is_live(w)
 RETURNING
     -- The newest that is for it isn't the one that it applies, or its answer got lost with the last primary.

@@ -1,0 +1,46 @@
+"""From a configuration that is read again to what a running worker takes on of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from asynctaskd.config.live import LIVE, differing_keys, with_live
+from asynctaskd.errors import ConfigError
+from asynctaskd.telemetry.events import emit
+from asynctaskd.telemetry.logs import set_log_level
+
+if TYPE_CHECKING:
+    from asynctaskd.config import DaemonConfig
+
+
+class Reloading:
+    """Reads the configuration again, from where it came from at the start.
+
+    Args:
+        read: reads it; raises ConfigError.
+        config: what is in force.
+
+    Attributes:
+        count: how often that was done, whatever came of it.
+    """
+
+    def __init__(self, read: Callable[[], DaemonConfig], config: DaemonConfig) -> None:
+        self._read = read
+        self.config = config
+        self.count = 0
+
+    def reload(self) -> DaemonConfig:
+        """What is in force from now on: where it can't be read, what was before."""
+        self.count += 1
+        try:
+            found = self._read()
+        except ConfigError as error:
+            emit("config_file.refused", error=str(error))
+            return self.config
+        keys = differing_keys(self.config, found)
+        changed = [key for key in keys if key in LIVE]
+        emit("config_file.read", changed=changed, takes_restart=[key for key in keys if key not in LIVE])
+        self.config = with_live(self.config, found)
+        set_log_level(self.config.log.level)
+        return self.config
