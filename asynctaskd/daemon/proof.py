@@ -9,13 +9,14 @@ the same place, since the pod keeps its namespace.
 from __future__ import annotations
 
 import atexit
+import os
 import socket
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING
+from uuid import UUID
 
-if TYPE_CHECKING:
-    from uuid import UUID
+BOOT_VARIABLE = "_ASYNCTASKD_BOOT"
+"""Which boot this is, told by a service manager that hides it from its services (`ProcSubset=pid`)."""
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _NAMESPACE = Path("/proc/self/ns/net")
@@ -32,8 +33,9 @@ class Fate(Enum):
 def place() -> str | None:
     """Where this process runs, as far as names of sockets go; None where the system doesn't tell."""
     try:
-        return f"{_BOOT_ID.read_text().strip()}:{_NAMESPACE.stat().st_ino}"
-    except OSError:
+        boot = UUID(os.environ.get(BOOT_VARIABLE) or _BOOT_ID.read_text().strip())
+        return f"{boot}:{_NAMESPACE.stat().st_ino}"
+    except (OSError, ValueError):
         return None
 
 

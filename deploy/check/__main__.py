@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
-from deploy.check import docker, grafana, image, kubernetes, prometheus
+from deploy.check import docker, grafana, image, kubernetes, prometheus, systemd
 from deploy.check.tools import MissingToolError
 
 DEPLOY = Path(__file__).parent.parent
@@ -16,6 +16,7 @@ KINDS: Mapping[str, Callable[[Path], Iterable[str]]] = {
     "image": image.check,
     "kubernetes": kubernetes.check,
     "prometheus": prometheus.check,
+    "systemd": systemd.check,
 }
 
 

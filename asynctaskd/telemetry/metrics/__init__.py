@@ -7,6 +7,7 @@ told while it lasts.
 from __future__ import annotations
 
 import platform
+import time
 from collections.abc import Iterator
 
 from prometheus_client import CollectorRegistry, Metric, ProcessCollector
@@ -41,7 +42,7 @@ class Metrics:
     def __init__(self, app: Declared | None = None, *, registry: CollectorRegistry | None = None) -> None:
         if registry is None:
             registry = CollectorRegistry()
-            ProcessCollector(registry=registry)
+            _OwnProcess(registry=registry)
         self.registry = registry
         task_label = TaskNames(app)
         registry.register(_Process())
@@ -53,6 +54,15 @@ class Metrics:
         """Count no more."""
         for detach in self._detach:
             detach()
+
+
+class _OwnProcess(ProcessCollector):
+    """The library's, where systemd hides the file in which that looks for the boot (`ProcSubset=pid`)."""
+
+    def _boot_time(self) -> float:
+        if not hasattr(time, "CLOCK_BOOTTIME"):
+            raise FileNotFoundError("this system has no /proc")
+        return time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 class _Process(Collector):
