@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import errno
 import os
-import re
 import sys
 import traceback
 from enum import IntEnum
@@ -28,12 +27,12 @@ from asynctaskd.errors import (
     SchemaVersionError,
     WorkerIdTakenError,
 )
+from asynctaskd.telemetry.discretion import without_passwords
 from asynctaskd.telemetry.logs import describe_error, flush_logs
 
 # What a full disk or a terminal that is gone says to whoever writes.
 _UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF)
 
-_PASSWORD = re.compile(r"(://[^\s:@/]*:)\S*@|(password=)[^\s&]+")
 _DATABASE = "--database (or ASYNCTASKD_DATABASE_URL)"
 
 
@@ -141,9 +140,5 @@ def _sentences(first: str, second: str) -> str:
 
 def _write_lines(text: str, mark: str = "") -> None:
     for line in text.splitlines():
-        sys.stderr.write(f"{mark}{printable(_PASSWORD.sub(_hidden, line))}\n")
+        sys.stderr.write(f"{mark}{printable(without_passwords(line))}\n")
     sys.stderr.flush()
-
-
-def _hidden(found: re.Match[str]) -> str:
-    return f"{found[1]}***@" if found[1] else f"{found[2]}***"

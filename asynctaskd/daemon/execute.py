@@ -7,6 +7,7 @@ import contextvars
 import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 from math import inf
@@ -143,7 +144,10 @@ class Executor:
         except BaseException as error:  # noqa: BLE001  (SystemExit too is the task's failure, not the daemon's)
             outcome, raised = outcome_of(error), error
         self._end_if_forked()
-        execution.outcome = outcome = _interrupted(execution, outcome)
+        outcome = _interrupted(execution, outcome)
+        if isinstance(outcome, Failed):
+            outcome = replace(outcome, error=execution.discreet(outcome.error))
+        execution.outcome = outcome
         execution.end_span(outcome, raised)
         if isinstance(outcome, Failed) and self._app.error_hooks:
             execution.ends_at = inf

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from dataclasses import replace
 from datetime import datetime, timedelta
 from enum import Enum
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from asynctaskd.daemon.caps import timeout_of
 from asynctaskd.daemon.stalls import stack_of, stack_of_task
+from asynctaskd.definitions.secrets import without
 from asynctaskd.postgres.records import Ended
 from asynctaskd.scheduling.retry import NO_RETRY, RetryPolicy
 from asynctaskd.task import Failed
@@ -100,6 +102,15 @@ class Execution:
     def written_error(self, error: str | None) -> str | None:
         """An error text as it is stored and told, through the definition's codec."""
         return error if self.definition is None else self.definition.written_error(error)
+
+    def discreet(self, text: str) -> str:
+        """A text that may be stored and told: without the values of fields that are marked as secret."""
+        if self.definition is None or not self.definition.secrets:
+            return text
+        try:
+            return without(text, json.loads(self.task.payload), self.definition.secrets)
+        except (ValueError, RecursionError):  # it can't be read, so nothing of it is in the text
+            return text
 
     @property
     def deadline(self) -> datetime:

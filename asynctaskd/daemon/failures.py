@@ -60,7 +60,7 @@ def _tell(execution: Execution, problem: BaseException) -> None:
     emit(
         "error_hook.failed",
         **execution.facts,
-        error=execution.written_error(describe_error(problem)),
+        error=execution.written_error(execution.discreet(describe_error(problem))),
     )
 
 

@@ -59,7 +59,7 @@ class FailureHooks:
             try:
                 return await self._try(execution, transition, errors, last)
             except HookFailedError as error:
-                last = execution.written_error(str(error)) or ""
+                last = execution.written_error(execution.discreet(str(error))) or ""
                 errors.append(last)
                 self._report(execution, errors)
                 await asyncio.sleep(_FIRST_PAUSE * 2 ** len(errors))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, cast
 
 ALL = "*"
@@ -25,6 +25,38 @@ def hidden(value: Any, paths: Sequence[Sequence[str]]) -> Any:
     for path in paths:
         value = _hidden(value, path)
     return value
+
+
+def without(text: str, payload: Any, paths: Sequence[Sequence[str]]) -> str:
+    """A text with `***` in the place of every value of the payload that these paths lead to."""
+    values = {leaf for path in paths for found in _found(payload, path) for leaf in _leaves(found)}
+    for value in sorted(values, key=len, reverse=True):  # the longest first: it may hold a shorter one
+        text = text.replace(value, HIDDEN)
+    return text
+
+
+def _found(value: Any, path: Sequence[str]) -> Iterator[Any]:
+    if not path:
+        yield value
+    elif isinstance(value, list) and path[0] == ALL:
+        for one in value:
+            yield from _found(one, path[1:])
+    elif isinstance(value, dict):
+        for key, one in cast("dict[str, Any]", value).items():
+            if path[0] in (key, ALL):
+                yield from _found(one, path[1:])
+
+
+def _leaves(value: Any) -> Iterator[str]:
+    """What somebody might write of a value, in the forms that a message may quote it in."""
+    if isinstance(value, Mapping | list):
+        members = cast("Mapping[str, Any]", value).values() if isinstance(value, Mapping) else value
+        for one in cast("Iterable[Any]", members):
+            yield from _leaves(one)
+    elif isinstance(value, str):
+        yield from filter(None, (value, repr(value)[1:-1], json.dumps(value)[1:-1]))
+    elif value is not None and not isinstance(value, bool):
+        yield str(value)
 
 
 def _paths(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 import reprlib
 
+from asynctaskd.telemetry.discretion import describe, without_passwords
+
 MAX_TEXT_BYTES = 65_536
 """The longest error text that is stored, in bytes of UTF-8 (64 KiB)."""
 
@@ -40,6 +42,8 @@ def truncate_text(text: str, limit: int = MAX_TEXT_BYTES) -> str:
 def describe_error(error: BaseException, limit: int = MAX_TEXT_BYTES) -> str:
     """`ValueError: message`, at most `limit` bytes, storable in PostgreSQL. Never raises.
 
+    Values that the database's or pydantic's own errors quote are left out, and so are passwords in URLs.
+
     An exception whose `__str__` raises is described by its type. An exception group names its first
     members too: its own message says nothing.
     """
@@ -55,16 +59,14 @@ def shown(value: object) -> str:
 
 
 def _described(error: BaseException, levels: int) -> str:
-    message = _message(error)
-    described = f"{type(error).__name__}: {message}" if message else type(error).__name__
-    return described + _members(error, levels)
+    return _alone(error) + _members(error, levels)
 
 
-def _message(error: BaseException) -> str:
+def _alone(error: BaseException) -> str:
     try:
-        return "".join(["", str(error)])  # joined, so that a subclass of str can't bring methods of its own
+        return without_passwords(describe(error))
     except BaseException:  # noqa: BLE001  (not even SystemExit in a user's __str__ may end the daemon)
-        return "(its message can't be read)"
+        return f"{type(error).__name__}: (its message can't be read)"
 
 
 def _members(error: BaseException, levels: int) -> str:

@@ -27,6 +27,7 @@ from asynctaskd.postgres.access import Access, UnknownParameterError
 from asynctaskd.postgres.connection import Connection
 from asynctaskd.postgres.sessions import History, Sessions
 from asynctaskd.postgres.tls import UntrustedServerError
+from asynctaskd.telemetry.discretion import describe
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -184,7 +185,7 @@ def translate(error: BaseException, role: str | None = None) -> AsynctaskdError 
     if isinstance(error, _NO_SCHEMA):
         return SchemaVersionError(f"the schema isn't there or too old ({error}): run `asynctaskd migrate`")
     if isinstance(error, asyncpg.UntranslatableCharacterError):
-        return InvalidPayloadError(f"the database can't store this text: {error}")
+        return InvalidPayloadError(f"the database can't store this text: {describe(error)}")
     if isinstance(error, _READ_ONLY):
         return NotPrimaryError(f"the database is unavailable: {_NOT_PRIMARY}")
     if _comes_from_notify(error):
@@ -201,7 +202,7 @@ def translate(error: BaseException, role: str | None = None) -> AsynctaskdError 
     if isinstance(error, _UNAVAILABLE):
         return DatabaseUnavailableError(f"the database is unavailable: {_brief(error)}")
     if isinstance(error, _UNFIT):
-        return StatementRefusedError(f"the database refused a value: {_brief(error)}")
+        return StatementRefusedError(f"the database refused a value: {describe(error)}")
     return None
 
 

@@ -13,6 +13,7 @@ from typing import Any, cast
 from structlog.typing import EventDict
 
 from asynctaskd.durations import format_duration
+from asynctaskd.telemetry.discretion import describe, without_passwords
 from asynctaskd.telemetry.levels import SEVERITY
 
 _LONGEST_TEXT = 8_000
@@ -24,7 +25,6 @@ _SECRET_KEY = re.compile(
     r"password|passwd|secret|dsn|(^|_)(url|(auth|access|api)_(token|key)|credentials?|authorization)$",
     re.IGNORECASE,
 )
-_CREDENTIALS = re.compile(r"://\S*@")
 _BREAKS = dict.fromkeys(map(ord, "\n\r\t\v\f\x1c\x1d\x1e\x85\u2028\u2029"), " ")
 _CONTROLS = dict.fromkeys([*range(0x20), *range(0x7F, 0xA0), 0x61C, 0x200E, 0x200F, *range(0x202A, 0x202F)])
 _ISOLATES = dict.fromkeys([*range(0x2066, 0x206A), 0xFEFF])
@@ -61,18 +61,10 @@ def describe_error(error: BaseException) -> str:
     if isinstance(error, BaseExceptionGroup):
         inner = cast("tuple[BaseException, ...]", error.exceptions)
         return f"{name}: {'; '.join(map(describe_error, inner[:5]))}"
-    if isinstance(state := getattr(error, "sqlstate", None), str):
-        return _describe_database_error(error, name, state)
-    message = _text(error)
-    return f"{name}: {message}" if message else name
-
-
-def _describe_database_error(error: BaseException, name: str, state: str) -> str:
-    if constraint := getattr(error, "constraint_name", None):
-        return f"{name} ({state}): constraint {constraint}"
-    # Classes 22 and 23 quote the offending value in the message itself.
-    message = "" if state[:2] in ("22", "23") or not error.args else f": {_text(error.args[0])}"
-    return f"{name} ({state}){message}"
+    try:
+        return _text(describe(error))
+    except Exception:  # noqa: BLE001  (a __str__ may raise anything)
+        return f"<unprintable {name}>"
 
 
 def _now() -> str:
@@ -83,7 +75,7 @@ def _fact(name: str, value: object) -> object:
     if _SECRET_KEY.search(name):
         return "***"
     if name == "traceback":
-        return _shortened(_CREDENTIALS.sub("://***@", str(value)).translate(_CLEAN_LINES))
+        return _shortened(without_passwords(str(value)).translate(_CLEAN_LINES))
     return _plain(value, _DEEPEST)
 
 
@@ -132,7 +124,7 @@ def _text(value: object) -> str:
     except Exception:  # noqa: BLE001  (a __str__ may raise anything)
         return f"<unprintable {type(value).__name__}>"
     text = text if text.isprintable() else text.translate(_CLEAN)
-    return _shortened(_CREDENTIALS.sub("://***@", text) if "://" in text else text)
+    return _shortened(without_passwords(text))
 
 
 def _shortened(text: str) -> str:
