@@ -158,8 +158,11 @@ END $$;
 -- `next`, the place after which there may be more, or null. It ends with what it has when `budget` is over.
 --
 -- The filter is an object of conditions: `statuses` (any of them), `name`, `labels` and `tags` (all of them),
--- `unique_tag`, and `since` and `until` of the creation.
-CREATE FUNCTION asynctaskd.search_tasks(filter jsonb, before bigint, most integer, budget interval) RETURNS jsonb
+-- `unique_tag`, and `since` and `until` of the creation. Of the tasks nothing but `id` and `place` is told where they
+-- aren't wanted `whole`.
+CREATE FUNCTION asynctaskd.search_tasks(
+    filter jsonb, before bigint, most integer, budget interval, whole boolean DEFAULT true
+) RETURNS jsonb
 LANGUAGE plpgsql STABLE AS $$
 DECLARE
     ends_at timestamptz := clock_timestamp() + budget;
@@ -167,7 +170,7 @@ DECLARE
     place bigint := coalesce(before, 9223372036854775807);
     -- A little farther, since those who enqueue at the same time may get their ids in another order.
     first bigint := coalesce(asynctaskd.first_task_since((filter ->> 'since')::timestamptz) - 1000, 0);
-    step integer := 4 * most;
+    step integer := least(4 * most, 800);
     found jsonb := '[]';
     looked bigint := 0;
     stretch record;
@@ -179,8 +182,8 @@ BEGIN
         few := ARRAY(SELECT task_id FROM asynctaskd.unique_tags WHERE tag = filter ->> 'unique_tag');
     END IF;
     IF few IS NOT NULL THEN
-        SELECT coalesce(jsonb_agg(f), '[]') INTO found
-        FROM asynctaskd.fitting(filter || jsonb_build_object('ids', few), place, 0, most) AS f;
+        SELECT coalesce(jsonb_agg(CASE WHEN whole THEN to_jsonb(f) ELSE jsonb_build_object('id', f.id, 'place', f.place) END), '[]')
+        INTO found FROM asynctaskd.fitting(filter || jsonb_build_object('ids', few), place, 0, most) AS f;
         RETURN jsonb_build_object('tasks', found, 'looked', cardinality(few), 'next',
                                   CASE WHEN jsonb_array_length(found) >= most THEN found -> -1 -> 'place' END);
     END IF;
@@ -190,7 +193,7 @@ BEGIN
     LOOP
         stretch := asynctaskd.next_stretch(wanted, place, first, step);
         found := found || (
-            SELECT coalesce(jsonb_agg(f), '[]')
+            SELECT coalesce(jsonb_agg(CASE WHEN whole THEN to_jsonb(f) ELSE jsonb_build_object('id', f.id, 'place', f.place) END), '[]')
             FROM asynctaskd.fitting(filter, place, coalesce(stretch.last, place), most - jsonb_array_length(found)) AS f);
         looked := looked + stretch.number;
         IF jsonb_array_length(found) >= most THEN
@@ -201,7 +204,7 @@ BEGIN
             RETURN jsonb_build_object('tasks', found, 'looked', looked, 'next', stretch.last);
         END IF;
         place := stretch.last;
-        step := least(2 * step, 4000);
+        step := least(2 * step, CASE WHEN asynctaskd.is_by_end(wanted) THEN 800 ELSE 4000 END);
     END LOOP;
 END $$;
 
@@ -280,6 +283,7 @@ RETURNS TABLE (partition text, is_cut boolean, label_set text, status text, fini
 LANGUAGE plpgsql STABLE AS $$
 DECLARE
     one record;
+    is_fresh boolean;
 BEGIN
     FOR one IN
         SELECT relname, pg_relation_size(inhrelid) / current_setting('block_size')::bigint AS size
@@ -288,6 +292,11 @@ BEGIN
     LOOP
         CONTINUE WHEN coalesce(one.size, 0) = 0;
         BEGIN
+            -- Where the last pages hold nothing of that time, nothing before them does.
+            EXECUTE format('SELECT EXISTS (SELECT FROM asynctaskd.%I WHERE ctid >= %L::tid AND finished_at > $1)',
+                           one.relname, format('(%s,0)', greatest(one.size - 2, 0)))
+            INTO is_fresh USING since;
+            CONTINUE WHEN NOT is_fresh;
             RETURN QUERY EXECUTE format(
                 'SELECT %L::text, $2, label_set, status, finished_at, '
                 '       extract(epoch FROM claimed_at - greatest(created_at, run_at))::float8, '
@@ -303,7 +312,7 @@ END $$;
 
 -- The same as one document: `since` when it covers, and for each of so many `steps` and each group (of the labels that
 -- are `weighted`) what ended, failed, and how long it had waited and run, in seconds.
-CREATE FUNCTION asynctaskd.pulse(span interval, steps integer, weighted text[], pages integer DEFAULT 64) RETURNS jsonb
+CREATE FUNCTION asynctaskd.pulse(span interval, steps integer, weighted text[], pages integer DEFAULT 160) RETURNS jsonb
 LANGUAGE plpgsql STABLE
 SET jit = off
 AS $$

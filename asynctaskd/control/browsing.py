@@ -9,14 +9,15 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from uuid import UUID
 
 from asynctaskd.postgres.caller import Caller
 from asynctaskd.task import TaskStatus
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
 # Counted no farther than this; beyond, the database's own estimate will do.
 _COUNTED = 10_000
@@ -83,9 +84,12 @@ class TaskLine:
     created_at: datetime
 
 
+Hit = TypeVar("Hit")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Found:
-    """A part of the tasks that fit a filter, the newest first.
+class Found(Generic[Hit]):
+    """A part of the tasks that fit a filter, or of their ids, the newest first.
 
     Attributes:
         looked: how many records were looked at to find them.
@@ -95,7 +99,7 @@ class Found:
             was over.
     """
 
-    tasks: Sequence[TaskLine]
+    tasks: Sequence[Hit]
     looked: int
     newest: int | None
     next: int | None
@@ -163,7 +167,7 @@ class Browsing(Caller):
 
     async def search_tasks(
         self, wanted: TaskFilter, *, after: int | None = None, limit: int = 50, budget: timedelta
-    ) -> Found:
+    ) -> Found[TaskLine]:
         """The newest tasks that fit a filter, or as many as are found in that time.
 
         Args:
@@ -171,17 +175,15 @@ class Browsing(Caller):
             limit: tasks at most.
             budget: how long to look.
         """
-        filter_ = json.dumps(wanted.as_json())
-        answer = json.loads(await self._value("search_tasks", filter_, after, limit + 1, budget))
-        rows = answer["tasks"]
-        is_full = len(rows) > limit
-        return Found(
-            tasks=[_line(row) for row in rows[:limit]],
-            looked=answer["looked"],
-            newest=rows[0]["place"] if rows else None,
-            next=rows[limit - 1]["place"] if is_full else answer["next"],
-            is_full=is_full,
-        )
+        arguments = json.dumps(wanted.as_json()), after, limit + 1, budget, True
+        return _found(json.loads(await self._value("search_tasks", *arguments)), limit, _line)
+
+    async def select_tasks(
+        self, wanted: TaskFilter, *, after: int | None = None, limit: int, budget: timedelta
+    ) -> Found[int]:
+        """The same, but their ids alone: of many."""
+        arguments = json.dumps(wanted.as_json()), after, limit + 1, budget, False
+        return _found(json.loads(await self._value("search_tasks", *arguments)), limit, itemgetter("id"))
 
     async def count_tasks(self) -> dict[TaskStatus, Count]:
         """How many tasks there are, by status: exactly up to ten thousand, estimated above."""
@@ -217,6 +219,18 @@ class Browsing(Caller):
             )
             for row in rows
         ]
+
+
+def _found(answer: Mapping[str, Any], limit: int, hit_of: Callable[[Mapping[str, Any]], Hit]) -> Found[Hit]:
+    rows = answer["tasks"]
+    is_full = len(rows) > limit
+    return Found(
+        tasks=[hit_of(row) for row in rows[:limit]],
+        looked=answer["looked"],
+        newest=rows[0]["place"] if rows else None,
+        next=rows[limit - 1]["place"] if is_full else answer["next"],
+        is_full=is_full,
+    )
 
 
 def _line(row: Mapping[str, Any]) -> TaskLine:

@@ -55,8 +55,11 @@ _PAGES = (
 )
 _STATIC = Path(__file__).parent / "static"
 
-LIMIT = timedelta(milliseconds=150)
-"""How long a statement of a page may take."""
+LIMIT = timedelta(milliseconds=500)
+"""How long a statement of a page may take. None takes a tenth of that, unless the server is busy."""
+
+BUDGET = timedelta(milliseconds=75)
+"""For how long tasks are looked for; what was found by then is shown, and where to go on."""
 
 
 def dashboard(
@@ -86,7 +89,7 @@ def dashboard(
     """
     reading, doing = Desk(database, app, schema=schema, limit=limit), Desk(database, app, schema=schema)
     door = Door(tokens or Tokens(), may_write=may_write)
-    site = Site(reading, doing, door, shows_payloads=shows_payloads, budget=limit / 2)
+    site = Site(reading, doing, door, shows_payloads=shows_payloads, budget=BUDGET)
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:

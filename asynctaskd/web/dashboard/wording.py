@@ -23,7 +23,7 @@ def number(value: float | None) -> str:
         return "–"
     if isinstance(value, int) or value >= 100:
         return f"{value:,.0f}"
-    return f"{value:,.1f}" if value >= 10 else f"{value:,.2g}"
+    return f"{value:,.1f}".removesuffix(".0") if value >= 10 else f"{value:,.2g}"
 
 
 def count(given: Count) -> str:
@@ -96,7 +96,9 @@ def pretty(value: Any) -> str:
 
 
 def line(value: Any) -> str:
-    """JSON on one line; a text as it is."""
+    """JSON on one line; a text, and a list of texts, as it is read."""
+    if isinstance(value, list) and all(isinstance(one, str) for one in value):
+        return ", ".join(value) or "none"
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=plain)
 
 

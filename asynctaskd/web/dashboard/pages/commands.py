@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -19,9 +20,7 @@ if TYPE_CHECKING:
     from starlette.responses import Response
     from starlette.routing import Route
 
-    from asynctaskd.control.browsing import Found
     from asynctaskd.control.receipts import Receipt
-    from asynctaskd.web.dashboard.filters import Given
     from asynctaskd.web.dashboard.site import Site
 
 _SAMPLE = 10
@@ -50,7 +49,11 @@ class CommandPages:
         """How many tasks it would be, and the first of them."""
         word, action = _action(request, in_bulk=True)
         given = filters.read(lambda name: (request.query_params.get(name) or "").strip())
-        found = await self._found(action, given, None)
+        wanted = action.narrowed(given.wanted)
+        found, sample = await asyncio.gather(
+            self._site.reading.select_tasks(wanted, limit=CAP, budget=self._site.budget),
+            self._site.reading.search_tasks(wanted, limit=_SAMPLE, budget=self._site.budget),
+        )
         context = {
             "section": "tasks",
             "title": f"{action.title} tasks",
@@ -58,7 +61,7 @@ class CommandPages:
             "action": action,
             "given": given,
             "found": found,
-            "sample": found.tasks[:_SAMPLE],
+            "sample": sample.tasks,
             "cap": CAP,
         }
         return self._site.render(request, "bulk.html", context)
@@ -67,8 +70,14 @@ class CommandPages:
         """Ask it of those that fit, at most so many, and none that came after the preview."""
         word, action = _action(request, in_bulk=True)
         given = filters.read(lambda name: text_in(form, name))
-        found = await self._found(action, given, text_in(form, "newest"))
-        ids = [task.id for task in found.tasks]
+        newest = text_in(form, "newest")
+        found = await self._site.doing.select_tasks(
+            action.narrowed(given.wanted),
+            after=int(newest) + 1 if newest.isdecimal() and len(newest) < 19 else None,
+            limit=CAP,
+            budget=self._site.budget,
+        )
+        ids = list(found.tasks)
         if not ids:
             return self._site.error(request, 409, "No task fits any more", "Nothing was changed.")
         left = found.next is not None
@@ -102,14 +111,6 @@ class CommandPages:
         }
         live = request.headers.get("hx-request") == "true"
         return self._site.render(request, "receipt_live.html" if live else "receipt.html", context)
-
-    async def _found(self, action: Action, given: Given, newest: str | None) -> Found:
-        return await self._site.doing.search_tasks(
-            action.narrowed(given.wanted),
-            after=int(newest) + 1 if newest and newest.isdecimal() and len(newest) < 19 else None,
-            limit=CAP,
-            budget=self._site.budget,
-        )
 
     async def _note(
         self, request: Request, word: str, target: dict[str, Any], receipt: Receipt, before: Any = None
