@@ -412,13 +412,17 @@ BEGIN
     RETURN asynctaskd.enqueue_slot(s, s.params, false);
 END $$;
 
--- Writes down what somebody has changed by hand; returns the row's id. Who may call it need not be able to write there.
+-- How far a task is, in percent, as far as its handler has said so.
+CREATE FUNCTION asynctaskd.percent_of(task bigint) RETURNS float8
+LANGUAGE sql STABLE
+RETURN (SELECT CASE WHEN jsonb_typeof(progress -> 'percent') = 'number' THEN (progress ->> 'percent')::float8 END
+        FROM asynctaskd.all_tasks WHERE id = task LIMIT 1);
+
+-- Writes down what somebody has changed by hand; returns the row's id.
 CREATE FUNCTION asynctaskd.note_audit(
     actor text, address text, action text, target jsonb, before jsonb, after jsonb, outcome text
 ) RETURNS bigint
-LANGUAGE sql SECURITY DEFINER
-SET search_path = pg_catalog, pg_temp
-AS $$
+LANGUAGE sql AS $$
     INSERT INTO asynctaskd.audit (actor, address, action, target, before, after, outcome)
     VALUES (actor, address, action, target, before, after, outcome) RETURNING id
 $$;

@@ -67,6 +67,8 @@ MATRIX = {
     "SELECT asynctaskd.pause_schedule('nightly')": STEER,
     "SELECT asynctaskd.resume_schedule('nightly')": STEER,
     "SELECT asynctaskd.remove_schedule('nightly')": STEER,
+    "SELECT asynctaskd.run_schedule('nightly')": STEER,
+    "SELECT asynctaskd.note_audit('ada', NULL, 'cancel', '{}', NULL, NULL, 'done')": STEER,
     # What tasks carry.
     "SELECT payload FROM asynctaskd.tasks": READ,
     "SELECT result FROM asynctaskd.finished_tasks": READ,
@@ -79,6 +81,12 @@ MATRIX = {
     "SELECT * FROM asynctaskd.event_list": LOOK,
     "SELECT * FROM asynctaskd.schedule_list": LOOK,
     "SELECT * FROM asynctaskd.notices": LOOK,
+    "SELECT * FROM asynctaskd.audit": LOOK,
+    "SELECT asynctaskd.search_tasks('{}', NULL, 10, '1 s')": LOOK,
+    "SELECT asynctaskd.count_tasks(10)": LOOK,
+    "SELECT asynctaskd.pulse('5 minutes', 10, '{}')": LOOK,
+    "SELECT asynctaskd.relatives(1, 10, 100)": LOOK,
+    "SELECT asynctaskd.percent_of(1)": LOOK,
     "SELECT *, asynctaskd.is_live(w) FROM asynctaskd.workers AS w": LOOK,
     "SELECT * FROM asynctaskd.runtime_configs": LOOK,
     "SELECT * FROM asynctaskd.commands JOIN asynctaskd.receipts USING (request_id)": LOOK,
@@ -208,7 +216,8 @@ async def test_nothing_that_a_viewer_gets_holds_what_tasks_carry(divided: Divide
 INTERNAL = set(
     """
     abandon add_dependencies announce ask_workers at_rest awaited_of because born_as can_write canary_of
-    canary_problem cancel_dependants check_runtime_config close_receipts config_in_force cron_problem
+    canary_problem cancel_dependants check_runtime_config close_receipts config_in_force count_ended
+    count_live cron_problem ended_lately expected first_task_since fitting is_by_end next_stretch
     decide_slots declare_labels deliver depends detach_finished_partition difference drop_detached
     drop_stray_permits duration_of duration_problem durations_problem end_of end_tasks
     enqueue_failure_task enqueue_in_turn enqueue_slot enqueue_together ensure_finished_partition
@@ -235,11 +244,12 @@ GRANTED = {
     "operator": {
         "command", "reprioritize", "settle_request", "withdraw", "selected", "selection_problem", "fits",
         "with_descendants", "update_runtime_config", "config_request", "put_schedule", "pause_schedule",
-        "resume_schedule", "remove_schedule",
+        "resume_schedule", "remove_schedule", "run_schedule", "note_audit",
     },
     "operator viewer": {
         "overview", "why", "new_tasks", "new_events", "watch", "without_values", "may_read_values", "caller",
-        "clock", "is_live", "known_version", "knows", "route_of",
+        "clock", "is_live", "known_version", "knows", "route_of", "search_tasks", "count_tasks", "pulse",
+        "relatives", "percent_of",
     },
     "": INTERNAL,
 }  # fmt: skip
@@ -288,6 +298,8 @@ RELATIONS = {
     "watchers": ("operator viewer worker", "operator viewer worker"),
     "task_ids": ("operator viewer worker", "worker"),
     "task_events_id_seq": ("worker", "worker"),
+    "audit": ("operator viewer worker", ""),
+    "audit_id_seq": ("worker", "worker"),
     "notices_sent": ("worker", "worker"),
     "notices_saved": ("worker", "worker"),
 }
@@ -389,7 +401,7 @@ async def test_what_runs_with_the_owners_rights_looks_for_names_nowhere_else(
         " WHERE pronamespace = $1::text::regnamespace AND prosecdef",
         divided.schema,
     )
-    assert len(rows) == 21
+    assert len(rows) == 28
     for row in rows:
         assert row["owner"] == f"{divided.schema}_owner"
         assert "search_path=pg_catalog, pg_temp" in row["proconfig"], row["proname"]

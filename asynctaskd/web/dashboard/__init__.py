@@ -87,7 +87,9 @@ def dashboard(
         hosts: the names by which it may be asked for; None: any, which is for where tokens are needed.
         limit: how long a statement of a page may take, where `database` is a URL.
     """
-    reading, doing = Desk(database, app, schema=schema, limit=limit), Desk(database, app, schema=schema)
+    known = app if shows_payloads else None
+    reading = Desk(database, known, schema=schema, limit=limit, is_discreet=not shows_payloads)
+    doing = Desk(database, schema=schema)
     door = Door(tokens or Tokens(), may_write=may_write)
     site = Site(reading, doing, door, shows_payloads=shows_payloads, budget=BUDGET)
 

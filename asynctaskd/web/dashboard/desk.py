@@ -3,20 +3,32 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from typing_extensions import override
 
 from asynctaskd.client import Client
 from asynctaskd.control.auditing import Auditing
 from asynctaskd.control.browsing import Browsing
+from asynctaskd.errors import DatabaseRefusedError
 from asynctaskd.postgres.driver import limited_sessions
+from asynctaskd.postgres.sessions import LONG
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import asyncpg
 
     from asynctaskd.definitions.registry import Registry
 
 # Those who look don't wait for each other, and take few connections from whoever works.
 _CONNECTIONS = 4
+
+# What isn't shown isn't read: these leave out what tasks carry.
+_DISCREET: Mapping[str, str] = {"get_tasks": "look_at_tasks", "list_events": "look_at_events"}
+
+# For a role that may not read all of it.
+_INSTEAD: Mapping[str, str] = {"list_schedules": "look_at_schedules"}
 
 
 class Desk(Client, Browsing, Auditing):
@@ -25,6 +37,7 @@ class Desk(Client, Browsing, Auditing):
     Args:
         database: a pool of the caller's, or a URL for connections of its own.
         limit: how long a statement may take, where the connections are its own; None: as long as a client's.
+        is_discreet: whether payloads, results and errors stay where they are; a viewer's role will do then.
     """
 
     def __init__(
@@ -34,7 +47,25 @@ class Desk(Client, Browsing, Auditing):
         *,
         schema: str = "asynctaskd",
         limit: timedelta | None = None,
+        is_discreet: bool = False,
     ) -> None:
         super().__init__(database, app, schema=schema)
+        self._is_discreet = is_discreet
         if isinstance(database, str) and limit is not None:
             self._own_pool = limited_sessions(database, size=_CONNECTIONS, limit=limit)
+
+    @override
+    async def _fetch(
+        self,
+        name: str,
+        *arguments: Any,
+        connection: asyncpg.Connection | None = None,
+        limit: float = LONG,
+    ) -> list[asyncpg.Record]:
+        asked = _DISCREET.get(name, name) if self._is_discreet else name
+        try:
+            return await super()._fetch(asked, *arguments, connection=connection, limit=limit)
+        except DatabaseRefusedError:
+            if asked not in _INSTEAD:
+                raise
+            return await super()._fetch(_INSTEAD[asked], *arguments, connection=connection, limit=limit)

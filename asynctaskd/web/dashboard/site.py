@@ -57,7 +57,7 @@ _TITLES: Mapping[type[Exception], tuple[int, str]] = {
     InvalidStateError: (409, "That is not possible now"),
     SchemaVersionError: (503, "The database's schema is of another version"),
     DatabaseUnavailableError: (503, "The database can't be reached"),
-    DatabaseRefusedError: (503, "The database refused"),
+    DatabaseRefusedError: (403, "The database refused"),
     AsynctaskdError: (500, "That went wrong"),
 }
 

@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from asynctaskd.web.dashboard.bulk import ACTIONS
+from asynctaskd.web.dashboard.wording import instant
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from datetime import datetime
 
     from starlette.requests import Request
     from starlette.responses import Response
     from starlette.routing import Route
 
-    from asynctaskd.control.explanations import Moment, Why
+    from asynctaskd.control.explanations import Why
     from asynctaskd.task import Task
     from asynctaskd.web.dashboard.site import Site
-
-_HIDDEN = "(hidden)"
-_TEXTS = ("error", "last_error")
 
 
 class TaskPage:
@@ -42,7 +40,7 @@ class TaskPage:
             desk.hide_secrets([task]), desk.why(task_id), desk.timeline(task_id), desk.relatives(task_id)
         )
         if not self._site.shows_payloads:
-            task, why, moments = _discreet(task, why, moments)
+            why = _discreet(task, why)
         context = {
             "section": "tasks",
             "title": f"Task {task_id}",
@@ -58,30 +56,16 @@ class TaskPage:
         return self._site.render(request, "task.html", context)
 
 
-def _discreet(task: Task, why: Why, moments: Iterable[Moment]) -> tuple[Task, Why, list[Moment]]:
-    """Without what a handler was given, or has said."""
-    told = why.explanation
-    for text in filter(None, (task.last_error, (task.last_error or "")[:200])):
-        told = told.replace(text, _HIDDEN)
-    bare = replace(
-        task,
-        payload=None,
-        result=None,
-        metadata=None,
-        last_error=task.last_error and _HIDDEN,
-        progress=_numbers(task.progress),
-    )
-    shown = [replace(moment, detail=_without_texts(moment.detail)) for moment in moments]
-    return bare, replace(why, explanation=told, detail=_without_texts(why.detail)), shown
+def _discreet(task: Task, why: Why) -> Why:
+    """Without what a handler has said, whose last error the answer may quote."""
+    if task.status.is_terminal:
+        told = f"it has ended: {task.status} {_at(task.finished_at)}"
+    elif why.reason == "retry":
+        told = f"an execution failed and it is tried again {_at(task.run_at)}"
+    else:
+        return why
+    return replace(why, explanation=f"{told}, {task.reason}" if task.reason else told, detail={})
 
 
-def _without_texts(detail: dict[str, Any]) -> dict[str, Any]:
-    return {key: _HIDDEN if key in _TEXTS and value else value for key, value in detail.items()}
-
-
-def _numbers(progress: Any) -> Any:
-    """How far it is, without the words that its handler found for that."""
-    match progress:
-        case {"percent": int() | float() as percent}:
-            return {"percent": percent}
-    return None
+def _at(moment: datetime | None) -> str:
+    return f"at {instant(moment)}"

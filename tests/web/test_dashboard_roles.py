@@ -1,0 +1,56 @@
+"""The dashboard with the rights of an operator, and of a viewer."""
+
+from __future__ import annotations
+
+import asyncpg
+import pytest
+
+from tests.support.divided import divided_or_skipped
+from tests.web.conftest import FLEET
+
+PAGES = (
+    "/", "/tasks", "/tasks?status=failed", "/tasks/902653", "/groups", "/workers", "/schedules",
+    "/schedules/mail.digest", "/configuration", "/configuration/change?weights.mail=9", "/audit",
+    "/bulk/cancel?label=mail",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def divided(dsn):
+    with divided_or_skipped(dsn) as made:
+        yield made
+
+
+@pytest.fixture
+async def owner(divided):
+    connection = await asyncpg.connect(divided.admin)
+    await connection.execute(f"SET ROLE {divided.schema}_owner")
+    if not await connection.fetchval(divided.sql("SELECT count(*) FROM asynctaskd.workers")):
+        await connection.execute(divided.sql(FLEET).rpartition("ANALYZE")[0])
+    yield connection
+    await connection.close()
+
+
+@pytest.mark.parametrize("part", ["viewer", "operator"])
+async def test_every_page_is_shown_with_the_rights_of(browse, divided, owner, part):
+    browser = await browse(dsn=divided.logins[part], schema=divided.schema)
+    for path in PAGES:
+        page = await browser.text(path)
+        assert "ada@example.org" not in page
+    assert "62 %" in await browser.text("/tasks/902653")
+    tended = await browser.text("/schedules")
+    assert "mail.digest" in tended
+
+
+async def test_an_operator_changes_what_a_viewer_cant(browse, divided, owner):
+    task_id = await owner.fetchval(divided.sql("SELECT asynctaskd.enqueue('x')"))
+    for part, status in (("viewer", 403), ("operator", 303)):
+        browser = await browse(dsn=divided.logins[part], schema=divided.schema, may_write=True)
+        await browser.text("/audit")
+        assert (await browser.post(f"/tasks/{task_id}/cancel")).status_code == status
+        assert (await browser.post("/schedules/mail.digest/run")).status_code == status
+    row = await owner.fetchrow(
+        divided.sql("SELECT actor, db_user FROM asynctaskd.audit ORDER BY id DESC LIMIT 1")
+    )
+    assert row["actor"] == "local"
+    assert "operator" in row["db_user"]
