@@ -24,12 +24,15 @@ from asynctaskd.cli.stopping import Signals, end_rest, exit_hard, threads_have_e
 from asynctaskd.cli.telling import Told
 from asynctaskd.daemon.process import this_process
 from asynctaskd.daemon.systemd import ServiceManager
+from asynctaskd.definitions.extras import DASHBOARD, require_extra
 from asynctaskd.errors import SchemaVersionError, WorkerIdTakenError
 from asynctaskd.postgres import embedded
 from asynctaskd.telemetry.events import emit
 from asynctaskd.telemetry.logs import configure_logging, describe_error, flush_logs
 
 if TYPE_CHECKING:
+    from starlette.applications import Starlette
+
     from asynctaskd.config import DaemonConfig
     from asynctaskd.daemon.supervisor import Daemon
     from asynctaskd.definitions.registry import Registry
@@ -143,8 +146,19 @@ def _served(config: DaemonConfig, health: Health, app: Registry) -> AbstractCont
     from asynctaskd.web.site import worker_site  # noqa: PLC0415
 
     nth = this_process().nth or 0
-    site = worker_site(health, Metrics(app).registry)
+    site = worker_site(health, Metrics(app).registry, dashboard=_dashboard(config, app))
     return serving(site, config.http.host, config.http.port and config.http.port + nth)
+
+
+def _dashboard(config: DaemonConfig, app: Registry) -> Starlette | None:
+    """The dashboard, if it is wanted; raises ConfigError where anybody could reach it."""
+    if config.dashboard.mode == "off":
+        return None
+    require_extra("dashboard", DASHBOARD)
+    from asynctaskd.web.dashboard.configured import configured  # noqa: PLC0415  (it is an extra)
+
+    may_write = config.dashboard.mode == "write"
+    return configured(config, find_database(config), host=config.http.host, may_write=may_write, app=app)
 
 
 def _prepared_database(config: DaemonConfig) -> str:

@@ -209,3 +209,9 @@ class DaemonConfig(Section):
     http: HttpConfig = HttpConfig()
     dashboard: DashboardConfig = DashboardConfig()
     log: LogConfig = LogConfig()
+
+    @model_validator(mode="after")
+    def _dashboard_has_a_port(self) -> Self:
+        if self.dashboard.mode != "off" and self.http.port is None:
+            raise ValueError(f"dashboard.mode {self.dashboard.mode} needs http.port, where it is served")
+        return self

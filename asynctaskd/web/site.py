@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 from prometheus_client.exposition import choose_encoder
 from starlette.applications import Starlette
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
+from starlette.routing import Mount, Route
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import AsyncIterator, Sequence
 
     from prometheus_client import CollectorRegistry
     from starlette.requests import Request
@@ -25,9 +26,23 @@ _ONE_TURN = 0.7
 _FRESH = {"Cache-Control": "no-store"}
 
 
-def worker_site(health: Health, registry: CollectorRegistry) -> Starlette:
-    """The pages of a worker: whatever is served beside them is put together here."""
-    return Starlette(routes=[*health_routes(health), metrics_route(registry)])
+def worker_site(
+    health: Health, registry: CollectorRegistry, *, dashboard: Starlette | None = None
+) -> Starlette:
+    """The pages of a worker: whatever is served beside them is put together here.
+
+    A `dashboard` is below /dashboard/, and lives as long as the site does.
+    """
+    routes = [*health_routes(health), metrics_route(registry)]
+    if dashboard is None:
+        return Starlette(routes=routes)
+
+    @asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        async with dashboard.router.lifespan_context(dashboard):
+            yield
+
+    return Starlette(routes=[*routes, Mount("/dashboard", dashboard)], lifespan=lifespan)
 
 
 def health_routes(health: Health) -> Sequence[BaseRoute]:
