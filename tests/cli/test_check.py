@@ -153,12 +153,6 @@ async def test_who_may_not_even_use_the_schema_is_told_so_of_everything_in_it(da
     assert "may not look" in findings["indexes"].message
 
 
-    monkeypatch.setattr(probes, "rights", lost)
-    findings, code = found(cli)
-    assert code == 69
-    assert (findings["schema"]["status"], findings["reachable"]["status"]) == (OK, FAILURE)
-
-
 def test_a_password_in_an_argument_is_warned_of_and_one_in_a_file_is_not(cli, tmp_path):
     """Everybody on the machine can read the arguments of a program."""
     open_to_all = cli.dsn_of(user="postgres:hunter2")
