@@ -17,16 +17,9 @@ _ADDED = {"job", "instance", "namespace", "pod", "le"}
 def documented() -> Mapping[str, set[str]]:
     """The labels of each metric, by its name."""
     page = (ROOT / "docs" / "reference" / "metrics.md").read_text(encoding="utf8")
-    rows = [
-        [cell.strip() for cell in line.strip("|").split("|")]
-        for line in page.splitlines()
-        if line.startswith("|")
-    ]
-    labels = rows[0].index("labels")
+    rows = re.findall(r"^\| (`asynctaskd_[^|]*)\|([^|]*)\|", page, re.MULTILINE)
     return {
-        name: set(re.findall(r"\w+", row[labels]))
-        for row in rows
-        for name in re.findall(r"`(asynctaskd_\w+)`", row[0])
+        name: set(re.findall(r"\w+", labels)) for names, labels in rows for name in re.findall(r"\w+", names)
     }
 
 
