@@ -1,6 +1,6 @@
 """What does the service manager hear of this process? systemd's notify protocol: datagrams to a socket.
 
-Nobody waits: a datagram that the manager doesn't take at once is lost, and the next one says the same.
+Nobody waits: what the manager doesn't take at once is said again with the next round.
 """
 
 from __future__ import annotations
@@ -51,19 +51,21 @@ class ServiceManager:
         """Whether there is one."""
         return self._socket is not None
 
-    def tell(self, **facts: str | int) -> None:
-        """Say some variables of the protocol, `READY=1` among them, in one datagram. From any thread."""
+    def tell(self, **facts: str | int) -> bool:
+        """Say some variables of the protocol in one datagram, from any thread; False: say it again."""
         if self._socket is None or self._address is None:
-            return
-        message = "\n".join(f"{name}={value}" for name, value in facts.items())
+            return True
+        message = "\n".join(f"{name}={_in_one_line(value)}" for name, value in facts.items())
         try:
             self._socket.sendto(message.encode(), socket.MSG_DONTWAIT, self._address)
-        except BlockingIOError:  # it is busy, and hears it the next time
-            pass
+        except BlockingIOError:  # it is busy
+            return False
         except OSError as error:
             if not self._has_failed:
                 emit("systemd.unreachable", error=error)
             self._has_failed = True
+            return False
+        return True
 
     def tell_reloading(self) -> None:
         """Say that the configuration is being read; `READY=1` ends it."""
@@ -78,6 +80,11 @@ class ServiceManager:
 
 def _address(given: str) -> str:
     return f"\0{given[1:]}" if given.startswith("@") else given
+
+
+def _in_one_line(value: str | int) -> str:
+    # A line break would begin another variable.
+    return " ".join(str(value).splitlines())
 
 
 class Vitals(Protocol):
@@ -128,7 +135,9 @@ class Service:
         self._grace = grace
         self._clock = clock
         self._is_ready = False
+        self._is_reloading = False
         self._status = ""
+        self._has_said_stop = False
         self._stops_by: float | None = None
         self._next_extension = 0.0
         self._next_feeding = 0.0  # of the watchdog; the keeper's thread has it
@@ -141,26 +150,24 @@ class Service:
 
     def tick(self) -> None:
         """Say what has changed, and ask for time where a start or a stop takes longer."""
-        failing = self._health.failing()
         if self._health.is_draining:
             self._stop()
-        elif not self._is_ready and not failing:
-            self._is_ready = True
-            self._status = self._health.summary()
-            self._manager.tell(READY=1, STATUS=self._status)
-        elif not self._is_ready:
+        elif not self._is_ready and self._health.failing():
             self._extend()
+        elif not self._is_ready:
+            self._is_ready = self._manager.tell(READY=1)
+        elif self._is_reloading:
+            self.reloaded()
         self._tell_status()
 
     def reloaded(self) -> None:
         """What `tell_reloading` began has ended."""
-        if self._is_ready:
-            self._manager.tell(READY=1)
+        self._is_reloading = self._is_ready and not self._manager.tell(READY=1)
 
     def _stop(self) -> None:
         if self._stops_by is None:
             self._stops_by = self._clock() + self._grace() + _OVERTIME
-            self._manager.tell(STOPPING=1)
+        self._has_said_stop = self._has_said_stop or self._manager.tell(STOPPING=1)
         if self._clock() < self._stops_by:
             self._extend()
 
@@ -170,9 +177,9 @@ class Service:
             self._manager.tell(EXTEND_TIMEOUT_USEC=int(_EXTENSION * 1e6))
 
     def _tell_status(self) -> None:
-        if (status := self._health.summary()) != self._status:
+        status = self._health.summary()
+        if status != self._status and self._manager.tell(STATUS=status):
             self._status = status
-            self._manager.tell(STATUS=status)
 
     def _feed(self, *_: object) -> None:
         now = self._clock()

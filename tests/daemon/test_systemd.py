@@ -127,9 +127,39 @@ def test_a_manager_that_is_gone_is_told_of_once_and_harms_nobody(listener, manag
     assert len(told) == 1
 
 
-def test_a_manager_that_does_not_read_keeps_nobody_waiting(manager):
+def fill(manager: ServiceManager) -> None:
+    """Say so much that the manager takes no more."""
     for _ in range(10_000):
-        manager.tell(STATUS="busy")
+        if not manager.tell(STATUS="busy"):
+            return
+    pytest.fail("it takes everything")
+
+
+def test_what_a_busy_manager_does_not_take_is_said_again_and_keeps_nobody_waiting(
+    listener, manager, service, process
+):
+    process.lacks = ()
+    fill(manager)
+    service.tick()
+    assert {"READY": "1"} not in listener.heard()
+    service.tick()
+    assert listener.heard() == [{"READY": "1"}, {"STATUS": "starts"}]
+    fill(manager)
+    service.reloaded()
+    listener.heard()
+    service.tick()
+    assert listener.heard() == [{"READY": "1"}]
+    fill(manager)
+    process.is_draining = True
+    service.tick()
+    listener.heard()
+    service.tick()
+    assert {"STOPPING": "1"} in listener.heard()
+
+
+def test_a_line_break_begins_no_variable_of_its_own(listener, manager):
+    manager.tell(STATUS="gone\nREADY=1")
+    assert listener.heard() == [{"STATUS": "gone READY=1"}]
 
 
 def test_ready_is_said_once_when_nothing_fails_and_time_is_asked_for_until_then(
@@ -145,7 +175,7 @@ def test_ready_is_said_once_when_nothing_fails_and_time_is_asked_for_until_then(
     assert listener.heard() == [{"EXTEND_TIMEOUT_USEC": "15000000"}]
     process.lacks, process.status = (), "12 running, 340 waiting, config v7"
     service.tick()
-    assert listener.heard() == [{"READY": "1", "STATUS": "12 running, 340 waiting, config v7"}]
+    assert listener.heard() == [{"READY": "1"}, {"STATUS": "12 running, 340 waiting, config v7"}]
     service.tick()
     process.lacks, process.status = ("database",), "12 running; database: gone"
     clock.now += 100
