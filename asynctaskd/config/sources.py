@@ -22,8 +22,12 @@ from asynctaskd.durations import format_duration
 from asynctaskd.errors import ConfigError
 
 _VARIABLES = {setting.variable: setting for setting in SETTINGS.values()}
-# Secrets are URLs, which may be kept in files.
-_FILES = {f"{setting.variable}_FILE": setting for setting in SETTINGS.values() if setting.secret}
+# The URLs, which may be kept in files.
+_FILES = {
+    f"{setting.variable}_FILE": setting
+    for setting in SETTINGS.values()
+    if setting.secret and setting.section == "database"
+}
 # TASK_ is what the program of a command_task is told.
 _FOREIGN_VARIABLES = re.compile(r"ASYNCTASKD_(APP|CONFIG|TEST_.*|TASK_.*)")
 # Kubernetes sets these in every pod beside a Service whose name begins with "asynctaskd".

@@ -68,11 +68,14 @@ def role_for(statement: str, schema: str) -> str:
 
 
 async def has_roles(connection: asyncpg.Connection, schema: str) -> bool:
-    """Whether roles were made for this schema: the one that nobody logs in as owns it."""
+    """Whether roles were made for this schema: partitions are made with their owner's rights.
+
+    Not whether there are such roles: they may be another database's, or somebody named the owner so.
+    """
     found: bool = await connection.fetchval(
-        "SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = $1 AND nspowner = to_regrole($2))",
+        "SELECT EXISTS (SELECT FROM pg_proc JOIN pg_namespace AS n ON n.oid = pronamespace"
+        " WHERE nspname = $1 AND proname = 'ensure_finished_partition' AND prosecdef)",
         schema,
-        role_names(schema)[0],
     )
     return found
 

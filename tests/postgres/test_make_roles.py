@@ -219,13 +219,22 @@ async def test_a_database_without_roles_stays_without_whatever_others_have(
     await migrate(plain, schema=bare.schema)
     ship("-- schema\nCREATE TABLE asynctaskd.more (n integer)")
     await migrate(plain, schema=bare.schema)
-    [[count]] = await ask(
-        plain,
-        bare.schema,
-        "SELECT count(*) FROM pg_proc WHERE prosecdef AND pronamespace ="
-        " (SELECT relnamespace FROM pg_class WHERE oid = 'asynctaskd.tasks'::regclass)",
+    [[is_the_owners]] = await ask(
+        plain, bare.schema, "SELECT prosecdef FROM pg_proc WHERE oid = 'asynctaskd.enqueue_written'::regproc"
     )
-    assert count == 0
+    assert not is_the_owners
+
+
+async def test_a_login_that_happens_to_be_named_as_the_owner_goes_on(
+    bare: Bare, ship: Callable[[str], None]
+) -> None:
+    database = await bare.database()
+    owner = await bare.migrator(database, "owner")
+    await migrate(owner, schema=bare.schema)
+    ship("-- schema\nCREATE TABLE asynctaskd.more (n integer)")
+    assert len(await migrate(owner, schema=bare.schema)) == 1
+    await migrate_with_roles(owner, schema=bare.schema)
+    assert await owners(owner, bare.schema) == [f"{bare.schema}_owner"]
 
 
 async def test_ten_at_once_in_two_databases(bare: Bare) -> None:

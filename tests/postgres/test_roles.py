@@ -82,6 +82,7 @@ MATRIX = {
     "SELECT * FROM asynctaskd.schedule_list": LOOK,
     "SELECT * FROM asynctaskd.notices": LOOK,
     "SELECT * FROM asynctaskd.audit": LOOK,
+    "SELECT * FROM asynctaskd.desired_slots": LOOK,
     "SELECT asynctaskd.search_tasks('{}', NULL, 10, '1 s')": LOOK,
     "SELECT asynctaskd.count_tasks(10)": LOOK,
     "SELECT asynctaskd.pulse('5 minutes', 10, '{}')": LOOK,
@@ -218,8 +219,8 @@ INTERNAL = set(
     abandon add_dependencies announce ask_workers at_rest awaited_of because born_as can_write canary_of
     canary_problem cancel_dependants check_runtime_config close_receipts config_in_force count_ended
     count_live cron_problem ended_lately expected first_task_since fitting is_by_end next_stretch
-    decide_slots declare_labels deliver depends detach_finished_partition difference drop_detached
-    drop_stray_permits duration_of duration_problem durations_problem end_of end_tasks
+    ready_label_sets decide_slots declare_labels deliver depends detach_finished_partition difference
+    drop_detached drop_stray_permits duration_of duration_problem durations_problem end_of end_tasks
     enqueue_failure_task enqueue_in_turn enqueue_slot enqueue_together ensure_finished_partition
     entries_of exchange_permits expire expire_runtime_configs fail_now fail_tasks finish finish_each
     finished_lately forget_day forgotten_day givers goes_first has_hook instant integer_problem
@@ -249,7 +250,7 @@ GRANTED = {
     "operator viewer": {
         "overview", "why", "new_tasks", "new_events", "watch", "without_values", "may_read_values", "caller",
         "clock", "is_live", "known_version", "knows", "route_of", "search_tasks", "count_tasks", "pulse",
-        "relatives", "percent_of",
+        "relatives", "percent_of", "count_desired_slots",
     },
     "": INTERNAL,
 }  # fmt: skip
@@ -298,6 +299,7 @@ RELATIONS = {
     "watchers": ("operator viewer worker", "operator viewer worker"),
     "task_ids": ("operator viewer worker", "worker"),
     "task_events_id_seq": ("worker", "worker"),
+    "desired_slots": ("operator viewer worker", ""),
     "audit": ("operator viewer worker", ""),
     "audit_id_seq": ("worker", "worker"),
     "notices_sent": ("worker", "worker"),
@@ -401,7 +403,7 @@ async def test_what_runs_with_the_owners_rights_looks_for_names_nowhere_else(
         " WHERE pronamespace = $1::text::regnamespace AND prosecdef",
         divided.schema,
     )
-    assert len(rows) == 28
+    assert len(rows) == 29
     for row in rows:
         assert row["owner"] == f"{divided.schema}_owner"
         assert "search_path=pg_catalog, pg_temp" in row["proconfig"], row["proname"]

@@ -49,7 +49,7 @@ GRANT SELECT ON
     asynctaskd.task_list, asynctaskd.event_list, asynctaskd.schedule_list, asynctaskd.notices, asynctaskd.workers,
     asynctaskd.definitions, asynctaskd.runtime_configs, asynctaskd.commands, asynctaskd.receipts,
     asynctaskd.schedule_slots, asynctaskd.label_permits, asynctaskd.dependencies, asynctaskd.claims_told,
-    asynctaskd.watchers, asynctaskd.migrations, asynctaskd.audit
+    asynctaskd.watchers, asynctaskd.migrations, asynctaskd.audit, asynctaskd.desired_slots
     TO asynctaskd_viewer, asynctaskd_operator, asynctaskd_worker;
 GRANT SELECT ON asynctaskd.all_tasks TO asynctaskd_worker;
 -- Where new ones begin.
@@ -60,7 +60,7 @@ GRANT EXECUTE ON ROUTINE
     asynctaskd.overview, asynctaskd.why, asynctaskd.new_tasks, asynctaskd.new_events, asynctaskd.watch,
     asynctaskd.without_values, asynctaskd.may_read_values, asynctaskd.caller, asynctaskd.clock, asynctaskd.is_live,
     asynctaskd.known_version, asynctaskd.knows, asynctaskd.route_of, asynctaskd.search_tasks, asynctaskd.count_tasks,
-    asynctaskd.pulse, asynctaskd.relatives, asynctaskd.percent_of
+    asynctaskd.pulse, asynctaskd.relatives, asynctaskd.percent_of, asynctaskd.count_desired_slots
     TO asynctaskd_viewer, asynctaskd_operator;
 
 -- What runs with the owner's rights. All names in these functions and in what they call are qualified; so nothing is
@@ -74,7 +74,7 @@ BEGIN
         command, reprioritize, settle_request, withdraw, with_descendants, update_runtime_config,
         put_schedule, pause_schedule, resume_schedule, remove_schedule,
         run_schedule, note_audit, search_tasks, count_tasks, pulse, relatives, percent_of,
-        overview, why, new_tasks, new_events, watch,
+        overview, why, new_tasks, new_events, watch, count_desired_slots,
         ensure_finished_partition, detach_finished_partition, drop_detached
     }'::text[] LOOP
         EXECUTE format('ALTER ROUTINE asynctaskd.%I SECURITY DEFINER SET search_path = pg_catalog, pg_temp', one);
