@@ -1,6 +1,7 @@
 """A whole fleet, an application and an operator, each with the rights of its role and no other."""
 
 import asyncio
+import json
 
 import asyncpg
 import pytest
@@ -156,3 +157,44 @@ async def test_a_daemon_without_the_rights_of_workers_says_which_role_to_grant(a
         daemon = Daemon(app, settings["url"], DaemonConfig.model_validate({"database": settings}))
         with pytest.raises(DatabaseRefusedError, match=f"GRANT {divided.schema}_worker TO"):
             await daemon.run()
+
+
+async def test_what_a_stranger_sends_on_the_channels_changes_nothing(app: App, fleet, clients, divided):
+    """NOTIFY knows no rights: any login of the database may send on any channel."""
+    started = []
+
+    @app.task("add")
+    async def add(n: int) -> int:
+        started.append(n)
+        return n
+
+    ops = clients["operator"]
+    await fleet()
+    before = (await ops.runtime_config()).version
+    waits = await ops.enqueue("add", {"n": 1}, delay="1h")
+    stranger = await asyncpg.connect(divided.logins["stranger"])
+    request = "00000000-0000-0000-0000-000000000001"
+    messages = {
+        "ready": ["", "*", "!control", "!awaited", "!watched", "'; DROP TABLE tasks; --", "x" * 7999],
+        "task_interrupt": [
+            json.dumps({"op": op, "params": {"request_id": request}})
+            for op in ("interrupt_task", "run_task", "stop", "")
+        ]
+        + ["{", "[]", "7"],
+        "runtime_config": [
+            json.dumps({"op": "up_config", "params": {"request_id": request, "version": 999}})
+        ],
+        "runtime_config_ack": ["{}", json.dumps({"op": "ack", "params": {"applied_version": 999}})],
+        "task_interrupt_ack": [json.dumps({"op": "ack", "params": {"request_id": request}})],
+        "schedules": ["forged"],
+    }
+    for channel, payloads in messages.items():
+        for payload in payloads:
+            await stranger.execute("SELECT pg_notify($1, $2)", f"{divided.schema}_{channel}", payload)
+    await stranger.close()
+    done = await ops.enqueue("add", {"n": 2})
+    assert (await ops.wait(done, LIMIT)).result == 2
+    report = await ops.update_runtime_config(default_weight=3, timeout=LIMIT)
+    assert (report.status, report.version, len(report.applied)) == ("converged", before + 1, 2)
+    assert (await ops.get_task(waits)).status == "scheduled"
+    assert started == [2]
