@@ -10,7 +10,7 @@ STAMP := $(VENV)/.asynctaskd-installed
 BENCH_VENV := .venv-bench
 BENCH_STAMP := $(BENCH_VENV)/.asynctaskd-installed
 
-.PHONY: help demo test check check-deploy audit lock sbom simulate cron-oracle chaos chaos-long chaos-mutants format bench bench-steering bench-definitions build clean
+.PHONY: help demo test check check-deploy audit lock sbom simulate cron-oracle chaos chaos-long chaos-mutants format bench bench-steering bench-definitions build clean browser-tools screenshots bench-dashboard
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -20,6 +20,12 @@ demo: $(STAMP) ## See two workers index Python's standard library, on a PostgreS
 
 test: $(STAMP) ## Run the tests on an embedded PostgreSQL, or on the one in ASYNCTASKD_TEST_DSN; ARGS="-k name"
 	@$(BIN)/python -m pytest -n logical $(ARGS)
+
+browser-tools: $(STAMP) ## Install what the dashboard's tests in a browser need: Debian's chromium, axe-core from npm
+	@$(BIN)/python -m tests.browser.install
+
+screenshots: browser-tools ## Take the pictures of the dashboard in docs/images anew
+	@$(BIN)/python -m pytest -q -n 0 tests/browser/screenshots.py
 
 simulate: $(STAMP) ## Run the protocol in simulated worlds full of faults; ARGS="--seeds 1000000 --jobs 2"
 	@$(BIN)/python -m tests.simulation --report benchmarks/results/simulation.json $(ARGS)
@@ -69,6 +75,9 @@ bench-steering: $(STAMP) ## Measure what steering a running fleet promises (a qu
 
 bench-definitions: $(STAMP) ## Measure what tasks of a tasks.yaml cost (under a minute); ARGS="--rounds 9"
 	@$(BIN)/python -m benchmarks.definitions $(ARGS)
+
+bench-dashboard: $(STAMP) ## Measure the dashboard's pages over 6,000,000 tasks (minutes, 3 GB); ARGS="--pending 1000"
+	@$(BIN)/python -m benchmarks.dashboard $(ARGS)
 
 build: $(STAMP) ## Build the wheel and the sdist into dist/
 	@SOURCE_DATE_EPOCH="$${SOURCE_DATE_EPOCH:-$$(git log -1 --format=%ct 2>/dev/null || echo 1580601600)}" $(BIN)/python -m build --no-isolation

@@ -157,7 +157,7 @@ END $$;
 -- The newest tasks that fit a filter, as one document: `tasks`, at most so many; how many records were `looked` at; and
 -- `next`, the place after which there may be more, or null. It ends with what it has when `budget` is over.
 --
--- The filter is an object of conditions: `statuses` (any of them), `name`, `labels` and `tags` (all of them),
+-- The filter is an object of conditions: `ids` and `statuses` (any of them), `name`, `labels` and `tags` (all of them),
 -- `unique_tag`, and `since` and `until` of the creation. Of the tasks nothing but `id` and `place` is told where they
 -- aren't wanted `whole`.
 CREATE FUNCTION asynctaskd.search_tasks(
@@ -176,7 +176,9 @@ DECLARE
     stretch record;
     few bigint[];
 BEGIN
-    IF wanted = '{running}' THEN
+    IF filter ? 'ids' THEN
+        few := ARRAY(SELECT jsonb_array_elements_text(filter -> 'ids')::bigint);
+    ELSIF wanted = '{running}' THEN
         few := ARRAY(SELECT id FROM asynctaskd.tasks WHERE worker_id IS NOT NULL);
     ELSIF EXISTS (SELECT FROM asynctaskd.unique_tags WHERE tag = filter ->> 'unique_tag') THEN
         few := ARRAY(SELECT task_id FROM asynctaskd.unique_tags WHERE tag = filter ->> 'unique_tag');

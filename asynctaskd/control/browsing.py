@@ -33,13 +33,14 @@ class TaskFilter:
     """Which tasks; what is left empty is no condition.
 
     Attributes:
-        statuses: one of these.
+        ids: one of these, and `statuses`: in one of these.
         name: of exactly this name.
         labels: with all of these labels, and all of these `tags`.
         unique_tag: with this one, whoever holds it now first.
         since: enqueued at this time or later, and `until`: before that one.
     """
 
+    ids: tuple[int, ...] = ()
     statuses: tuple[TaskStatus, ...] = ()
     name: str | None = None
     labels: tuple[str, ...] = ()
@@ -52,6 +53,7 @@ class TaskFilter:
         """The conditions that are given."""
         instants = {"since": self.since, "until": self.until}
         given = {
+            "ids": list(self.ids),
             "statuses": list(self.statuses),
             "name": self.name,
             "labels": list(self.labels),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -10,6 +9,7 @@ from uuid import UUID
 from starlette.exceptions import HTTPException
 from starlette.responses import RedirectResponse
 
+from asynctaskd.control.browsing import TaskFilter
 from asynctaskd.web.dashboard import filters
 from asynctaskd.web.dashboard.bulk import ACTIONS, CAP, Action
 from asynctaskd.web.dashboard.site import path_of, text_in
@@ -49,11 +49,9 @@ class CommandPages:
         """How many tasks it would be, and the first of them."""
         word, action = _action(request, in_bulk=True)
         given = filters.read(lambda name: (request.query_params.get(name) or "").strip())
-        wanted = action.narrowed(given.wanted)
-        found, sample = await asyncio.gather(
-            self._site.reading.select_tasks(wanted, limit=CAP, budget=self._site.budget),
-            self._site.reading.search_tasks(wanted, limit=_SAMPLE, budget=self._site.budget),
-        )
+        desk, budget = self._site.reading, self._site.budget
+        found = await desk.select_tasks(action.narrowed(given.wanted), limit=CAP, budget=budget)
+        sample = await desk.search_tasks(TaskFilter(ids=tuple(found.tasks[:_SAMPLE])), budget=budget)
         context = {
             "section": "tasks",
             "title": f"{action.title} tasks",
@@ -61,7 +59,7 @@ class CommandPages:
             "action": action,
             "given": given,
             "found": found,
-            "sample": sample.tasks,
+            "sample": sample.tasks if found.tasks else [],
             "cap": CAP,
         }
         return self._site.render(request, "bulk.html", context)
