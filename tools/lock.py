@@ -28,7 +28,7 @@ LOCKS = (DEV, RUNTIME, IMAGE, BACKEND)
 # Extras for whoever develops with asynctaskd: no part of what runs.
 _TOOLS = {"dev", "generate", "testing"}
 # What the image comes with; who needs more installs it on top.
-_IN_THE_IMAGE = ("crypto", "http", "msgpack")
+_IN_THE_IMAGE = ("crypto", "dashboard", "http", "msgpack", "tracing")
 
 
 def main(arguments: list[str]) -> int:

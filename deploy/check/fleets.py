@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
 
 from asynctaskd.config import DaemonConfig, load_config
 from asynctaskd.errors import ConfigError
@@ -35,7 +34,7 @@ def check(resources: list[Resource]) -> Iterator[str]:
         yield from _spread(workers)
         yield from _network(workers, resources)
     for job in _of(resources, "Job"):
-        if _container(job).get("args") != ["migrate"]:
+        if _container(job).get("args", [])[:1] != ["migrate"]:
             yield "Job must run `asynctaskd migrate`"
 
 
@@ -63,9 +62,9 @@ def _configured(part: Resource, resources: list[Resource]) -> Iterator[str]:
         yield f"{part['kind']}: {config}"
         return
     mounts = [mount["mountPath"] for mount in _container(part)["volumeMounts"]]
-    for file in parse_qs(urlsplit(_url(config)).query).get("passfile", ()):
-        if not any(Path(file).is_relative_to(mount) for mount in mounts):
-            yield f"{part['kind']}: passfile must be below one of the mounts {', '.join(mounts)}, got {file}"
+    file = _url(config).removeprefix("file:")
+    if not any(Path(file).is_relative_to(mount) for mount in mounts):
+        yield f"{part['kind']}: database.url must be a file below one of {', '.join(mounts)}, got {file}"
     if part["kind"] == "Deployment":
         yield from _probes(_container(part), config)
         yield from _grace(part["spec"]["template"]["spec"], config)
@@ -163,9 +162,8 @@ def _network(workers: Resource, resources: list[Resource]) -> Iterator[str]:
         yield f"NetworkPolicy must let in what asks the port {config.http.port}, and nothing else"
     if not all(rule.get("from") for rule in policy["ingress"]):
         yield "NetworkPolicy must say who may ask the workers"
-    port = urlsplit(_url(config)).port or 5432
-    if not any({"port": port} in rule.get("ports", ()) for rule in policy["egress"]):
-        yield f"NetworkPolicy must let out to the database, port {port}"
+    if not any({"port": 5432} in rule.get("ports", ()) for rule in policy["egress"]):
+        yield "NetworkPolicy must let out to the database, port 5432"
     if not any(rule.get("ports") == _DNS and _reaches_dns(rule) for rule in policy["egress"]):
         yield "NetworkPolicy must let out to the cluster's DNS, by UDP and TCP, and by its labels alone"
 

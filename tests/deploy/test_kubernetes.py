@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -60,7 +57,7 @@ def test_what_is_shipped_is_well(copy: Copy) -> None:
         (WORKERS, "Port: 9400", "Port: 9400\n              hostPort: 9400", "must not be the host's"),
         (WORKERS, "              cpu: 100m\n", "", "resources must request cpu and memory"),
         (WORKERS, "            limits:\n              memory: 512Mi\n", "", "resources must limit memory"),
-        (JOB, "Filesystem: true", "Filesystem: false", "Job asynctaskd-migrate: pgpass: readOnly"),
+        (JOB, "Filesystem: true", "Filesystem: false", "Job asynctaskd-migrate: migrate: readOnly"),
         (PRODUCTION, 'newTag: "1.0"', "newTag: latest", "the image must have a tag"),
         # What has to fit together.
         (WORKERS, "{ path: /livez,", "{ path: /readyz,", "livenessProbe must have path /livez"),
@@ -73,9 +70,9 @@ def test_what_is_shipped_is_well(copy: Copy) -> None:
         (CONFIG, "concurrency = 10", "concurency = 10", "config.toml: "),
         (CONFIG, 'host = "0.0.0.0"', 'host = "127.0.0.1"', "one that the kubelet can reach"),
         (CONFIG, "url = ", "# url = ", "database.url is missing"),
-        (CONFIG, "/run/asynctaskd/", "/run/secrets/", "passfile must be below one of the mounts"),
+        (CONFIG, "secrets/asynctaskd/", "secrets/", "database.url must be a file below one of"),
         (CONFIG, "concurrency = 10", "concurrency = 20", "targetQueryValue must be worker.concurrency, 20"),
-        (CONFIG, "postgresql:5432", "postgresql:6432", "must let out to the database, port 6432"),
+        (NETWORK, "- port: 5432", "- port: 6432", "must let out to the database, port 5432"),
         (CONFIG, "port = 9400", "port = 9500", "ports must have http.port, 9500"),
         (BUDGET, "maxUnavailable: 1", "maxUnavailable: 0", "PodDisruptionBudget with maxUnavailable 1"),
         (BUDGET, "component: worker", "component: web", "PodDisruptionBudget with maxUnavailable 1"),
@@ -93,28 +90,13 @@ def test_what_is_shipped_is_well(copy: Copy) -> None:
         (SCALER, f"{AUTHENTICATION}asynctaskd-scaler", f"{AUTHENTICATION}other", "password from"),
         (AUTOSCALED, "path: /spec/replicas", "path: /spec/paused", "paused"),
         (AUTOSCALED, "op: remove\n", "op: add\n        value: 2\n", "leave its replicas to the ScaledObject"),
-        (JOB, "args: [migrate]", "args: [run]", "Job must run `asynctaskd migrate`"),
+        (JOB, "args: [migrate, --roles]", "args: [run]", "Job must run `asynctaskd migrate`"),
     ],
 )  # fmt: skip
 def test_a_fault_is_found(
     assert_found: Callable[..., None], file: str, old: str, new: str, found: str
 ) -> None:
     assert_found("kubernetes", file, old, new, found)
-
-
-@pytest.mark.parametrize("file", [WORKERS, JOB])
-def test_the_copy_of_a_password_is_one_that_the_driver_takes(copy: Copy, tmp_path: Path, file: str) -> None:
-    (tmp_path / "secret").mkdir()
-    (tmp_path / "own").mkdir()
-    (tmp_path / "secret" / "pgpass").write_text("*:*:*:*:secret\n")
-    (tmp_path / "secret" / "pgpass").chmod(0o440)  # as Kubernetes has it, for the group of the pod
-    pod = yaml.safe_load((copy.folder / file).read_text(encoding="utf8"))["spec"]["template"]["spec"]
-    [first] = pod["initContainers"]
-    mounts = {mount["name"]: mount["mountPath"] for mount in first["volumeMounts"]}
-    code = first["command"][2].replace(mounts["database"], str(tmp_path / "secret"))
-    subprocess.run([sys.executable, "-c", code.replace(mounts["pgpass"], str(tmp_path / "own"))], check=True)
-    made = tmp_path / "own" / "pgpass"
-    assert (made.read_text(), made.stat().st_mode & 0o777) == ("*:*:*:*:secret\n", 0o600)
 
 
 async def test_the_scaler_s_query_counts_what_its_workers_may_run(
