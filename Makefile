@@ -10,7 +10,7 @@ STAMP := $(VENV)/.asynctaskd-installed
 BENCH_VENV := .venv-bench
 BENCH_STAMP := $(BENCH_VENV)/.asynctaskd-installed
 
-.PHONY: help demo test check check-deploy audit lock sbom simulate cron-oracle chaos chaos-long chaos-mutants format bench bench-steering bench-definitions build clean browser-tools screenshots bench-dashboard
+.PHONY: help demo test check check-deploy audit lock sbom simulate cron-oracle chaos chaos-long chaos-mutants format bench bench-steering bench-definitions bench-telemetry build clean browser-tools screenshots bench-dashboard
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -78,6 +78,9 @@ bench-definitions: $(STAMP) ## Measure what tasks of a tasks.yaml cost (under a 
 
 bench-dashboard: $(STAMP) ## Measure the dashboard's pages over 6,000,000 tasks (minutes, 3 GB); ARGS="--pending 1000"
 	@$(BIN)/python -m benchmarks.dashboard $(ARGS)
+
+bench-telemetry: $(STAMP) ## Measure what metrics and traces cost (some minutes); ARGS="--rounds 2 --tasks 10000" takes one
+	@$(BIN)/python -m benchmarks.telemetry $(ARGS)
 
 build: $(STAMP) ## Build the wheel and the sdist into dist/
 	@SOURCE_DATE_EPOCH="$${SOURCE_DATE_EPOCH:-$$(git log -1 --format=%ct 2>/dev/null || echo 1580601600)}" $(BIN)/python -m build --no-isolation

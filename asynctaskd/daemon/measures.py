@@ -1,11 +1,11 @@
-"""What this worker's claims and executions come to, told to whoever counts: many tasks at once.
+"""What this worker's claims and executions come to, told to whoever counts: all of a second at once.
 
 While nobody listens, nothing is gathered.
 """
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import defaultdict
 from typing import TYPE_CHECKING
 
 from asynctaskd.daemon.audience import STRICT
@@ -14,7 +14,7 @@ from asynctaskd.task import EventKind, TaskStatus
 from asynctaskd.telemetry.events import emit, is_watched
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping
 
     import asyncpg
 
@@ -29,46 +29,65 @@ INTERVAL = 1.0
 STALE = "stale"
 """The outcome of executions whose result came too late."""
 
-_FINAL = frozenset({TaskStatus.FAILED, TaskStatus.CANCELLED, TaskStatus.EXPIRED, TaskStatus.PAUSED})
+_COMPLETED = TaskStatus.COMPLETED
 
 
 class Measures:
-    """Tells of claims and ends as they are made, and once a second how busy this worker is."""
+    """Gathers what is claimed and what ends; once a second it tells that, and how busy this worker is.
+
+    To tell of each claim would cost more than all else here: most are small.
+    """
 
     def __init__(self, slots: Slots, steering: Steering, pool: asyncpg.Pool) -> None:
         self._slots = slots
         self._steering = steering
         self._pool = pool
+        self._forget()
 
-    def claimed(self, tasks: Sequence[ClaimedTask]) -> None:
+    def _forget(self) -> None:
+        self._claims: defaultdict[str, int] = defaultdict(int)  # by name
+        self._waits: defaultdict[str, list[float]] = defaultdict(list)  # by group, in seconds
+        self._completed: defaultdict[str, list[float | None]] = defaultdict(list)  # by name, in seconds
+        self._others: defaultdict[tuple[str, str], list[float | None]] = defaultdict(list)  # and by outcome
+
+    def claimed(self, tasks: Iterable[ClaimedTask]) -> None:
         """These were claimed just now."""
-        if tasks and is_watched("claim.made"):
-            first = [task for task in tasks if task.claim_token == 1]
-            emit(
-                "claim.made",
-                tasks=Counter(task.name for task in tasks),
-                waits=[
-                    (self._group(task), (task.claimed_at - task.due_at).total_seconds()) for task in first
-                ],
-            )
+        if not is_watched("tasks.claimed"):
+            return
+        weights, claims, waits = self._steering.config.weights, self._claims, self._waits
+        for task in tasks:
+            claims[task.name] += 1
+            if task.claim_token == 1:
+                group = DEFAULT_GROUP if not (weights or task.priority) else _group(task, weights)
+                waits[group].append((task.claimed_at - task.due_at).total_seconds())
 
     def ended(self, batch: Iterable[tuple[Execution, Transition]], stale: set[int]) -> None:
         """These were written just now, but for those whose claims were stale."""
-        if is_watched("finalize.made"):
-            emit(
-                "finalize.made",
-                ends=[
-                    (
-                        execution.task.name,
-                        STALE if execution.task.id in stale else outcome_of(transition),
-                        execution.took,
-                    )
-                    for execution, transition in batch
-                ],
-            )
+        if not is_watched("executions.ended"):
+            return
+        completed, others = self._completed, self._others
+        for execution, transition in batch:
+            task = execution.task
+            if task.id in stale:
+                others[task.name, STALE].append(execution.took)
+            elif transition.status is _COMPLETED:
+                completed[task.name].append(execution.took)
+            else:
+                others[task.name, outcome_of(transition)].append(execution.took)
+
+    def tell(self) -> None:
+        """Tell what has gathered."""
+        claims, waits, completed, others = self._claims, self._waits, self._completed, self._others
+        self._forget()
+        if claims:
+            emit("tasks.claimed", tasks=claims, waits=waits)
+        if completed or others:
+            ends = {(name, _COMPLETED.value): took for name, took in completed.items()}
+            emit("executions.ended", ends=ends | others)
 
     async def step(self) -> float:
         """Tell how busy this worker is; returns the pause until then, in seconds."""
+        self.tell()
         if is_watched("worker.measured"):
             slots = self._slots
             cap = strict_cap(slots.concurrency, self._steering.max_strict_percentage)
@@ -85,17 +104,15 @@ class Measures:
             )
         return INTERVAL
 
-    def _group(self, task: ClaimedTask) -> str:
-        if task.strict:
-            return STRICT
-        weights = self._steering.config.weights
-        return group_of(task.label_set.split(","), weights) if weights else DEFAULT_GROUP
+
+def _group(task: ClaimedTask, weights: Mapping[str, int]) -> str:
+    return STRICT if task.strict else group_of(task.label_set.split(","), weights)
 
 
 def outcome_of(transition: Transition) -> str:
     """What an execution came to, in a word: a status where that is its end, else how it was put back."""
-    if transition.status is TaskStatus.COMPLETED or transition.status in _FINAL:
-        return transition.status
+    if transition.status.is_terminal or transition.status is TaskStatus.PAUSED:
+        return transition.status.value
     if transition.failed_execution:
         return EventKind.RETRIED
     return EventKind.SNOOZED if transition.event is EventKind.SNOOZED else EventKind.RELEASED

@@ -318,6 +318,7 @@ class Daemon(Stations):
         await self._say(self._write_last(left), _LAST_STATEMENTS)
         # Short: what was put back may be running elsewhere already. Where it isn't heard, the lease ends.
         await self._say(self._store.stop_worker(self.worker_id), _GOODBYE)
+        self._measures.tell()
         emit("worker.stopped", worker_id=self.worker_id, left_behind=len(left))
 
     async def _write_last(self, left: list[Execution]) -> None:

@@ -39,17 +39,14 @@ class Durations(Collector):
         if label is None:
             self._series_of("")
 
-    def add(self, durations: Iterable[tuple[str, float]]) -> None:
-        """Take in some: the label's value, or whatever where there is no label, and seconds."""
+    def add(self, durations: Iterable[float], label: str = "") -> None:
+        """Take in some, in seconds, of a value of the label, if there is one."""
+        bounds = self._bounds
         with self._lock:
-            for value, seconds in durations:
-                counts, total = self._series.get(value) or self._series_of(value)
-                counts[bisect_left(self._bounds, seconds)] += 1
+            counts, total = self._series.get(label) or self._series_of(label)
+            for seconds in durations:
+                counts[bisect_left(bounds, seconds)] += 1
                 total[0] += seconds
-
-    def add_one(self, seconds: float) -> None:
-        """Take in one, where there is no label."""
-        self.add([("", seconds)])
 
     def _series_of(self, value: str) -> tuple[list[int], list[float]]:
         return self._series.setdefault(value, ([0] * (len(self._bounds) + 1), [0.0]))

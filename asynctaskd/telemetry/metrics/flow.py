@@ -1,12 +1,12 @@
 """The way of tasks in numbers: enqueued, claimed, ended, and how long that took.
 
-The stations tell of as many tasks at once as they have in hand, so that a task costs next to nothing.
+Workers tell of all tasks of a second at once, so that one costs next to nothing.
 """
 
 from __future__ import annotations
 
-from collections import Counter as Tally
 from collections.abc import Callable, Mapping
+from functools import cache
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter
@@ -50,7 +50,7 @@ def _measure_enqueues(registry: CollectorRegistry, task_label: TaskLabel) -> Det
     )
 
     def note(_: str, facts: Mapping[str, Any]) -> None:
-        took.add_one(facts["seconds"])
+        took.add([facts["seconds"]])
         for name, number in facts["tasks"].items():
             count.labels(task_label(name)).inc(number)
 
@@ -59,6 +59,7 @@ def _measure_enqueues(registry: CollectorRegistry, task_label: TaskLabel) -> Det
 
 def _measure_claims(registry: CollectorRegistry, task_label: TaskLabel) -> Detach:
     count = _counter("tasks_claimed", "Tasks that were claimed.", ["task"], registry)
+    child = cache(count.labels)
     waits = _durations(
         "task_wait_seconds",
         "How long tasks waited, from when they were due until they were first claimed.",
@@ -68,34 +69,34 @@ def _measure_claims(registry: CollectorRegistry, task_label: TaskLabel) -> Detac
     )
 
     def note(_: str, facts: Mapping[str, Any]) -> None:
-        waits.add(facts["waits"])
+        for group, seconds in facts["waits"].items():
+            waits.add(seconds, group)
         for name, number in facts["tasks"].items():
-            count.labels(task_label(name)).inc(number)
+            child(task_label(name)).inc(number)
 
-    return attach(note, "claim.made")
+    return attach(note, "tasks.claimed")
 
 
 def _measure_ends(registry: CollectorRegistry, task_label: TaskLabel) -> Detach:
     count = _counter(
         "tasks_finished", "Executions that ended, by what they came to.", ["task", "outcome"], registry
     )
+    child = cache(count.labels)  # it takes a lock each time; and there are few
     took = _durations("task_duration_seconds", "How long executions took.", "task", OF_TASKS, registry)
 
     def note(_: str, facts: Mapping[str, Any]) -> None:
-        ends = facts["ends"]  # name, outcome, seconds or None
-        tally = Tally((name, outcome) for name, outcome, _ in ends)
-        labels = {name: task_label(name) for name, _ in tally}
-        took.add((labels[name], seconds) for name, _, seconds in ends if seconds is not None)
-        for (name, outcome), number in tally.items():
-            count.labels(labels[name], outcome).inc(number)
+        for (name, outcome), seconds in facts["ends"].items():
+            label = task_label(name)
+            child(label, outcome).inc(len(seconds))
+            took.add(filter(None, seconds), label)  # None: it never began
 
-    return attach(note, "finalize.made")
+    return attach(note, "executions.ended")
 
 
 def _time(event: str, registry: CollectorRegistry) -> Detach:
     name, says, buckets = _TIMED[event]
     durations = _durations(name, says, None, buckets, registry)
-    return attach(lambda _, facts: durations.add_one(facts["seconds"]), event)
+    return attach(lambda _, facts: durations.add([facts["seconds"]]), event)
 
 
 def _counter(name: str, says: str, labels: list[str], registry: CollectorRegistry) -> Counter:
