@@ -207,7 +207,7 @@ async def test_a_migration_that_fails_leaves_nothing_behind(
     bare: Bare, ship: Callable[..., list[Migration]]
 ) -> None:
     ship(later(1, 1, "CREATE TABLE asynctaskd.new (id integer)"), later(1, 2, "SELECT 1/0", places=2))
-    with pytest.raises(Exception, match="division by zero"):
+    with pytest.raises(Exception, match="22012"):
         await migrate(bare.dsn)
     assert await bare.relations() == set()
 
