@@ -10,7 +10,6 @@ PICTURES = {
     "overview": ("/", {"theme": "light", "width": 1280, "height": 860}),
     "overview-dark": ("/", {"theme": "dark", "width": 1280, "height": 860}),
     "task": ("/tasks/902653", {"theme": "light", "width": 1280, "height": 760}),
-    "tasks": ("/tasks?status=failed", {"theme": "light", "width": 1280, "height": 760}),
     "groups": ("/groups", {"theme": "dark", "width": 1280, "height": 760}),
     "phone": ("/", {"theme": "light", "width": 390, "height": 844}),
 }
