@@ -22,12 +22,12 @@ PATIENT = timedelta(seconds=60)
 
 
 @pytest.fixture
-async def browse(database) -> AsyncIterator[Callable[..., Any]]:
-    """Makes browsers, each before a dashboard of its own."""
+async def browse(pool) -> AsyncIterator[Callable[..., Any]]:
+    """Makes browsers, each before a dashboard of its own, on the test's pool unless it has another."""
     async with AsyncExitStack() as stack:
 
         async def make(*, headers: dict[str, str] | None = None, **options: Any) -> Browser:
-            site = dashboard(options.pop("dsn", database.dsn), **{"limit": PATIENT} | options)
+            site = dashboard(options.pop("dsn", pool), **{"limit": PATIENT} | options)
             await stack.enter_async_context(site.router.lifespan_context(site))
             http = httpx.AsyncClient(
                 transport=httpx.ASGITransport(site),

@@ -287,10 +287,11 @@ async def test_pages_only_read(browse, database, fleet):
             assert (await browser.http.get(path)).status_code == 200, path
 
 
-async def test_a_statement_that_takes_too_long_is_cut_and_the_page_says_so(browse, pool, fleet):
+async def test_a_statement_that_takes_too_long_is_cut_and_the_page_says_so(browse, database, pool, fleet):
     async with pool.acquire() as connection, connection.transaction():
         await connection.execute("LOCK TABLE asynctaskd.workers")
-        answer = await (await browse(limit=timedelta(milliseconds=50))).http.get("/workers")
+        browser = await browse(dsn=database.dsn, limit=timedelta(milliseconds=50))
+        answer = await browser.http.get("/workers")
     assert answer.status_code == 503
     assert "This took too long" in answer.text
 
@@ -313,7 +314,7 @@ async def test_it_can_be_mounted_below_a_path(database, fleet):
         assert "Path=/ops/tasks" in page.headers["set-cookie"]
 
 
-async def test_what_many_ask_at_once_is_answered(browse, fleet):
-    browser = await browse()
+async def test_what_many_ask_at_once_is_answered(browse, database, fleet):
+    browser = await browse(dsn=database.dsn)
     answers = await asyncio.gather(*(browser.http.get(path) for path in PAGES * 3))
-    assert {answer.status_code for answer in answers} == {200}
+    assert [answer.text for answer in answers if answer.status_code != 200] == []
