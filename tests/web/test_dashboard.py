@@ -303,9 +303,10 @@ async def test_the_page_says_where_the_database_cant_be_reached(browse):
 
 
 async def test_it_can_be_mounted_below_a_path(database, fleet):
-    site = Starlette(routes=[Mount("/ops/tasks", dashboard(database.dsn, may_write=True))])
-    transport = httpx.ASGITransport(site)
-    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as http:
+    mounted = dashboard(database.dsn, may_write=True)
+    site = Starlette(routes=[Mount("/ops/tasks", mounted)])
+    asking = httpx.AsyncClient(transport=httpx.ASGITransport(site), base_url="http://localhost")
+    async with mounted.router.lifespan_context(mounted), asking as http:
         page = await http.get("/ops/tasks/tasks/902653")
         assert page.status_code == 200
         links = re.findall(r'(?:href|action|src)="([^"]+)"', page.text)
