@@ -31,6 +31,8 @@ AS $$
 DECLARE
     problem text;
     kinds record;
+    own record;     -- what the definitions of those names say
+    routed record;  -- what the routes of the others say
 BEGIN
     IF (SELECT count(DISTINCT n) FROM unnest(ARRAY[
             coalesce(cardinality(names), -1), coalesce(cardinality(payloads), -1),
@@ -47,17 +49,18 @@ BEGIN
 
     SELECT array_agg(name) AS names, array_agg(label_list) AS labels, array_agg(option) AS options INTO kinds
     FROM (SELECT DISTINCT unnest(names) AS name, unnest(labels) AS label_list, unnest(options) AS option) AS kind;
+    SELECT array_agg(d.name) AS names, bool_or(d.serial_key IS NOT NULL) AS is_serial, bool_or(d.codec IS NOT NULL) AS is_coded
+    INTO own FROM asynctaskd.definitions AS d WHERE d.name = ANY (kinds.names);
+    SELECT bool_or(route.serial_key IS NOT NULL) AS is_serial, bool_or(route.codec IS NOT NULL) AS is_coded INTO routed
+    FROM (SELECT unnest(kinds.names) EXCEPT SELECT unnest(own.names)) AS other (name),
+         LATERAL asynctaskd.route_of(other.name) AS route;
     IF EXISTS (SELECT FROM unnest(kinds.options) AS option
                WHERE option ?| '{unique_tag,unique_until,on_conflict,serial_key,serial_id,parent_id,depends_on,cron,'
                                 'idempotence_token}')
        OR 'updateWorkerRuntimeConfig' = ANY (kinds.names)
-       OR EXISTS (SELECT FROM (SELECT DISTINCT unnest(kinds.names) AS name) AS wanted
-                       LEFT JOIN asynctaskd.definitions AS own USING (name)
-                       LEFT JOIN LATERAL (SELECT * FROM asynctaskd.route_of(wanted.name) WHERE own.name IS NULL) AS route
-                       ON true
-                  WHERE coalesce(own.serial_key, route.serial_key) IS NOT NULL
-                     OR coalesce(own.codec, route.codec) IS NOT NULL AND EXISTS (
-                      SELECT FROM unnest(kinds.options) AS option WHERE option -> 'encoded' IS DISTINCT FROM 'true')) THEN
+       OR own.is_serial OR routed.is_serial
+       OR (own.is_coded OR routed.is_coded) AND EXISTS (
+           SELECT FROM unnest(kinds.options) AS option WHERE option -> 'encoded' IS DISTINCT FROM 'true') THEN
         RETURN asynctaskd.enqueue_in_turn(names, payloads, priorities, weights, labels, options);
     END IF;
 
