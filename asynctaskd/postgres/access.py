@@ -178,7 +178,7 @@ def hosts_of(dsn: str) -> list[dict[str, Any]]:
     """
     url = urlsplit(dsn)
     given = {name: values[-1] for name, values in parse_qs(url.query).items()}
-    named = given.get("host") or url.netloc.rpartition("@")[2]
+    named = url.netloc.rpartition("@")[2] or given.get("host", "")
     hosts, ports = named.split(","), given.get("port", "").split(",")
     if len(hosts) == 1:
         return [{}]

@@ -64,7 +64,8 @@ def is_local(host: str) -> bool:
 def named_hosts(dsn: str) -> list[str]:
     """The hosts that a URL names, without ports; the server's own socket where it names none."""
     url = urlsplit(dsn)
-    named = _query(dsn).get("host") or unquote(url.netloc.rpartition("@")[2]) or os.environ.get("PGHOST")
+    # In the order of asyncpg, or another host than the one that is connected to would be judged.
+    named = unquote(url.netloc.rpartition("@")[2]) or _query(dsn).get("host") or os.environ.get("PGHOST")
     return [_without_port(one) for one in named.split(",")] if named else ["/"]
 
 

@@ -190,6 +190,7 @@ def test_what_is_this_machine() -> None:
 def test_the_hosts_of_a_url(monkeypatch: pytest.MonkeyPatch) -> None:
     assert named_hosts("postgresql://me@db1:1,[::1]:2,db3/shop") == ["db1", "::1", "db3"]
     assert named_hosts("postgresql://me@/shop?host=/run/a,::1,db") == ["/run/a", "::1", "db"]
+    assert named_hosts("postgresql://me@db/shop?host=/run/a") == ["db"], "asyncpg connects to that one"
     assert named_hosts("postgresql://me@%2Frun%2Fpostgresql/shop") == ["/run/postgresql"]
     assert named_hosts("postgresql:///shop") == ["/"]
     monkeypatch.setenv("PGHOST", "db")
