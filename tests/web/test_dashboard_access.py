@@ -190,7 +190,7 @@ async def test_no_page_has_scripts_or_styles_of_its_own(browse, fleet):
     ("host", "status"),
     [("localhost", 200), ("localhost:9480", 200), ("127.0.0.1:1", 200), ("[::1]:80", 200), ("LOCALHOST", 200),
      ("ops.example", 200), ("evil.example", 403), ("localhost.evil.example", 403), ("", 403),
-     ("127.0.0.1.nip.io", 403)],
+     ("127.0.0.1.nip.io", 403), ("[::1", 403)],
 )  # fmt: skip
 async def test_only_names_of_this_machine_lead_to_a_dashboard_without_tokens(database, host, status):
     config = load_config(None, {"ASYNCTASKD_DASHBOARD_HOSTS": "ops.example"}, {})
@@ -198,6 +198,15 @@ async def test_only_names_of_this_machine_lead_to_a_dashboard_without_tokens(dat
     asking = httpx.AsyncClient(transport=httpx.ASGITransport(site), base_url=HOST)
     async with site.router.lifespan_context(site), asking as http:
         assert (await http.get("/audit", headers={"Host": host})).status_code == status
+
+
+async def test_a_host_or_origin_that_is_no_address_is_refused(browse, pool, something):
+    browser = await browse(tokens=tokens(), may_write=True)
+    await browser.log_in(WRITE)
+    assert (await browser.http.get("/audit", headers={"Host": "[::1"})).status_code == 403
+    answer = await browser.http.post("/tasks/1/cancel", headers={"Origin": "http://[::1"})
+    assert answer.status_code == 403
+    assert await nothing_happened(pool)
 
 
 async def test_a_form_that_is_too_long_isnt_read(browse, pool, something):
@@ -266,6 +275,15 @@ async def test_wrong_bearer_tokens_count_too(browse):
         assert (await browser.http.get("/audit", headers={"Accept": "*/*", **bearer("x")})).status_code == 401
     answer = await browser.http.get("/audit", headers={"Accept": "*/*", **bearer(READ)})
     assert answer.status_code == 401
+
+
+async def test_one_address_that_tries_many_tokens_locks_nobody_else_out(browse):
+    browser = await browse(tokens=tokens())
+    for _ in range(100):
+        assert (await browser.http.get("/audit", headers={"Accept": "*/*", **bearer("x")})).status_code == 401
+    elsewhere = httpx.ASGITransport(browser.site, client=("192.0.2.7", 1))
+    async with httpx.AsyncClient(transport=elsewhere, base_url=HOST) as http:
+        assert (await http.get("/audit", headers=bearer(READ))).status_code == 200
 
 
 def test_wrong_tokens_are_forgotten_after_a_minute(monkeypatch):

@@ -69,11 +69,21 @@ class Guard:
     def _refusal(self, scope: Scope) -> str | None:
         headers = Headers(scope=scope)
         host = headers.get("host", "")
+        if not _is_readable(f"//{host}") or not _is_readable(headers.get("origin", "")):
+            return "this request's Host or Origin is no address"
         if self._hosts is not None and _name(host) not in self._hosts:
             return "this name isn't one of the dashboard's: name it with --allow-host, if it is"
         if scope["method"] not in _READING and not _is_same_origin(headers, host):
             return "this request comes from another page"
         return None
+
+
+def _is_readable(address: str) -> bool:
+    try:
+        urlsplit(address)
+    except ValueError:  # such as half an IPv6 address
+        return False
+    return True
 
 
 def _name(host: str) -> str:

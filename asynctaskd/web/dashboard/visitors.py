@@ -94,7 +94,9 @@ class Door:
 
     def _by_secret(self, request: Request, secret: str) -> Visitor:
         address = address_of(request)
-        token = None if self.attempts.is_too_many(address) else self.tokens.by_secret(secret)
+        if self.attempts.is_too_many(address):  # not counted, or one address could lock all others out
+            return Visitor(None, None, None)
+        token = self.tokens.by_secret(secret)
         if token is None:
             self.attempts.note(address)
             return Visitor(None, None, None)
