@@ -27,17 +27,20 @@ INTERVAL = 10.0
 _SPACING_OF_WORKERS = 0.5
 _REST = 100
 
+# Between two rounds, in seconds.
+_PAUSE = 1.0
+
 
 class Census:
-    """Counts what only the database knows; `take` is called about once a second."""
+    """Counts what only the database knows. Nothing else waits for it: a long look harms the metrics alone."""
 
     def __init__(self, store: MeasureStore, steering: Steering) -> None:
         self._store = store
         self._steering = steering
         self._next_look = 0.0
 
-    async def take(self) -> None:
-        """Tell what is asked for."""
+    async def step(self) -> float:
+        """Tell what is asked for; returns the pause until then, in seconds."""
         if is_watched("notices.counted"):
             sent, saved = await self._store.count_notices()
             emit("notices.counted", sent=sent, saved=saved)
@@ -46,9 +49,11 @@ class Census:
             emit("config.lagging", workers=lagging, newest=newest)
         if is_watched("fleet.measured") and self._now() >= self._next_look:
             await self._look()
+        return _PAUSE
 
     async def _look(self) -> None:
         began = self._now()
+        self._next_look = began + INTERVAL  # also where there is no answer
         ready, fleet = await self._store.waiting(), await self._store.fleet()
         took = self._now() - began
         self._next_look = began + max(INTERVAL, _SPACING_OF_WORKERS * fleet.live_workers, _REST * took)

@@ -35,7 +35,6 @@ class Housekeeper:
         names: list[str],
         *,
         unpark: Callable[[int], Awaitable[int]],
-        take_census: Callable[[], Awaitable[None]],
         look: Callable[[], None],
         poll_interval: float,
         lease: float,
@@ -44,7 +43,6 @@ class Housekeeper:
         self._orders = orders
         self._configs = configs
         self._unpark = unpark
-        self._take_census = take_census
         self._look = look
         self._names = names  # those for which tasks may still be waiting
         self.poll_interval = poll_interval
@@ -166,7 +164,6 @@ class Housekeeper:
                 continue
             self._names = []
         await self._configs.expire()
-        await self._take_census()
         if self._now() >= self._next_upkeep:
             self._next_upkeep = self._now() + _UPKEEP_INTERVAL
             await self._store.ensure_partitions()

@@ -101,6 +101,7 @@ class Stations:
             WatchStore(self._store.sessions, self._store.schema), self._lease, self._steering
         )
         self._measures = Measures(self._slots, self._steering, self._pool)
+        self._census = Census(MeasureStore(self._store.sessions, self._store.schema), self._steering)
         self._housekeeper = self._make_housekeeper()
         self._retention = self._make_retention()
         schedules = ScheduleStore(self._store.sessions, self._store.schema)
@@ -141,7 +142,6 @@ class Stations:
             self._configs,
             list(self._app.definitions),
             unpark=self._permit_store.unpark,
-            take_census=Census(MeasureStore(self._store.sessions, self._store.schema), self._steering).take,
             look=self._look,
             poll_interval=self._poll_interval,
             lease=self._config.worker.lease.total_seconds(),

@@ -195,6 +195,7 @@ class Daemon(Stations):
         start("lease", self._keeper.run())
         start("interrupts", self._interrupts.run())
         start("measures", repeat("measures", self._measures.step, asyncio.Event()))
+        start("census", repeat("census", self._census.step, asyncio.Event()))
         start("audience", repeat("audience", self._audience.step, self._audience.wake))
         start("steering", repeat("steering", self._follow, self._steering.wake))
         start("housekeeping", repeat("housekeeping", self._keep_house, self._housekeeper.wake))

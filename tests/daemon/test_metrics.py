@@ -16,6 +16,7 @@ from prometheus_client import CollectorRegistry
 from asynctaskd import App, Client, Cron, FatalTaskError, RetryPolicy, SnoozeTask, TaskContext, TaskRequest
 from asynctaskd.daemon import census, doubts, measures
 from asynctaskd.errors import DatabaseUnavailableError, InvalidInputError
+from asynctaskd.postgres.measures import MeasureStore
 from asynctaskd.postgres.store import Store
 from asynctaskd.telemetry import emit
 from asynctaskd.telemetry.logs import configure_logging
@@ -33,6 +34,7 @@ def metrics(app, monkeypatch):
     monkeypatch.setattr(census, "INTERVAL", 0.02)
     monkeypatch.setattr(census, "_SPACING_OF_WORKERS", 0.0)
     monkeypatch.setattr(census, "_REST", 1)
+    monkeypatch.setattr(census, "_PAUSE", 0.02, raising=False)
     counting = Metrics(app)
     yield counting
     counting.close()
@@ -104,6 +106,17 @@ def test_every_metric_of_the_page_is_waited_for_here():
     documented = set(re.findall(r"^\| `asynctaskd_(\w+)` ", PAGE.read_text("utf8"), re.MULTILINE))
     waited_for = set(re.findall(r"until\(\s*\"(\w+)\"", Path(__file__).read_text("utf8")))
     assert waited_for == documented
+
+
+async def test_what_cant_be_measured_keeps_nothing_else_waiting(app, running, metrics, recorder, monkeypatch):
+    async def take_too_long(_):
+        raise DatabaseUnavailableError("the database is unavailable: canceling statement due to statement timeout")
+
+    monkeypatch.setattr(MeasureStore, "waiting", take_too_long)
+    async with running(app, **QUICK):
+        await recorder.wait_for("database.lost", station="census")
+        await recorder.wait_for("queue.polled", times=len(recorder.all("queue.polled")) + 2)
+    assert recorder.all("database.lost", station="housekeeping") == []
 
 
 # What becomes of tasks
