@@ -218,8 +218,6 @@ def _domain_error(error: asyncpg.PostgresError) -> AsynctaskdError:
         return InvalidStateError(message)
     if error.sqlstate == "ATD03" and detail:
         return TaskAlreadyExistsError(message, task_id=int(detail))
-    if error.sqlstate == "ATD04":
-        return InvalidStateError(message)
     if _ABOUT_PAYLOAD.match(message):
         return InvalidPayloadError(message)
     return InvalidInputError(message)
