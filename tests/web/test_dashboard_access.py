@@ -209,6 +209,12 @@ async def test_a_host_or_origin_that_is_no_address_is_refused(browse, pool, some
     assert await nothing_happened(pool)
 
 
+@pytest.mark.parametrize("address", ["/tasks/", "/tasks?id=", "/audit?before="])
+async def test_a_number_that_nobody_can_read_is_no_error_of_ours(browse, address):
+    browser = await browse()
+    assert (await browser.http.get(address + 5000 * "9")).status_code == 403
+
+
 async def test_a_form_that_is_too_long_isnt_read(browse, pool, something):
     browser = await browse(may_write=True)
     await browser.http.get("/")

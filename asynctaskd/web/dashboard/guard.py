@@ -36,6 +36,9 @@ _HEADERS = {
 }
 _READING = ("GET", "HEAD")
 
+# In characters, with the query. Python reads no number of more than 4,300 digits.
+_LONGEST_ADDRESS = 4000
+
 
 class Guard:
     """Refuses foreign names and foreign pages, and sets the headers that protect a page.
@@ -69,6 +72,8 @@ class Guard:
     def _refusal(self, scope: Scope) -> str | None:
         headers = Headers(scope=scope)
         host = headers.get("host", "")
+        if len(scope["path"]) + len(scope["query_string"]) > _LONGEST_ADDRESS:
+            return "this address is too long"
         if not _is_readable(f"//{host}") or not _is_readable(headers.get("origin", "")):
             return "this request's Host or Origin is no address"
         if self._hosts is not None and _name(host) not in self._hosts:
