@@ -107,12 +107,15 @@ END $$;
 
 -- What enqueuing must not become: a way to steer the fleet.
 
--- Refuses a caller who may not change the runtime configuration, whatever function with other rights it came through.
+-- Whether the caller may change the runtime configuration, whatever function with other rights it came through.
+CREATE FUNCTION asynctaskd.may_steer() RETURNS boolean
+LANGUAGE sql STABLE
+RETURN has_function_privilege(asynctaskd.caller(), 'asynctaskd.update_runtime_config(jsonb, interval)', 'EXECUTE');
+
 CREATE FUNCTION asynctaskd.require_steering() RETURNS void
 LANGUAGE plpgsql STABLE AS $$
 BEGIN
-    IF NOT has_function_privilege(
-        asynctaskd.caller(), 'asynctaskd.update_runtime_config(jsonb, interval)', 'EXECUTE') THEN
+    IF NOT asynctaskd.may_steer() THEN
         RAISE EXCEPTION 'permission denied for function update_runtime_config' USING ERRCODE = 'insufficient_privilege';
     END IF;
 END $$;
@@ -155,16 +158,26 @@ BEGIN
     RETURN new_id;
 END $$;
 
+-- Whether it was made by the option `cron` of an enqueue: who may only enqueue may change no other schedule.
+ALTER TABLE asynctaskd.schedules ADD COLUMN by_enqueue boolean;
+
 CREATE OR REPLACE FUNCTION asynctaskd.schedule_by_enqueue(name text, payload jsonb, cron text, settings jsonb) RETURNS bigint
 LANGUAGE plpgsql AS $$
 #variable_conflict use_column
 DECLARE
     given jsonb := asynctaskd.said(coalesce(settings, '{}'));
     reserved bigint;
+    was_enqueued boolean;  -- NULL: it is new
     problem text := coalesce(asynctaskd.cron_problem(cron), asynctaskd.slots_problem(given));
 BEGIN
     IF name = 'updateWorkerRuntimeConfig' THEN
         PERFORM asynctaskd.require_steering();
+    END IF;
+    SELECT t.by_enqueue IS TRUE INTO was_enqueued FROM asynctaskd.schedules AS t
+    WHERE t.name = schedule_by_enqueue.name FOR UPDATE;
+    IF NOT was_enqueued AND NOT asynctaskd.may_steer() THEN
+        RAISE EXCEPTION 'permission denied for schedule %', name
+            USING ERRCODE = 'insufficient_privilege', HINT = 'an App declares it or an operator made it: they change it';
     END IF;
     IF problem IS NOT NULL THEN
         RAISE EXCEPTION '%', problem USING ERRCODE = 'ATD01';
@@ -174,7 +187,8 @@ BEGIN
         given - '{zone,missed,missed_limit,overlap}'::text[], given ->> 'missed',
         (given ->> 'missed_limit')::integer, given ->> 'overlap');
     UPDATE asynctaskd.schedules AS t
-    SET reserved_task = coalesce(t.reserved_task, nextval('asynctaskd.task_ids'))
+    SET reserved_task = coalesce(t.reserved_task, nextval('asynctaskd.task_ids')),
+        by_enqueue = coalesce(was_enqueued, true)
     WHERE t.name = schedule_by_enqueue.name RETURNING t.reserved_task INTO reserved;
     RETURN reserved;
 END $$;

@@ -201,8 +201,12 @@ async def _run(daemon: Daemon, signals: Signals, told: Told, once: bool) -> tupl
     with _own_threads(loop):
         beside = [asyncio.create_task(one) for one in (told.keep_telling(), told.keep_reloading(daemon))]
         beside.append(asyncio.create_task(_keep_signals(signals)))
+        for task in beside:
+            task.add_done_callback(lambda ended: daemon.stop() if _crash_of(ended) else None)
         try:
             await daemon.run(once=once)
+            if crashes := list(filter(None, map(_crash_of, beside))):
+                raise BaseExceptionGroup("what runs beside the daemon crashed", crashes)
         except BaseExceptionGroup as crash:
             return _report_crash(crash), await end_rest()
         finally:
@@ -210,6 +214,10 @@ async def _run(daemon: Daemon, signals: Signals, told: Told, once: bool) -> tupl
                 task.cancel()
             told.close()
         return ExitCode.FINE, await end_rest()
+
+
+def _crash_of(task: asyncio.Task[None]) -> BaseException | None:
+    return task.exception() if task.done() and not task.cancelled() else None
 
 
 async def _keep_signals(signals: Signals) -> None:

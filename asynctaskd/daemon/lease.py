@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -32,11 +33,13 @@ _CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 class Lease:
     """The identity that owns this worker's claims, and its present term.
 
-    The keeper's thread sets both, each as a whole; the main loop reads them, and alone fences.
+    The keeper's thread sets both, each as a whole; the main loop reads them, and alone fences. What the
+    worker is may be changed by either, under a lock.
     """
 
     def __init__(self, worker: WorkerRow, *, lost: Callable[[], None]) -> None:
         self._worker = worker
+        self._changing = threading.Lock()
         self._lost = lost
         self._term: LeaseTerm | None = None
         self._fenced: LeaseTerm | None = None
@@ -75,13 +78,15 @@ class Lease:
 
     def describe(self, worker: WorkerRow) -> None:
         """The worker has changed, but for its identity: the database is told with the next renewal."""
-        self._worker = replace(worker, id=self._worker.id)
+        with self._changing:
+            self._worker = replace(worker, id=self._worker.id)
 
     def begin(self, worker: WorkerRow, asked_at: float) -> None:
         """A new identity was registered, asked for at that time."""
         self._term = None
         self._stands_until = 0.0
-        self._worker = replace(self._worker, id=worker.id)  # the rest may have changed meanwhile
+        with self._changing:
+            self._worker = replace(self._worker, id=worker.id)  # the rest may have changed meanwhile
         self.hold(asked_at, worker.lease)
 
     def hold(self, asked_at: float, lease: timedelta) -> None:

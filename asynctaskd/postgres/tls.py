@@ -15,6 +15,8 @@ from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
 
 _PROVEN = "verify-full"
+# The server's own directory for sockets, where no host is named.
+_SOCKET = "/"
 _SYSTEM = "system"
 
 # What OpenSSL says of a certificate that it doesn't accept, by number, and what helps.
@@ -33,7 +35,7 @@ class UntrustedServerError(Exception):
 def tls_for(dsn: str, host: str) -> ssl.SSLContext | str | None:
     """What asyncpg needs to be told of TLS with that host of a URL: a mode, a context, or nothing."""
     mode = _mode(dsn)
-    if mode is None and (is_local(host) or _names_service(dsn)):
+    if mode is None and is_local(host):
         return None
     if _given(dsn, "sslrootcert", "PGSSLROOTCERT") == _SYSTEM:
         return _trusted_by_the_system(dsn)
@@ -45,6 +47,8 @@ def tls_for(dsn: str, host: str) -> ssl.SSLContext | str | None:
 def weakness(dsn: str) -> str | None:
     """What a URL asks for by name that proves less than it should, in a sentence; None where it doesn't."""
     mode = _mode(dsn)
+    if mode is None and _leaves_it_to_a_service(dsn):
+        return "a service file names the host, and unless its sslmode does, nothing proves who answers"
     hosts = [host for host in named_hosts(dsn) if not is_local(host)]
     if mode in (None, _PROVEN) or _given(dsn, "sslrootcert", "PGSSLROOTCERT") == _SYSTEM or not hosts:
         return None
@@ -66,7 +70,7 @@ def named_hosts(dsn: str) -> list[str]:
     url = urlsplit(dsn)
     # In the order of asyncpg, or another host than the one that is connected to would be judged.
     named = unquote(url.netloc.rpartition("@")[2]) or _query(dsn).get("host") or os.environ.get("PGHOST")
-    return [_without_port(one) for one in named.split(",")] if named else ["/"]
+    return [_without_port(one) for one in named.split(",")] if named else [_SOCKET]
 
 
 def explained(error: BaseException, host: str) -> UntrustedServerError | None:
@@ -100,9 +104,9 @@ def _mode(dsn: str) -> str | None:
     return _given(dsn, "sslmode", "PGSSLMODE")
 
 
-def _names_service(dsn: str) -> bool:
-    """Whether hosts and mode are those of a service file, which asyncpg reads."""
-    return _given(dsn, "service", "PGSERVICE") is not None
+def _leaves_it_to_a_service(dsn: str) -> bool:
+    """Whether the host is that of a service file, which asyncpg reads."""
+    return _given(dsn, "service", "PGSERVICE") is not None and named_hosts(dsn) == [_SOCKET]
 
 
 def _has_own_authority(dsn: str) -> bool:

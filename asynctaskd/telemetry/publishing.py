@@ -9,7 +9,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from asynctaskd.errors import DatabaseUnavailableError, InvalidInputError, TaskAlreadyExistsError
-from asynctaskd.telemetry.events import emit
+from asynctaskd.telemetry.events import emit, is_watched
 from asynctaskd.telemetry.tracing import begin_sending, error_type
 
 if TYPE_CHECKING:
@@ -66,7 +66,8 @@ def publishing(task: Any = None) -> Iterator[Publication]:
             emit("enqueue.failed", reason=_reason(error), seconds=monotonic() - began)
         raise
     else:
-        emit("task.enqueued", tasks=Counter(publication.names), seconds=monotonic() - began)
+        if is_watched("task.enqueued"):
+            emit("task.enqueued", tasks=Counter(publication.names), seconds=monotonic() - began)
     finally:
         if span is not None:
             span.end(None if failure is None else error_type(failure))

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import json
 import shutil
 import sys
@@ -14,6 +15,7 @@ import pytest
 
 from asynctaskd import App
 from asynctaskd.cli import run
+from asynctaskd.cli.failures import ExitCode
 from asynctaskd.config import load_config
 from asynctaskd.daemon.process import Process
 from asynctaskd.postgres import embedded
@@ -309,3 +311,21 @@ def test_what_handlers_left_in_a_buffer_is_written_at_the_end(cli, start, tmp_pa
     cli.json("enqueue", "note")
     assert start(*RUN, "--once").exit_code() == 0
     assert (tmp_path / "notes").read_text() == "noted"
+
+
+def test_a_loop_beside_the_daemon_that_crashes_ends_the_worker(capsys):
+    async def crash():
+        raise ValueError("no telling")
+
+    async def wait_for_ever(_):
+        await asyncio.Event().wait()
+
+    async def work() -> ExitCode:
+        told_to_stop = asyncio.Event()
+        daemon = SimpleNamespace(run=lambda once: told_to_stop.wait(), stop=told_to_stop.set)
+        told = SimpleNamespace(keep_telling=crash, keep_reloading=wait_for_ever, close=lambda: None)
+        code, _ = await run._run(daemon, SimpleNamespace(take_back=lambda: None), told, once=False)
+        return code
+
+    assert asyncio.run(work()) == ExitCode.INTERNAL
+    assert "no telling" in capsys.readouterr().err

@@ -34,7 +34,7 @@ def metrics(app, monkeypatch):
     monkeypatch.setattr(census, "INTERVAL", 0.02)
     monkeypatch.setattr(census, "_SPACING_OF_WORKERS", 0.0)
     monkeypatch.setattr(census, "_REST", 1)
-    monkeypatch.setattr(census, "_PAUSE", 0.02, raising=False)
+    monkeypatch.setattr(census, "_PAUSE", 0.02)
     counting = Metrics(app)
     yield counting
     counting.close()
@@ -110,7 +110,9 @@ def test_every_metric_of_the_page_is_waited_for_here():
 
 async def test_what_cant_be_measured_keeps_nothing_else_waiting(app, running, metrics, recorder, monkeypatch):
     async def take_too_long(_):
-        raise DatabaseUnavailableError("the database is unavailable: canceling statement due to statement timeout")
+        raise DatabaseUnavailableError(
+            "the database is unavailable: canceling statement due to statement timeout"
+        )
 
     monkeypatch.setattr(MeasureStore, "waiting", take_too_long)
     async with running(app, **QUICK):

@@ -45,6 +45,7 @@ MATRIX = {
         : ENQUEUE,
     "SELECT asynctaskd.schedule_by_enqueue('a', '{}', '@hourly', '{}')": ENQUEUE,
     # What only looks like enqueuing.
+    "SELECT asynctaskd.enqueue('nightly', cron => '@hourly')": STEER,
     "SELECT asynctaskd.enqueue('updateWorkerRuntimeConfig', '{\"default_weight\": 2}')": STEER,
     "SELECT asynctaskd.enqueue_many('{updateWorkerRuntimeConfig}', ARRAY['{\"default_weight\": 2}']::jsonb[])"
         : STEER,
@@ -204,6 +205,14 @@ def test_the_matrix_is_large_enough_to_mean_something() -> None:
     assert len(MATRIX) * len(EVERYBODY.split()) >= 60
 
 
+async def test_an_enqueuer_changes_the_schedules_that_were_enqueued(divided: Divided, roles: Roles) -> None:
+    async with roles["enqueuer"].transaction():
+        for cron in ("@hourly", "@daily"):
+            await roles["enqueuer"].execute(
+                divided.sql(f"SELECT asynctaskd.enqueue('hers', cron => '{cron}')")
+            )
+
+
 async def test_nothing_that_a_viewer_gets_holds_what_tasks_carry(divided: Divided, roles: Roles) -> None:
     shown = [statement for statement, parts in MATRIX.items() if "viewer" in parts and "SELECT" in statement]
     for statement in shown:
@@ -225,7 +234,7 @@ INTERNAL = set(
     entries_of exchange_permits expire expire_runtime_configs fail_now fail_tasks finish finish_each
     finished_lately forget_day forgotten_day givers goes_first has_hook instant integer_problem
     is_cancelled is_free is_name is_one_bad keep_failed label_problem label_set labels_of labels_problem
-    later lock_dependants lock_root lock_runtime_configs look_again mapping_problem may_break_a_rule
+    later lock_dependants may_steer lock_root lock_runtime_configs look_again mapping_problem may_break_a_rule
     metadata_problem milliseconds names_problem newest_for_all newest_limit note_changed
     note_changed_schedule note_turns numbers_problem obey obey_pause options_problem overlap_problem
     overlooked pause_tasks paused_names payload_problem previous_runtime_config problem_of_one

@@ -20,7 +20,7 @@ from asynctaskd.daemon.supervisor import Daemon
 from asynctaskd.errors import DatabaseRefusedError
 from asynctaskd.postgres import tls
 from asynctaskd.postgres.driver import connect
-from asynctaskd.postgres.tls import is_local, named_hosts, weakness
+from asynctaskd.postgres.tls import is_local, named_hosts, tls_for, weakness
 from asynctaskd.telemetry import attach
 from tests.support.tls import TlsServer, tls_to
 
@@ -212,6 +212,13 @@ def test_the_hosts_of_a_url(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_is_asked_for_by_name_is_told(dsn: str, told: str | None) -> None:
     found = weakness(dsn)
     assert found is None if told is None else found is not None and found.startswith(told)
+
+
+def test_a_service_file_decides_only_where_the_url_names_no_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert tls_for("postgresql://db.example/app?service=prod", "db.example") is not None
+    assert weakness("postgresql://db.example/app?service=prod") is None
+    monkeypatch.setenv("PGSERVICE", "prod")
+    assert "nothing proves who answers" in str(weakness("postgresql:///app"))
 
 
 async def test_a_worker_warns_of_what_is_asked_for_by_name_and_lives_through_a_file_that_is_replaced(
