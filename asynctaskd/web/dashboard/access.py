@@ -21,8 +21,10 @@ if TYPE_CHECKING:
 _LEAST_LENGTH = 16
 _LINE = re.compile(r"(?P<role>read|write) +(?P<name>[A-Za-z0-9_.@-]{1,64}) +(?P<secret>\S+)")
 
-# So many wrong tokens of one address, and of all together, within a minute.
-_MOST_OF_ONE, _MOST_OF_ALL = 5, 60
+# So many wrong tokens of one address within a minute. All together have no limit, or a few strangers could
+# lock everybody out; tokens are too long to be guessed. So many are remembered.
+_MOST_OF_ONE = 5
+_MOST_KEPT = 10_000
 _MINUTE = 60.0
 
 
@@ -109,16 +111,27 @@ class Attempts:
     """Counts wrong tokens, so that nobody can try many."""
 
     def __init__(self) -> None:
-        self._failed: deque[tuple[float, str]] = deque()
+        self._failed: deque[tuple[float, str]] = deque(maxlen=_MOST_KEPT)
 
     def is_too_many(self, address: str) -> bool:
-        """Whether that address, or all together, have failed too often of late."""
+        """Whether that address has failed too often of late."""
         oldest = time.monotonic() - _MINUTE
         while self._failed and self._failed[0][0] < oldest:
             self._failed.popleft()
-        of_one = sum(one == address for _, one in self._failed)
-        return of_one >= _MOST_OF_ONE or len(self._failed) >= _MOST_OF_ALL
+        subscriber = _subscriber(address)
+        return sum(one == subscriber for _, one in self._failed) >= _MOST_OF_ONE
 
     def note(self, address: str) -> None:
         """Count a wrong one."""
-        self._failed.append((time.monotonic(), address))
+        self._failed.append((time.monotonic(), _subscriber(address)))
+
+
+def _subscriber(address: str) -> str:
+    """Whose an address is: of IPv6 everybody has 2⁶⁴ that begin alike."""
+    try:
+        found = ip_address(address)
+    except ValueError:  # what a proxy calls it
+        return address
+    if found.version == 4:
+        return str(found)
+    return str(found.ipv4_mapped or int(found) >> 64)

@@ -94,7 +94,7 @@ class Door:
 
     def _by_secret(self, request: Request, secret: str) -> Visitor:
         address = address_of(request)
-        if self.attempts.is_too_many(address):  # not counted, or one address could lock all others out
+        if self.attempts.is_too_many(address):  # not counted, or it would never end
             return Visitor(None, None, None)
         token = self.tokens.by_secret(secret)
         if token is None:
