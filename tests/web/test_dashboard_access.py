@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import time
 
 import httpx
 import pytest
+from itsdangerous import BadData, URLSafeTimedSerializer
 from starlette.routing import Mount, Route
 
 from asynctaskd.config import load_config
@@ -15,6 +17,7 @@ from asynctaskd.web.dashboard import dashboard
 from asynctaskd.web.dashboard.access import Attempts, Role, Token, Tokens, is_loopback
 from asynctaskd.web.dashboard.configured import configured, read_tokens
 from asynctaskd.web.dashboard.visitors import COOKIE, LIFETIME
+from tests.support.browser import csrf_in
 
 READ, WRITE = "the secret of who reads", "the secret of who writes"
 HOST = "http://localhost"
@@ -353,6 +356,30 @@ async def test_a_session_is_worth_nothing_once_it_is_old_forged_or_its_token_gon
     later = time.time() + LIFETIME + 5
     monkeypatch.setattr(time, "time", lambda: later)
     assert (await browser.http.get("/audit")).status_code == 303
+
+
+async def test_the_cookie_of_a_stranger_is_no_quick_way_to_try_tokens(browse):
+    browser = await browse(tokens=tokens())
+    await browser.text("/login")
+    key = hashlib.sha256(f"read rita {READ}\nwrite will {WRITE}".encode()).digest()
+    with pytest.raises(BadData):
+        URLSafeTimedSerializer(key, salt="asynctaskd.dashboard").loads(browser.http.cookies[COOKIE])
+    began = time.process_time()
+    assert tokens().session_key == tokens().session_key
+    assert time.process_time() - began > 0.01
+
+
+async def test_dashboards_at_two_ports_leave_each_others_forms_alone(browse, pool, something):
+    sites = {port: (await browse(may_write=True)).site for port in (9400, 9401)}
+    mounts = {f"http://localhost:{port}": httpx.ASGITransport(site) for port, site in sites.items()}
+    async with httpx.AsyncClient(mounts=mounts) as http:
+        forms = {port: csrf_in((await http.get(f"http://localhost:{port}/tasks/1")).text) for port in sites}
+        for port, csrf in forms.items():
+            origin = f"http://localhost:{port}"
+            answer = await http.post(
+                f"{origin}/tasks/1/cancel", data={"csrf": csrf}, headers={"Origin": origin}
+            )
+            assert answer.status_code == 303
 
 
 # Tokens, and where it may be served

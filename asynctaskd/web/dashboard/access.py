@@ -9,7 +9,8 @@ import time
 from collections import deque
 from dataclasses import dataclass, field
 from enum import StrEnum
-from hashlib import sha256
+from functools import cached_property
+from hashlib import scrypt, sha256
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
@@ -51,9 +52,6 @@ class Tokens:
         self._tokens = tuple(tokens)
         if len({one.name for one in self._tokens}) < len(self._tokens):
             raise ConfigError("two tokens of the dashboard have one name: give each a name of its own")
-        # Sessions end where a token changes, and not where the server is started anew.
-        digest = sha256("\n".join(f"{one.role} {one.name} {one.secret}" for one in self._tokens).encode())
-        self.session_key = digest.digest() if self._tokens else secrets.token_bytes(32)
 
     @classmethod
     def read(cls, text: str, source: str) -> Tokens:
@@ -74,6 +72,18 @@ class Tokens:
 
     def __bool__(self) -> bool:
         return bool(self._tokens)
+
+    @cached_property
+    def session_key(self) -> bytes:
+        """What cookies are signed with. Slow to compute (some 50 ms), once.
+
+        It follows from the tokens: sessions end where one changes, and not where a server is started anew or
+        another one answers. Strangers have a signed cookie too, so trying tokens on it has to be slow.
+        """
+        if not self._tokens:
+            return secrets.token_bytes(32)
+        text = "\n".join(f"{one.role} {one.name} {one.secret}" for one in self._tokens)
+        return scrypt(text.encode(), salt=b"asynctaskd.dashboard", n=2**14, r=8, p=1, dklen=32)
 
     def by_secret(self, given: str) -> Token | None:
         """The token with this secret; it takes the same time whichever that is, or none."""

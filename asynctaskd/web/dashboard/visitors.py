@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from starlette.responses import Response
 
 COOKIE = "asynctaskd_dashboard"
+"""The cookie's name; `cookie_of` adds the port."""
+
 LIFETIME = 12 * 3600
 """How long a login lasts, in seconds."""
 
@@ -77,7 +79,7 @@ class Door:
     def remember(self, response: Response, request: Request, visitor: Visitor) -> None:
         """Set the cookie by which they are known again."""
         response.set_cookie(
-            COOKIE,
+            cookie_of(request),
             self._signer.dumps({"name": visitor.name, "csrf": visitor.csrf}),
             max_age=LIFETIME,
             path=request.scope.get("root_path", "") or "/",
@@ -88,9 +90,8 @@ class Door:
 
     def forget(self, response: Response, request: Request) -> None:
         """Take the cookie back."""
-        response.delete_cookie(
-            COOKIE, path=request.scope.get("root_path", "") or "/", httponly=True, samesite="strict"
-        )
+        path = request.scope.get("root_path", "") or "/"
+        response.delete_cookie(cookie_of(request), path=path, httponly=True, samesite="strict")
 
     def _by_secret(self, request: Request, secret: str) -> Visitor:
         address = address_of(request)
@@ -103,8 +104,9 @@ class Door:
         return Visitor(token.name, self._role(token.role), None)
 
     def _by_cookie(self, request: Request) -> Visitor:
+        cookie = request.cookies.get(cookie_of(request), "")
         try:
-            session = cast("dict[str, Any]", self._signer.loads(request.cookies.get(COOKIE, ""), LIFETIME))
+            session = cast("dict[str, Any]", self._signer.loads(cookie, LIFETIME))
         except BadData:
             return self._stranger(secrets.token_urlsafe(24), is_new=True)
         token = self.tokens.by_name(session["name"] or "")
@@ -119,6 +121,12 @@ class Door:
 
     def _role(self, role: Role) -> Role:
         return role if self._may_write else Role.READ
+
+
+def cookie_of(request: Request) -> str:
+    """The name of this dashboard's cookie: browsers send cookies to every port of a host."""
+    _, port = request.scope.get("server") or ("", None)
+    return f"{COOKIE}_{port}" if port else COOKIE
 
 
 def address_of(request: Request) -> str:
