@@ -24,7 +24,8 @@ class AuditRow:
         db_user: the database's user by whom it was written.
         target: of what: tasks, a label, a schedule, a version.
         before: how it was, where that is known; and `after`: how it is to be.
-        outcome: what came of it, in words.
+        outcome: what came of it, in words; `asked` in the row from before it is done. The row from after has
+            that one's id in its target.
     """
 
     id: int

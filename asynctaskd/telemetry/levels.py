@@ -78,6 +78,7 @@ LEVELS: Mapping[str, str | None] = {
     "handler.leaked_tasks": "warning",
     "http.serving": "info",
     "http.failed": "error",
+    "audit.failed": "error",
     "systemd.unreachable": "error",
     "config_file.read": "info",
     "config_file.refused": "error",

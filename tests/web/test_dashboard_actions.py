@@ -13,6 +13,7 @@ import pytest
 from asynctaskd import App, Client
 from asynctaskd.config import load_config
 from asynctaskd.daemon.supervisor import Daemon
+from asynctaskd.telemetry import attach
 from tests.support.browser import Browser, csrf_in
 
 WAIT = 30.0
@@ -68,9 +69,11 @@ async def test_a_task_is_cancelled_with_a_receipt_and_an_audit_row(writer, clien
     receipt = await writer.follow(answer)
     assert "1 changed" in receipt
     assert (await client.get_task(task_id)).status == "cancelled"
-    [row] = await audited(pool)
+    asked, row = await audited(pool)
+    assert (asked["actor"], asked["action"], asked["outcome"]) == ("local", "cancel", "asked")
     assert (row["actor"], row["action"], row["outcome"]) == ("local", "cancel", "1 changed")
-    assert row["target"]["task"] == task_id
+    assert asked["target"] == {"task": task_id}
+    assert (row["target"]["task"], row["target"]["asked"]) == (task_id, asked["id"])
     assert row["before"] == {"status": "pending"}
     assert row["db_user"] == await pool.fetchval("SELECT session_user")
     audit = await writer.text("/audit")
@@ -160,7 +163,7 @@ async def test_an_action_concerns_what_fitted_at_its_preview(writer, client, poo
     assert "More tasks fit" not in receipt
     assert set((await client.statuses(ids)).values()) == {"cancelled"}
     assert await client.statuses([late, other]) == {late: "pending", other: "pending"}
-    [row] = await audited(pool)
+    _, row = await audited(pool)
     assert row["target"]["filter"] == {"label": "a"}
     assert (row["target"]["tasks"], row["target"]["more_are_left"]) == (3, False)
 
@@ -222,7 +225,7 @@ async def test_a_change_is_previewed_made_and_answered_by_each_worker(writer, po
         page = await until(writer, answer.headers["location"], "Converged.")
         assert "1 of 1 live workers apply it" in page
         assert '<span class="status applied">applied</span>' in page
-    [row] = await audited(pool)
+    _, row = await audited(pool)
     assert (row["action"], row["before"]) == ("configure", {"weights": {}})
     assert row["after"] == {"weights": {"mail": 3}, "expires": "1h"}
     history = await writer.text("/configuration")
@@ -263,7 +266,7 @@ async def test_a_version_is_rolled_back(writer, pool, database):
         await until(writer, answer.headers["location"], "Converged.")
         assert (await client.runtime_config()).default_weight == 5
         assert (await writer.post("/configuration/rollback", version="x")).status_code == 422
-    [row] = await audited(pool)
+    _, row = await audited(pool)
     assert (row["before"], row["after"]) == ({"version": 2}, {"version": 1})
 
 
@@ -280,9 +283,60 @@ async def test_a_schedule_is_paused_resumed_and_run_at_once(writer, client, pool
     await writer.follow(await writer.post("/schedules/nightly/report/run"))
     [task] = await client.list_tasks(name="report")
     assert (task.payload, task.labels, task.priority) == ({"size": 3}, ["a"], 3)
-    actions = [row["action"] for row in await audited(pool)]
-    assert actions == ["pause_schedule", "resume_schedule", "run_schedule"]
+    rows = await audited(pool)
+    assert [row["action"] for row in rows[1::2]] == ["pause_schedule", "resume_schedule", "run_schedule"]
+    assert [row["outcome"] for row in rows] == [
+        "asked", "paused", "asked", "resumed", "asked", f"enqueued task {task.id}",
+    ]  # fmt: skip
     assert (await writer.post("/schedules/none/run")).status_code == 409
+    assert (await audited(pool))[-1]["outcome"].startswith("failed: ")
+
+
+async def without_audit(pool, when: str) -> None:
+    """From now on no row of the audit can be written of which that holds."""
+    await pool.execute(
+        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+        " RAISE 'no room' USING ERRCODE = 'insufficient_privilege'; END $$"
+    )
+    await pool.execute(
+        "CREATE TRIGGER refuse BEFORE INSERT ON asynctaskd.audit FOR EACH ROW"
+        f" WHEN ({when}) EXECUTE FUNCTION refuse()"
+    )
+
+
+async def test_what_cant_be_written_down_isnt_done(writer, client, pool):
+    task_id = await client.enqueue("x")
+    await client.add_schedule("nightly", "@daily", task="report")
+    await without_audit(pool, "true")
+    for path, fields in (
+        (f"/tasks/{task_id}/cancel", {}),
+        ("/bulk/cancel", {"name": "x", "newest": str(task_id)}),
+        ("/schedules/nightly/pause", {}),
+        ("/schedules/nightly/resume", {}),
+        ("/schedules/nightly/run", {}),
+        ("/configuration/change", {"default_weight": "2"}),
+        ("/configuration/rollback", {"version": "0"}),
+        ("/configuration/promote", {}),
+    ):
+        answer = await writer.post(path, **fields)
+        assert answer.status_code == 403, path
+        assert "no room" in answer.text
+        assert "Nothing was changed" in answer.text
+    assert (await client.get_task(task_id)).status == "pending"
+    assert await pool.fetchval("SELECT count(*) FROM asynctaskd.commands") == 0
+    assert await pool.fetchval("SELECT count(*) FROM asynctaskd.tasks") == 1
+
+
+async def test_what_is_done_is_shown_even_if_it_cant_be_written_down_any_more(writer, client, pool):
+    task_id = await client.enqueue("x")
+    await without_audit(pool, "NEW.outcome <> 'asked'")
+    told = []
+    detach = attach(lambda _, facts: told.append(facts["outcome"]), "audit.failed")
+    assert "1 changed" in await writer.follow(await writer.post(f"/tasks/{task_id}/cancel"))
+    detach()
+    assert told == ["1 changed"]
+    [row] = await audited(pool)
+    assert (row["outcome"], row["target"]) == ("asked", {"task": task_id})
 
 
 async def test_the_audit_goes_back_page_by_page(writer, pool):

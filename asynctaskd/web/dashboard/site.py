@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,7 @@ from asynctaskd.errors import (
     TaskNotFoundError,
 )
 from asynctaskd.postgres.driver import CutShortError
+from asynctaskd.telemetry.events import emit
 from asynctaskd.version import __version__
 from asynctaskd.web.dashboard.visitors import Door, Visitor, address_of, is_ours
 from asynctaskd.web.dashboard.wording import FILTERS
@@ -60,6 +62,19 @@ _TITLES: Mapping[type[Exception], tuple[int, str]] = {
     DatabaseRefusedError: (403, "The database refused"),
     AsynctaskdError: (500, "That went wrong"),
 }
+
+
+@dataclass(slots=True)
+class Deed:
+    """A change, as whoever makes it tells what came of it.
+
+    Attributes:
+        target: of what; what is known only afterwards is added.
+        outcome: in words.
+    """
+
+    target: dict[str, Any]
+    outcome: str = "done"
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +132,8 @@ class Site:
     async def refused(self, request: Request, error: Exception) -> Response:
         """The page for an error of ours."""
         status, title = next(said for kind, said in _TITLES.items() if isinstance(error, kind))
-        return self.error(request, status, title, str(error))
+        text = ". ".join((str(error), *getattr(error, "__notes__", ())))
+        return self.error(request, status, title, text)
 
     async def not_there(self, request: Request, error: Exception) -> Response:
         """The page for an address that leads nowhere, or a refusal."""
@@ -125,27 +141,42 @@ class Site:
         text = error.detail if isinstance(error, HTTPException) else ""
         return self.error(request, status, "Not found" if status == 404 else "Refused", text)
 
-    async def note(
+    @asynccontextmanager
+    async def noted(
         self,
         request: Request,
         action: str,
-        target: dict[str, Any],
-        outcome: str,
+        target: Mapping[str, Any],
         *,
         before: Any = None,
         after: Any = None,
-    ) -> None:
-        """Write down who has changed what."""
+    ) -> AsyncIterator[Deed]:
+        """Write down that somebody asks for a change, do it within the block, and write down what came of it.
+
+        Where the first row can't be written nothing is done, and the error says so. Where the second can't,
+        the log says so: what was done is done, and whoever asked for it is to see that.
+        """
         visitor: Visitor = request.state.visitor
-        await self.doing.note_audit(
+        write = partial(
+            self.doing.note_audit,
             actor=visitor.name or "",
             address=address_of(request) or None,
             action=action,
-            target=target,
             before=before,
             after=after,
-            outcome=outcome,
         )
+        try:
+            asked = await write(target=dict(target), outcome="asked")
+        except AsynctaskdError as error:
+            error.add_note("Nothing was changed, since it can't be written down who asked for it.")
+            raise
+        deed = Deed({**target, "asked": asked})
+        try:
+            yield deed
+        except AsynctaskdError as error:
+            await _settle(write, deed.target, f"failed: {error}")
+            raise
+        await _settle(write, deed.target, deed.outcome)
 
     async def _shown(self, endpoint: Endpoint, request: Request) -> Response:
         visitor = request.state.visitor = self.door.visitor(request)
@@ -178,6 +209,13 @@ class Site:
             return response
         asked = request.url.path + (f"?{request.url.query}" if request.url.query else "")
         return RedirectResponse(f"{path_of(request, 'login')}?{urlencode({'to': asked})}", 303)
+
+
+async def _settle(write: Callable[..., Awaitable[int]], target: dict[str, Any], outcome: str) -> None:
+    try:
+        await write(target=target, outcome=outcome)
+    except Exception as error:  # noqa: BLE001  (what was done is done, and is to be shown)
+        emit("audit.failed", target=target, outcome=outcome, error=error)
 
 
 async def read_form(request: Request) -> FormData:

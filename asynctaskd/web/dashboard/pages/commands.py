@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from uuid import UUID
 
 from starlette.exceptions import HTTPException
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from starlette.routing import Route
 
     from asynctaskd.control.receipts import Receipt
-    from asynctaskd.web.dashboard.site import Site
+    from asynctaskd.web.dashboard.site import Deed, Site
 
 _SAMPLE = 10
 _SHOWN = 200
@@ -79,9 +79,10 @@ class CommandPages:
         if not ids:
             return self._site.error(request, 409, "No task fits any more", "Nothing was changed.")
         left = found.next is not None
-        receipt = await self._site.doing.command(word, {"ids": ids}, timeout="0s")
         target = {"filter": given.conditions, "tasks": len(ids), "more_are_left": left}
-        await self._note(request, word, target, receipt)
+        async with self._site.noted(request, word, target) as deed:
+            receipt = await self._site.doing.command(word, {"ids": ids}, timeout="0s")
+            _tell(deed, receipt)
         query = f"?left={'yes' if left else 'no'}"
         return RedirectResponse(path_of(request, "command", request_id=receipt.request_id) + query, 303)
 
@@ -91,8 +92,10 @@ class CommandPages:
         task_id: int = request.path_params["task_id"]
         before = (await self._site.reading.statuses([task_id])).get(task_id)
         patience = _PATIENCE if word == "run_now" else "0s"
-        receipt = await self._site.doing.command(word, {"ids": [task_id]}, timeout=patience)
-        await self._note(request, word, {"task": task_id}, receipt, before=before and {"status": before})
+        was = before and {"status": before}
+        async with self._site.noted(request, word, {"task": task_id}, before=was) as deed:
+            receipt = await self._site.doing.command(word, {"ids": [task_id]}, timeout=patience)
+            _tell(deed, receipt)
         return RedirectResponse(path_of(request, "command", request_id=receipt.request_id), 303)
 
     async def receipt(self, request: Request) -> Response:
@@ -110,13 +113,11 @@ class CommandPages:
         live = request.headers.get("hx-request") == "true"
         return self._site.render(request, "receipt_live.html" if live else "receipt.html", context)
 
-    async def _note(
-        self, request: Request, word: str, target: dict[str, Any], receipt: Receipt, before: Any = None
-    ) -> None:
-        counts = Counter(task.outcome or "under way" for task in receipt.tasks)
-        outcome = ", ".join(f"{number} {how}" for how, number in sorted(counts.items())) or "no task"
-        target = target | {"request_id": receipt.request_id}
-        await self._site.note(request, word, target, outcome, before=before)
+
+def _tell(deed: Deed, receipt: Receipt) -> None:
+    counts = Counter(task.outcome or "under way" for task in receipt.tasks)
+    deed.outcome = ", ".join(f"{number} {how}" for how, number in sorted(counts.items())) or "no task"
+    deed.target["request_id"] = receipt.request_id
 
 
 def _action(request: Request, *, in_bulk: bool = False) -> tuple[str, Action]:

@@ -83,8 +83,7 @@ class ConfigurationPages:
         before = {name: getattr(now, name) for name in changes}
         if expires := text_in(form, "expires"):
             changes["expires"] = expires
-        task_id = await self._site.doing.request_runtime_config(timeout=_TIMEOUT, **changes)
-        return await self._asked(request, "configure", task_id, before, changes)
+        return await self._ask(request, "configure", changes, before=before, after=changes)
 
     async def roll_back(self, request: Request, form: FormData) -> Response:
         """Publish what a version said as a new one; 0 are the defaults."""
@@ -92,14 +91,14 @@ class ConfigurationPages:
         if not version.isdecimal() or len(version) > 18:
             raise InvalidInputError(f"version must be a number, got {version!r}")
         now = await self._site.reading.runtime_config_history(1)
-        task_id = await self._site.doing.request_runtime_config(timeout=_TIMEOUT, rollback_to=int(version))
-        before = {"version": now[0]["version"] if now else 0}
-        return await self._asked(request, "roll_back", task_id, before, {"version": int(version)})
+        before, after = {"version": now[0]["version"] if now else 0}, {"version": int(version)}
+        return await self._ask(
+            request, "roll_back", {"rollback_to": int(version)}, before=before, after=after
+        )
 
     async def promote(self, request: Request, _: FormData) -> Response:
         """Let all workers apply what one of them is trying."""
-        task_id = await self._site.doing.request_runtime_config(timeout=_TIMEOUT, promote=True)
-        return await self._asked(request, "promote", task_id, None, None)
+        return await self._ask(request, "promote", {"promote": True})
 
     async def report(self, request: Request) -> Response:
         """Which workers apply it, and which haven't answered."""
@@ -115,9 +114,13 @@ class ConfigurationPages:
         live = request.headers.get("hx-request") == "true"
         return self._site.render(request, "report_live.html" if live else "report.html", context)
 
-    async def _asked(self, request: Request, action: str, task_id: int, before: Any, after: Any) -> Response:
-        outcome = f"asked for by task {task_id}"
-        await self._site.note(request, action, {"task": task_id}, outcome, before=before, after=after)
+    async def _ask(
+        self, request: Request, action: str, change: dict[str, Any], *, before: Any = None, after: Any = None
+    ) -> Response:
+        async with self._site.noted(request, action, {}, before=before, after=after) as deed:
+            task_id = await self._site.doing.request_runtime_config(timeout=_TIMEOUT, **change)
+            deed.target["task"] = task_id
+            deed.outcome = f"asked for by task {task_id}"
         return RedirectResponse(path_of(request, "report", task_id=task_id), 303)
 
 

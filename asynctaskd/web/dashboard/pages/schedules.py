@@ -56,22 +56,23 @@ class SchedulePages:
     async def pause(self, request: Request, _: FormData) -> Response:
         """No slots until it is resumed."""
         name: str = request.path_params["name"]
-        await self._site.doing.pause_schedule(name)
-        return await self._done(request, "pause_schedule", name, "paused")
+        async with self._site.noted(request, "pause_schedule", {"schedule": name}) as deed:
+            await self._site.doing.pause_schedule(name)
+            deed.outcome = "paused"
+        return RedirectResponse(path_of(request, "schedule", name=name), 303)
 
     async def resume(self, request: Request, _: FormData) -> Response:
         """Slots from now on."""
         name: str = request.path_params["name"]
-        await self._site.doing.resume_schedule(name)
-        return await self._done(request, "resume_schedule", name, "resumed")
+        async with self._site.noted(request, "resume_schedule", {"schedule": name}) as deed:
+            await self._site.doing.resume_schedule(name)
+            deed.outcome = "resumed"
+        return RedirectResponse(path_of(request, "schedule", name=name), 303)
 
     async def run(self, request: Request, _: FormData) -> Response:
         """A task at once, beside its slots."""
         name: str = request.path_params["name"]
-        task_id = await self._site.doing.run_schedule(name)
-        await self._done(request, "run_schedule", name, f"enqueued task {task_id}")
+        async with self._site.noted(request, "run_schedule", {"schedule": name}) as deed:
+            task_id = await self._site.doing.run_schedule(name)
+            deed.outcome = f"enqueued task {task_id}"
         return RedirectResponse(path_of(request, "task", task_id=task_id), 303)
-
-    async def _done(self, request: Request, action: str, name: str, outcome: str) -> Response:
-        await self._site.note(request, action, {"schedule": name}, outcome)
-        return RedirectResponse(path_of(request, "schedule", name=name), 303)
