@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -83,18 +82,16 @@ def dashboard(
 def _serve(site: Starlette, host: str, port: int, note: str) -> None:
     import uvicorn  # noqa: PLC0415  (it takes a while to import)
 
-    with _listening(host, port) as listener:
+    from asynctaskd.web.server import listen  # noqa: PLC0415  (so does this)
+
+    try:
+        listener = listen(host, port)
+    except OSError as error:
+        because = error.strerror or error
+        raise ConfigError(f"the dashboard can't answer at {host}, port {port}: {because}") from error
+    with listener:
         shown = f"[{host}]" if ":" in host else host
         typer.echo(f"dashboard at http://{shown}:{listener.getsockname()[1]}/{note}", err=True)
         # Its own log would have a line for each look.
         settings = uvicorn.Config(site, log_level="warning", access_log=False, server_header=False)
         uvicorn.Server(settings).run(sockets=[listener])
-
-
-def _listening(host: str, port: int) -> socket.socket:
-    try:
-        family = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)[0][0]
-        return socket.create_server((host, port), family=family)
-    except OSError as error:
-        because = error.strerror or error
-        raise ConfigError(f"the dashboard can't answer at {host}, port {port}: {because}") from error

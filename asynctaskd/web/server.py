@@ -33,7 +33,7 @@ def serving(site: Starlette, host: str, port: int) -> Iterator[None]:
     Where the address can't be had, it isn't served; the log says so, and the block goes on without.
     """
     try:
-        listening = _listen(host, port)
+        listening = listen(host, port)
     except (OSError, OverflowError) as error:  # taken, no address of ours, or past the last port
         emit("http.failed", host=host, port=port, error=error)
         yield
@@ -47,7 +47,13 @@ def serving(site: Starlette, host: str, port: int) -> Iterator[None]:
         server.end()
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that listens there, over IPv4 or IPv6 as the address wants it.
+
+    Raises:
+        OSError: the address can't be had.
+        OverflowError: there is no such port.
+    """
     if port > 65_535:  # create_server would leave a socket behind
         raise OverflowError("ports end at 65535")
     family = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)[0][0]
