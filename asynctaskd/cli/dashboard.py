@@ -82,7 +82,7 @@ def dashboard(
 def _serve(site: Starlette, host: str, port: int, note: str) -> None:
     import uvicorn  # noqa: PLC0415  (it takes a while to import)
 
-    from asynctaskd.web.server import listen  # noqa: PLC0415  (so does this)
+    from asynctaskd.web.server import BoundedProtocol, listen  # noqa: PLC0415  (so does this)
 
     try:
         listener = listen(host, port)
@@ -93,5 +93,7 @@ def _serve(site: Starlette, host: str, port: int, note: str) -> None:
         shown = f"[{host}]" if ":" in host else host
         typer.echo(f"dashboard at http://{shown}:{listener.getsockname()[1]}/{note}", err=True)
         # Its own log would have a line for each look.
-        settings = uvicorn.Config(site, log_level="warning", access_log=False, server_header=False)
+        settings = uvicorn.Config(
+            site, http=BoundedProtocol, log_level="warning", access_log=False, server_header=False
+        )
         uvicorn.Server(settings).run(sockets=[listener])

@@ -15,11 +15,15 @@ from typing import TYPE_CHECKING
 
 import uvicorn
 from typing_extensions import override
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from asynctaskd.telemetry.events import emit
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
+
+# So that whoever connects and doesn't ask leaves files for the process's own work.
+_MOST_OPEN = 200
 
 # At the end, in seconds: for answers under way, and for the thread as a whole.
 _LAST_ANSWERS = 0.1
@@ -60,13 +64,28 @@ def listen(host: str, port: int) -> socket.socket:
     return socket.create_server((host, port), family=family)
 
 
+class BoundedProtocol(H11Protocol):
+    """HTTP for uvicorn, with an end to open connections: 200 at most, and none that never asks anything."""
+
+    @override
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Refuse one too many; let whoever hasn't asked by then go, as uvicorn does between two requests."""
+        super().connection_made(transport)
+        if len(self.connections) > _MOST_OPEN:
+            transport.abort()
+            return
+        self.timeout_keep_alive_task = self.loop.call_later(
+            self.timeout_keep_alive, self.timeout_keep_alive_handler
+        )
+
+
 class _Server(uvicorn.Server):
     def __init__(self, site: Starlette, listening: socket.socket) -> None:
         # Not its own log: an error of a page is told, and each request isn't worth a line.
         super().__init__(
             uvicorn.Config(
                 site,
-                http="h11",
+                http=BoundedProtocol,
                 ws="none",
                 lifespan="off",
                 log_config=None,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import threading
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from urllib.error import HTTPError
 from urllib.request import urlopen
 
@@ -138,3 +138,36 @@ def test_a_site_that_can_not_begin_is_told(told):
         assert failed.wait(10)
     detach()
     assert str(told["http.failed"]["error"]) == "on purpose"
+
+
+def test_one_connection_too_many_is_closed_at_once_and_the_others_go_on(health, told, monkeypatch):
+    monkeypatch.setattr("asynctaskd.web.server._MOST_OPEN", 3)
+    with served(worker_site(health, CollectorRegistry()), told) as ask:
+        place = ("127.0.0.1", told["http.serving"]["port"])
+        with ExitStack() as stack:
+            opened = [stack.enter_context(socket.create_connection(place, timeout=10)) for _ in range(3)]
+            assert asked(opened[0]) == b"HTTP"
+            assert closed(stack.enter_context(socket.create_connection(place, timeout=10)))
+            assert asked(opened[2]) == b"HTTP"
+            opened[1].shutdown(socket.SHUT_WR)
+            assert closed(opened[1])
+            assert ask("/livez")[0] == 200
+
+
+def test_who_connects_and_asks_nothing_is_let_go(health, told):
+    with served(worker_site(health, CollectorRegistry()), told):
+        place = ("127.0.0.1", told["http.serving"]["port"])
+        with socket.create_connection(place, timeout=30) as silent:
+            assert closed(silent)
+
+
+def asked(connection: socket.socket) -> bytes:
+    connection.sendall(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    return connection.recv(4)
+
+
+def closed(connection: socket.socket) -> bool:
+    try:
+        return connection.recv(1) == b""
+    except ConnectionResetError:
+        return True
