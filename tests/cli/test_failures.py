@@ -93,9 +93,10 @@ UNREACHABLE = ("--database", "postgresql://shop:sesame@127.0.0.1:1/shop")
 def test_an_unreachable_database_exits_69_with_one_line(bare, args):
     result = bare.run(*args, *UNREACHABLE)
     assert (result.exit_code, result.stdout) == (69, "")
-    [line] = result.stderr.splitlines()
+    [warning, line] = result.stderr.splitlines()
+    assert warning.startswith("warning: everybody on this machine can read the password in --database")
     assert line.startswith("error: the database is unavailable: ")
-    assert "sesame" not in line
+    assert "sesame" not in result.stderr
 
 
 def test_no_database_at_all_exits_78_and_says_how_to_give_one(bare):

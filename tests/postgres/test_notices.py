@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
@@ -87,31 +86,3 @@ async def test_what_rolled_back_was_counted_all_the_same(
     await client.enqueue("a")
     await undone.rollback()
     assert await MeasureStore(store.sessions, store.schema).count_notices() == (0, 1)
-
-
-async def test_a_role_with_no_more_rights_than_the_guide_grants_may_enqueue(
-    client: Client, connection: Connection
-) -> None:
-    role = f"shop_{uuid4().hex}"
-    grants = re.findall(r"^GRANT [^;]* TO shop;", PRODUCTION.read_text("utf8"), re.MULTILINE)
-    assert grants
-    ended = await client.enqueue("a")
-    await client.cancel(ended)
-    await connection.execute(f'CREATE ROLE "{role}"')
-    for grant in grants:
-        await connection.execute(grant.replace("TO shop;", f'TO "{role}";'))
-    await connection.execute(f'SET ROLE "{role}"')
-    try:
-        parent = await client.enqueue("a", unique_tag="u", serial_key="k", labels=["x", "y"])
-        await client.enqueue("a", parent_id=parent, metadata={"a": 1}, retry="1m")
-        async with connection.transaction(isolation="serializable"):
-            await client.enqueue("a", parent_id=parent)
-        await client.enqueue("a", depends_on=[parent, ended])
-        await client.enqueue("a", parent_id=ended)
-        await client.enqueue("a", cron="@daily")
-        await client.enqueue_many([TaskRequest("a", tags=["t"]), TaskRequest("b")])
-        await client.enqueue_many([TaskRequest("a", serial_key="k"), TaskRequest("b")])
-    finally:
-        await connection.execute("RESET ROLE")
-        await connection.execute(f'DROP OWNED BY "{role}"')
-        await connection.execute(f'DROP ROLE "{role}"')
