@@ -129,9 +129,11 @@ class Claimer:
             try:
                 await self._step()
             except OUTAGE as error:
+                self._ready.look_next()  # a step that asks for nothing doesn't show that it is over
                 await backoff.wait(error)
             else:
-                backoff.reset()
+                if self._ready.has_looked:
+                    backoff.reset()
 
     async def run_one_suspect(self) -> None:
         """Instead: claim one suspect, if there is one, and look for what that may have claimed beside it."""

@@ -83,6 +83,11 @@ class Ready:
         self._due = 0.0
 
     @property
+    def has_looked(self) -> bool:
+        """Whether no look was asked for that hasn't been answered since."""
+        return self._due > 0.0
+
+    @property
     def seconds_to_look(self) -> float:
         """How long the next look may wait; 0 where it is due."""
         return max(self._due - self._now(), 0.0)

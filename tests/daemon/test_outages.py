@@ -75,6 +75,28 @@ async def test_an_outage_is_told_once_and_so_is_its_end(app, running, client, wa
     assert len(recorder.all("database.lost", station="lease")) == 1
 
 
+async def test_a_step_that_asks_for_nothing_is_no_end_of_an_outage(
+    app, running, client, wait, recorder, monkeypatch
+):
+    from asynctaskd.errors import DatabaseUnavailableError
+    from asynctaskd.postgres.store import Store
+
+    look, failures = Store.ready_sets, []
+
+    async def away(self, *args, **kwargs):
+        if len(failures) < 4:
+            failures.append(1)
+            raise DatabaseUnavailableError("away")
+        return await look(self, *args, **kwargs)
+
+    monkeypatch.setattr(Store, "ready_sets", away)
+    async with running(app, **{**QUICK, "poll_interval": "1s"}):
+        await recorder.wait_for("database.restored", station="claim")
+        assert len(failures) == 4
+    assert len(recorder.all("database.lost", station="claim")) == 1
+    assert len(recorder.all("database.restored", station="claim")) == 1
+
+
 async def test_a_finalize_that_fails_is_repeated_until_it_is_written(
     app, running, client, wait, tables, monkeypatch
 ):
