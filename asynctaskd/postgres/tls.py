@@ -14,10 +14,19 @@ from ipaddress import ip_address
 from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
 
+from asynctaskd.errors import ConfigError
+
 _PROVEN = "verify-full"
 # The server's own directory for sockets, where no host is named.
 _SOCKET = "/"
 _SYSTEM = "system"
+_MODES = ("disable", "allow", "prefer", "require", "verify-ca", _PROVEN)
+_FILES = {
+    "sslrootcert": "PGSSLROOTCERT",
+    "sslcert": "PGSSLCERT",
+    "sslkey": "PGSSLKEY",
+    "sslcrl": "PGSSLCRL",
+}
 
 # What OpenSSL says of a certificate that it doesn't accept, by number, and what helps.
 _OF_ANOTHER_NAME = {62, 64}
@@ -42,6 +51,34 @@ def tls_for(dsn: str, host: str) -> ssl.SSLContext | str | None:
     if (mode or _PROVEN) == _PROVEN and not _has_own_authority(dsn):
         return _trusted_by_the_system(dsn)
     return mode or _PROVEN
+
+
+def require_usable_tls(dsn: str) -> None:
+    """Check what a URL and the environment say of TLS, so that what is wrong with it shows at the start.
+
+    Raises:
+        ConfigError: there is no such mode, or a file that is named can't be read.
+    """
+    try:
+        mode, is_far = _mode(dsn), not all(map(is_local, named_hosts(dsn)))
+    except ValueError:  # connecting tells
+        return
+    if mode is not None and mode not in _MODES:
+        raise ConfigError(f"there is no sslmode={mode}: it must be {', '.join(_MODES[:-1])} or {_MODES[-1]}")
+    if mode == "disable" or not (mode or is_far):  # no file is looked at
+        return
+    for parameter, variable in _FILES.items():
+        path = _given(dsn, parameter, variable)
+        if path is not None and path != _SYSTEM:
+            _require_readable(parameter, Path(path))
+
+
+def _require_readable(parameter: str, path: Path) -> None:
+    try:
+        with path.open("rb"):
+            pass
+    except OSError as error:
+        raise ConfigError(f"{parameter}: the file {path} can't be read: {error.strerror}") from None
 
 
 def weakness(dsn: str) -> str | None:

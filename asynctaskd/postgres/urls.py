@@ -9,6 +9,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from asynctaskd.config.values import IN_FILE
 from asynctaskd.errors import ConfigError
+from asynctaskd.postgres.tls import require_usable_tls
 
 _FOR_OTHERS = stat.S_IRWXG | stat.S_IRWXO
 
@@ -17,9 +18,12 @@ def require_readable(url: str) -> None:
     """Check the files that a URL rests on, so that what is wrong with them shows at the start.
 
     Raises:
-        ConfigError: one can't be read, or asyncpg would pass over it with a mere warning.
+        ConfigError: one can't be read, or asyncpg would pass over it with a mere warning; or `sslmode` is
+            none that there is.
     """
-    _require_usable_password_file(read_url(url))
+    found = read_url(url)
+    _require_usable_password_file(found)
+    require_usable_tls(found)
 
 
 def read_url(url: str) -> str:

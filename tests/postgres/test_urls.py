@@ -91,6 +91,22 @@ def test_a_password_file_that_others_may_read_is_refused(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        ("sslmode=verify_full", "there is no sslmode=verify_full: it must be disable, .* or verify-full"),
+        ("sslrootcert=/none/ca.pem", "sslrootcert: the file /none/ca.pem can't be read: No such file"),
+        ("sslcert=/none/me.pem", "sslcert: the file /none/me.pem can't be read: No such file"),
+    ],
+)
+def test_what_is_wrong_with_tls_shows_at_the_start(asked: str, told: str) -> None:
+    with pytest.raises(ConfigError, match=told):
+        require_readable(f"postgresql://shop@db/shop?{asked}")
+    require_readable("postgresql://shop@db/shop?sslmode=verify-full&sslrootcert=system")
+    require_readable("postgresql://shop@localhost/shop?sslrootcert=/none/ca.pem")
+    require_readable("postgresql://shop@db/shop?sslmode=disable&sslrootcert=/none/ca.pem")
+
+
+@pytest.mark.parametrize(
     ("url", "holds"),
     [
         (URL, True),
