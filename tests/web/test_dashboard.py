@@ -294,12 +294,15 @@ async def test_a_statement_that_takes_too_long_is_cut_and_the_page_says_so(brows
         answer = await browser.http.get("/workers")
     assert answer.status_code == 503
     assert "This took too long" in answer.text
+    assert "Narrow the filter" in answer.text
 
 
 async def test_the_page_says_where_the_database_cant_be_reached(browse):
     answer = await (await browse(dsn="postgresql://nobody@127.0.0.1:1/nothing")).http.get("/")
     assert answer.status_code == 503
     assert "The database can&#39;t be reached" in answer.text
+    assert "Try again in a moment." in answer.text
+    assert "Narrow the filter" not in answer.text
 
 
 async def test_it_can_be_mounted_below_a_path(database, fleet):

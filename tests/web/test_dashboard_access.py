@@ -405,6 +405,7 @@ def test_tokens_are_lines_of_role_name_and_secret():
         ("read a/b 0123456789abcdef", "line 1: write ROLE"),
         ("read ada", "line 1: write ROLE"),
         ("read ada 0123456789abcdef\nwrite ada 0123456789abcdeg", "have one name"),
+        ("read ada 0123456789abcdef\nwrite bob 0123456789abcdef", "have one secret"),
     ],
 )
 def test_a_token_that_breaks_a_rule_is_refused_without_being_quoted(text, told):

@@ -52,6 +52,8 @@ class Tokens:
         self._tokens = tuple(tokens)
         if len({one.name for one in self._tokens}) < len(self._tokens):
             raise ConfigError("two tokens of the dashboard have one name: give each a name of its own")
+        if len({one.secret for one in self._tokens}) < len(self._tokens):
+            raise ConfigError("two tokens of the dashboard have one secret: give each a secret of its own")
 
     @classmethod
     def read(cls, text: str, source: str) -> Tokens:

@@ -77,7 +77,9 @@ class Guard:
         if not _is_readable(f"//{host}") or not _is_readable(headers.get("origin", "")):
             return "this request's Host or Origin is no address"
         if self._hosts is not None and _name(host) not in self._hosts:
-            return "this name isn't one of the dashboard's: name it with --allow-host, if it is"
+            return (
+                "this name isn't one of the dashboard's: name it in dashboard.hosts (--allow-host), if it is"
+            )
         if scope["method"] not in _READING and not _is_same_origin(headers, host):
             return "this request comes from another page"
         return None

@@ -62,6 +62,10 @@ _TITLES: Mapping[type[Exception], tuple[int, str]] = {
     DatabaseRefusedError: (403, "The database refused"),
     AsynctaskdError: (500, "That went wrong"),
 }
+_ADVICE: Mapping[type[Exception], str] = {
+    CutShortError: "Narrow the filter, or try again in a moment.",
+    DatabaseUnavailableError: "Try again in a moment.",
+}
 
 
 @dataclass(slots=True)
@@ -122,18 +126,19 @@ class Site:
         )
         return HTMLResponse(text, status)
 
-    def error(self, request: Request, status: int, title: str, text: str) -> Response:
+    def error(self, request: Request, status: int, title: str, text: str, advice: str = "") -> Response:
         """A page that says what is wrong."""
         if not hasattr(request.state, "visitor"):
             request.state.visitor = self.door.visitor(request)
-        context = {"title": title, "text": text, "status": status, "section": None}
+        context = {"title": title, "text": text, "advice": advice, "section": None}
         return self.render(request, "error.html", context, status=status)
 
     async def refused(self, request: Request, error: Exception) -> Response:
         """The page for an error of ours."""
         status, title = next(said for kind, said in _TITLES.items() if isinstance(error, kind))
         text = ". ".join((str(error), *getattr(error, "__notes__", ())))
-        return self.error(request, status, title, text)
+        advice = next((said for kind, said in _ADVICE.items() if isinstance(error, kind)), "")
+        return self.error(request, status, title, text, advice)
 
     async def not_there(self, request: Request, error: Exception) -> Response:
         """The page for an address that leads nowhere, or a refusal."""
