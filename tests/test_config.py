@@ -187,6 +187,9 @@ def test_a_wrong_value_is_named_with_the_variable_or_the_flag_it_came_from():
         environ={"ASYNCTASKD_WORKER_LEASE": "soon"}
     )
     assert "database.url from --database must" in problems_of(overrides={"database.url": "mysql://h"})
+    assert "dashboard.hosts from --allow-host must" in problems_of(
+        overrides={"dashboard.hosts": ["http://x"]}
+    )
     assert "worker.poll_interval from --poll-interval must" in problems_of(
         overrides={"worker.poll_interval": "0s"}
     )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from asynctaskd.cli.options import ConfigFile, Database, DecodingApp, Schema, setting_help
-from asynctaskd.cli.session import find_database
+from asynctaskd.cli.session import find_database, warn_of_password
 from asynctaskd.config import load_config
 from asynctaskd.definitions.extras import DASHBOARD, require_extra
 from asynctaskd.definitions.loader import load_app
@@ -60,6 +60,7 @@ def dashboard(
     require_extra("dashboard", DASHBOARD)
     from asynctaskd.web.dashboard.configured import configured  # noqa: PLC0415  (it is an extra)
 
+    warn_of_password(database)
     flags: dict[str, object] = {
         "database.url": database,
         "database.schema": schema,

@@ -33,14 +33,19 @@ def read_config(
     Raises:
         ConfigError: something in it is wrong; each line of the message is one problem.
     """
+    warn_of_password(database)
+    flags: dict[str, object] = {"database.url": database, "database.schema": schema}
+    return load_config(path, os.environ, flags | {f"worker.{name}": value for name, value in worker.items()})
+
+
+def warn_of_password(database: str | None) -> None:
+    """Say so where `--database` shows a password to everybody on this machine."""
     if database is not None and has_password(database):
         typer.echo(
             "warning: everybody on this machine can read the password in --database while this runs: "
             "give the URL in ASYNCTASKD_DATABASE_URL, or --database file:PATH of a file that holds it",
             err=True,
         )
-    flags: dict[str, object] = {"database.url": database, "database.schema": schema}
-    return load_config(path, os.environ, flags | {f"worker.{name}": value for name, value in worker.items()})
 
 
 def find_database(config: DaemonConfig, *, progress: Callable[[str], None] | None = None) -> str:

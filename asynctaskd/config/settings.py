@@ -10,6 +10,9 @@ from asynctaskd.config.daemon import DaemonConfig, Section
 from asynctaskd.config.values import Kind
 from asynctaskd.config.wording import shown
 
+# Those whose flags aren't called as they are.
+_FLAGS = {"database.url": "--database", "dashboard.hosts": "--allow-host"}
+
 
 @dataclass(frozen=True, slots=True)
 class Setting:
@@ -50,8 +53,8 @@ class Setting:
     @property
     def flag(self) -> str:
         """What its flag is called on the command line, where there is one."""
-        if self.key == "database.url":
-            return "--database"
+        if self.key in _FLAGS:
+            return _FLAGS[self.key]
         return ("--log-" if self.section == "log" else "--") + self.name.replace("_", "-")
 
     def read(self, given: object) -> object:

@@ -33,6 +33,12 @@ def test_an_address_that_others_reach_needs_tokens(bare, tmp_path):
     assert "--token-file" in refused.stderr
 
 
+def test_a_password_in_its_command_line_is_warned_of(bare):
+    told = bare.run("dashboard", "--host", "0.0.0.0", "--database", "postgresql://shop:hunter2@nowhere/")
+    assert "can read the password in --database" in told.stderr
+    assert "hunter2" not in told.stderr
+
+
 def test_with_tokens_it_answers_to_who_has_one(start, database, tmp_path):
     tokens = tmp_path / "tokens"
     tokens.write_text(f"write ada {SECRET}\n")
