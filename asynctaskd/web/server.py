@@ -29,6 +29,8 @@ _MOST_OPEN = 200
 _LAST_ANSWERS = 0.1
 _LONGEST_END = 1.0
 
+_REMEDY = "the worker goes on without: give http.host an address of this machine, http.port a free port"
+
 
 @contextmanager
 def serving(site: Starlette, host: str, port: int) -> Iterator[None]:
@@ -39,7 +41,7 @@ def serving(site: Starlette, host: str, port: int) -> Iterator[None]:
     try:
         listening = listen(host, port)
     except (OSError, OverflowError) as error:  # taken, no address of ours, or past the last port
-        emit("http.failed", host=host, port=port, error=error)
+        emit("http.failed", host=host, port=port, error=f"{error}; {_REMEDY}")
         yield
         return
     emit("http.serving", host=host, port=listening.getsockname()[1])

@@ -123,6 +123,7 @@ def test_an_address_that_can_not_be_had_is_told(health, told, host, port):
     with serving(worker_site(health, CollectorRegistry()), host, port):
         pass
     assert (told["http.failed"]["host"], told["http.failed"]["port"]) == (host, port)
+    assert told["http.failed"]["error"].endswith("http.port a free port")
 
 
 def test_a_site_that_can_not_begin_is_told(told):
