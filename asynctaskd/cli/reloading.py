@@ -35,6 +35,7 @@ class Reloading:
         self.count += 1
         try:
             found = self._read()
+            found.database.require_url()  # a file that was emptied is no configuration
         except ConfigError as error:
             emit("config_file.refused", error=str(error))
             return self.config

@@ -7,12 +7,14 @@ waiting.
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
+import h11
 import uvicorn
 from typing_extensions import override
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -28,6 +30,9 @@ _MOST_OPEN = 200
 # At the end, in seconds: for answers under way, and for the thread as a whole.
 _LAST_ANSWERS = 0.1
 _LONGEST_END = 1.0
+
+# Where uvicorn tells of an error.
+_LOGGER = logging.getLogger("uvicorn.error")
 
 _REMEDY = "the worker goes on without: give http.host an address of this machine, http.port a free port"
 
@@ -79,6 +84,18 @@ class BoundedProtocol(H11Protocol):
         self.timeout_keep_alive_task = self.loop.call_later(
             self.timeout_keep_alive, self.timeout_keep_alive_handler
         )
+
+
+class _NotTheirMistakes(logging.Filter):
+    """A request that isn't HTTP is whoever sends it's mistake: nobody is to write into this log."""
+
+    @override
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether it is an error of ours."""
+        return not (record.exc_info and isinstance(record.exc_info[1], h11.ProtocolError))
+
+
+_LOGGER.addFilter(_NotTheirMistakes())
 
 
 class _Server(uvicorn.Server):

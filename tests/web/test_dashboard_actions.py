@@ -182,27 +182,33 @@ async def test_one_action_concerns_so_many_and_says_that_more_are_left(writer, c
     assert "2 tasks." in await writer.text("/bulk/pause?name=x")
 
 
+async def test_a_bulk_action_without_its_preview_changes_nothing(writer, client):
+    task_id = await client.enqueue("x")
+    assert (await writer.post("/bulk/cancel", name="x")).status_code == 400
+    assert await client.statuses([task_id]) == {task_id: "pending"}
+
+
 async def test_what_failed_is_retried_and_what_was_paused_goes_on(writer, client):
     ids = [await client.enqueue("x") for _ in range(3)]
     for one in ids[:2]:
         await client.fail(one, "no")
     await client.pause(ids[2])
-    assert "2 changed" in await writer.follow(await writer.post("/bulk/retry", name="x"))
-    assert "1 changed" in await writer.follow(await writer.post("/bulk/resume"))
+    assert "2 changed" in await writer.follow(await writer.post("/bulk/retry", newest="999999", name="x"))
+    assert "1 changed" in await writer.follow(await writer.post("/bulk/resume", newest="999999"))
     assert set((await client.statuses(ids)).values()) == {"pending"}
 
 
 async def test_finished_tasks_are_purged_and_no_others(writer, client):
     ids = [await client.enqueue("x") for _ in range(3)]
     await client.cancel(ids[0])
-    assert (await writer.post("/bulk/purge", status="pending")).status_code == 422
-    assert "1 changed" in await writer.follow(await writer.post("/bulk/purge", name="x"))
+    assert (await writer.post("/bulk/purge", newest="999999", status="pending")).status_code == 422
+    assert "1 changed" in await writer.follow(await writer.post("/bulk/purge", newest="999999", name="x"))
     assert set(await client.statuses(ids)) == set(ids[1:])
 
 
 async def test_where_nothing_fits_nothing_is_asked(writer, pool):
     assert "No task fits" in await writer.text("/bulk/cancel?name=nobody")
-    assert (await writer.post("/bulk/cancel", name="nobody")).status_code == 409
+    assert (await writer.post("/bulk/cancel", newest="999999", name="nobody")).status_code == 409
     assert await audited(pool) == []
 
 

@@ -87,6 +87,17 @@ def test_a_loop_that_was_frozen_with_its_process_gets_a_moment_to_turn(told):
     health.close()
 
 
+def test_what_isnt_http_is_answered_and_writes_no_log(health, told, caplog):
+    with served(worker_site(health, CollectorRegistry()), told):
+        address = ("127.0.0.1", told["http.serving"]["port"])
+        with socket.create_connection(address, timeout=10) as visitor:
+            visitor.sendall(b"POST /livez HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n")
+            assert visitor.recv(100).startswith(b"HTTP/1.1 4")
+            while visitor.recv(100):
+                pass
+    assert [record for record in caplog.records if record.exc_info] == []
+
+
 def test_what_a_site_holds_open_ends_with_the_block(told):
     seen = []
 

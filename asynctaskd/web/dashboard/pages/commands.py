@@ -69,9 +69,11 @@ class CommandPages:
         word, action = _action(request, in_bulk=True)
         given = filters.read(lambda name: text_in(form, name))
         newest = text_in(form, "newest")
+        if not (newest.isdecimal() and len(newest) < 19):
+            return self._site.error(request, 400, "Look at the preview first", "Nothing was changed.")
         found = await self._site.doing.select_tasks(
             action.narrowed(given.wanted),
-            after=int(newest) + 1 if newest.isdecimal() and len(newest) < 19 else None,
+            after=int(newest) + 1,
             limit=CAP,
             budget=self._site.budget,
         )
