@@ -8,7 +8,7 @@ import gc
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import closing, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
@@ -88,12 +88,12 @@ def run(
     if this_process().has_parent:
         faulthandler.enable()  # the parent ends a process that is stuck with SIGABRT, to see where
         signals.follow(this_process().orders())
-    told = Told(manager, reloading)
-    application = _load(app)
-    with _served(settings, told.health, application):
-        daemon = _build(application, app, settings)
-        with _calm_collector():
-            return _work(daemon, signals, told, once=once)
+    with closing(Told(manager, reloading)) as told:
+        application = _load(app)
+        with _served(settings, told.health, application):
+            daemon = _build(application, app, settings)
+            with _calm_collector():
+                return _work(daemon, signals, told, once=once)
 
 
 def _talkative(config: DaemonConfig) -> DaemonConfig:
@@ -134,20 +134,25 @@ def _calm_collector() -> Iterator[None]:
         gc.unfreeze()  # or what is there would never be finalized: a file's last lines not written
 
 
-def _served(config: DaemonConfig, health: Health, app: Registry) -> AbstractContextManager[None]:
+@contextmanager
+def _served(config: DaemonConfig, health: Health, app: Registry) -> Iterator[None]:
     """Answer questions over HTTP, if that is wanted: each of several processes at a port of its own.
 
     Before the database is reached: where that takes long, it can be asked why.
     """
     if config.http.port is None:
-        return nullcontext()
+        yield
+        return
     from asynctaskd.telemetry.metrics import Metrics  # noqa: PLC0415
     from asynctaskd.web.server import serving  # noqa: PLC0415
     from asynctaskd.web.site import worker_site  # noqa: PLC0415
 
-    nth = this_process().nth or 0
-    site = worker_site(health, Metrics(app).registry, dashboard=_dashboard(config, app))
-    return serving(site, config.http.host, config.http.port and config.http.port + nth)
+    port = config.http.port and config.http.port + (this_process().nth or 0)
+    dashboard = _dashboard(config, app)
+    with closing(Metrics(app)) as metrics:
+        site = worker_site(health, metrics.registry, dashboard=dashboard)
+        with serving(site, config.http.host, port):
+            yield
 
 
 def _dashboard(config: DaemonConfig, app: Registry) -> Starlette | None:
@@ -212,7 +217,6 @@ async def _run(daemon: Daemon, signals: Signals, told: Told, once: bool) -> tupl
         finally:
             for task in beside:
                 task.cancel()
-            told.close()
         return ExitCode.FINE, await end_rest()
 
 

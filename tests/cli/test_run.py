@@ -6,6 +6,7 @@ import shutil
 import sys
 import tempfile
 import time
+from contextlib import closing, nullcontext
 from pathlib import Path
 from signal import SIGINT, SIGTERM
 from types import SimpleNamespace
@@ -19,7 +20,6 @@ from asynctaskd.cli.failures import ExitCode
 from asynctaskd.config import load_config
 from asynctaskd.daemon.process import Process
 from asynctaskd.postgres import embedded
-from asynctaskd.telemetry import metrics
 from asynctaskd.telemetry.health import Health
 from asynctaskd.web import server
 
@@ -196,9 +196,10 @@ def test_debug_logs_at_the_level_debug(cli, start, args, is_logged):
 def test_of_several_workers_each_answers_at_a_port_of_its_own(monkeypatch, nth, at):
     asked = []
     monkeypatch.setattr(run, "this_process", lambda: Process(uuid4(), nth))
-    monkeypatch.setattr(metrics, "Metrics", lambda _: SimpleNamespace(registry=None))  # they would count
-    monkeypatch.setattr(server, "serving", lambda _, host, port: asked.append((host, port)))
-    run._served(load_config(None, {}, {"http.port": 9400}), Health(stall_limit=60.0), App())
+    monkeypatch.setattr(server, "serving", lambda _, *place: nullcontext(asked.append(place)))
+    settings = load_config(None, {}, {"http.port": 9400})
+    with closing(Health(stall_limit=60.0)) as health, run._served(settings, health, App()):
+        pass
     assert asked == [("127.0.0.1", at)]
 
 
@@ -323,7 +324,7 @@ def test_a_loop_beside_the_daemon_that_crashes_ends_the_worker(capsys):
     async def work() -> ExitCode:
         told_to_stop = asyncio.Event()
         daemon = SimpleNamespace(run=lambda once: told_to_stop.wait(), stop=told_to_stop.set)
-        told = SimpleNamespace(keep_telling=crash, keep_reloading=wait_for_ever, close=lambda: None)
+        told = SimpleNamespace(keep_telling=crash, keep_reloading=wait_for_ever)
         code, _ = await run._run(daemon, SimpleNamespace(take_back=lambda: None), told, once=False)
         return code
 
