@@ -6,11 +6,19 @@ say, and no payloads.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from opentelemetry.context import Context, attach, detach
-from opentelemetry.trace import Link, SpanKind, StatusCode, get_current_span, set_span_in_context
+from opentelemetry.trace import (
+    Link,
+    SpanKind,
+    StatusCode,
+    format_trace_id,
+    get_current_span,
+    set_span_in_context,
+)
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 if TYPE_CHECKING:
@@ -64,9 +72,6 @@ class ProcessSpan:
 
     Args:
         traceparent: what the task carries, and `tracestate` too; what can't be read is ignored.
-
-    Attributes:
-        trace_id: of 32 hexadecimal digits.
     """
 
     def __init__(
@@ -80,13 +85,19 @@ class ProcessSpan:
     ) -> None:
         context = _context_of(traceparent, tracestate)
         origin = get_current_span(context).get_span_context()
-        attributes = _attributes("process", name)
-        attributes["messaging.message.id"] = str(task_id)
-        attributes["messaging.asynctaskd.attempt"] = attempt
+        attributes = {
+            **_attributes("process", name),
+            "messaging.message.id": str(task_id),
+            "messaging.asynctaskd.attempt": attempt,
+        }
         links = [Link(origin)] if origin.is_valid else None
         self._span = tracer.start_span(_named("process", name), context, SpanKind.CONSUMER, attributes, links)
         attach(set_span_in_context(self._span, context))
-        self.trace_id = f"{self._span.get_span_context().trace_id:032x}"
+
+    @property
+    def trace_id(self) -> str:
+        """Of 32 hexadecimal digits."""
+        return format_trace_id(self._span.get_span_context().trace_id)
 
     def end(self, error_type: str | None) -> None:
         """The attempt is over; one that failed has a kind of error."""
@@ -97,11 +108,11 @@ class ProcessSpan:
         attach(set_span_in_context(self._span, Context()))
 
 
+@lru_cache(maxsize=256)  # tasks that were enqueued together carry the same
 def _context_of(traceparent: str | None, tracestate: str | None) -> Context:
     """The enqueuer's context, with nothing of the worker's own."""
-    if traceparent is None:
-        return Context()
-    return _W3C.extract({"traceparent": traceparent, "tracestate": tracestate or ""}, Context())
+    written = {"traceparent": traceparent, "tracestate": tracestate}
+    return _W3C.extract({name: value for name, value in written.items() if value is not None}, Context())
 
 
 def _end(span: Span, error_type: str | None) -> None:
@@ -115,7 +126,8 @@ def _named(operation: str, name: str | None) -> str:
     return operation if name is None else f"{operation} {name}"
 
 
-def _attributes(operation: str, name: str | None) -> dict[str, str | int]:
+@lru_cache(maxsize=256)
+def _attributes(operation: str, name: str | None) -> Mapping[str, str | int]:
     attributes: dict[str, str | int] = {
         "messaging.system": SYSTEM,
         "messaging.operation.type": operation,
