@@ -82,8 +82,8 @@ class ClaimedTask(NamedTuple):
     one; `attempts` counts every claim, this one included. `timeout`, `retry` and `max_attempts` are
     None where the definition's own value applies. `losses` counts the workers lost in a row.
     `created_at` is told only of a task whose name was unknown before: its delays grow with its age.
-    `due_at` is when it was created, or a start or retry was due, whichever is later. `traceparent` and
-    `tracestate` are what its metadata says of the enqueuer's trace, whatever that is.
+    `waited` is for how many seconds it was due by then: since it was created, or since its start or retry.
+    `traceparent` and `tracestate` are what its metadata says of the enqueuer's trace, whatever that is.
     """
 
     id: int
@@ -105,7 +105,7 @@ class ClaimedTask(NamedTuple):
     serial_key: str | None
     unique_tag: str | None
     reason: str | None
-    due_at: datetime
+    waited: float
     traceparent: str | None
     tracestate: str | None
 

@@ -5,16 +5,17 @@ While nobody listens, nothing is gathered.
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from asynctaskd.daemon.audience import STRICT
-from asynctaskd.scheduling.lanes import DEFAULT_GROUP, group_of, strict_cap
+from asynctaskd.scheduling.lanes import group_of, strict_cap
 from asynctaskd.task import EventKind, TaskStatus
 from asynctaskd.telemetry.events import emit, is_watched
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     import asyncpg
 
@@ -30,6 +31,7 @@ STALE = "stale"
 """The outcome of executions whose result came too late."""
 
 _COMPLETED = TaskStatus.COMPLETED
+_name = attrgetter("name")
 
 
 class Measures:
@@ -45,21 +47,20 @@ class Measures:
         self._forget()
 
     def _forget(self) -> None:
-        self._claims: defaultdict[str, int] = defaultdict(int)  # by name
-        self._waits: defaultdict[str, list[float]] = defaultdict(list)  # by group, in seconds
+        self._claims: Counter[str] = Counter()  # by name
+        self._waits: defaultdict[str, list[float]] = defaultdict(list)  # by label set, in seconds
         self._completed: defaultdict[str, list[float | None]] = defaultdict(list)  # by name, in seconds
         self._others: defaultdict[tuple[str, str], list[float | None]] = defaultdict(list)  # and by outcome
 
-    def claimed(self, tasks: Iterable[ClaimedTask]) -> None:
+    def claimed(self, tasks: Sequence[ClaimedTask]) -> None:
         """These were claimed just now."""
         if not is_watched("tasks.claimed"):
             return
-        weights, claims, waits = self._steering.config.weights, self._claims, self._waits
+        self._claims.update(map(_name, tasks))
+        waits = self._waits
         for task in tasks:
-            claims[task.name] += 1
             if task.claim_token == 1:
-                group = DEFAULT_GROUP if not (weights or task.priority) else _group(task, weights)
-                waits[group].append((task.claimed_at - task.due_at).total_seconds())
+                waits[STRICT if task.priority else task.label_set].append(task.waited)
 
     def ended(self, batch: Iterable[tuple[Execution, Transition]], stale: set[int]) -> None:
         """These were written just now, but for those whose claims were stale."""
@@ -80,10 +81,17 @@ class Measures:
         claims, waits, completed, others = self._claims, self._waits, self._completed, self._others
         self._forget()
         if claims:
-            emit("tasks.claimed", tasks=claims, waits=waits)
+            emit("tasks.claimed", tasks=claims, waits=self._by_group(waits))
         if completed or others:
             ends = {(name, _COMPLETED.value): took for name, took in completed.items()}
             emit("executions.ended", ends=ends | others)
+
+    def _by_group(self, waits: Mapping[str, list[float]]) -> Mapping[str, list[float]]:
+        weights = self._steering.config.weights
+        groups: defaultdict[str, list[float]] = defaultdict(list)
+        for label_set, seconds in waits.items():
+            groups[STRICT if label_set == STRICT else group_of(label_set.split(","), weights)] += seconds
+        return groups
 
     async def step(self) -> float:
         """Tell how busy this worker is; returns the pause until then, in seconds."""
@@ -103,10 +111,6 @@ class Measures:
                 pool_size=self._pool.get_max_size(),
             )
         return INTERVAL
-
-
-def _group(task: ClaimedTask, weights: Mapping[str, int]) -> str:
-    return STRICT if task.strict else group_of(task.label_set.split(","), weights)
 
 
 def outcome_of(transition: Transition) -> str:

@@ -122,7 +122,7 @@ class Record:
             serial_key=self.options.serial_key,
             unique_tag=self.options.unique_tag,
             reason=self.reason,
-            due_at=self.run_at or self.created_at,
+            waited=(now - (self.run_at or self.created_at)).total_seconds(),
             traceparent=None,
             tracestate=None,
         )

@@ -288,7 +288,7 @@ class Database:
             row.serial_key,
             None,
             row.reason,
-            moment(row.created_at),
+            now - row.created_at,
             None,
             None,
         )

@@ -28,7 +28,7 @@ TASK = ClaimedTask(
     serial_key=None,
     unique_tag=None,
     reason=None,
-    due_at=NOW,
+    waited=0.0,
     traceparent=None,
     tracestate=None,
 )

@@ -33,6 +33,6 @@ WITH asked AS MATERIALIZED (
 SELECT t.id, t.claim_token, t.name, t.payload, t.label_set, t.priority, t.weight, t.attempts, t.failures,
        t.losses, t.max_attempts, t.timeout, t.retry, t.deadline, t.claimed_at,
        CASE WHEN t.reason = 'unknown_name' THEN t.created_at END, t.serial_key, t.unique_tag, t.reason,
-       greatest(t.created_at, t.run_at),
+       date_part('epoch', t.claimed_at - greatest(t.created_at, t.run_at)),
        left(t.metadata ->> 'traceparent', 128), left(t.metadata ->> 'tracestate', 1024)
 FROM claimed AS t

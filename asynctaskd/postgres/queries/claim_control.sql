@@ -18,4 +18,4 @@ WHERE t.id = ANY (ARRAY(
   AND (SELECT asynctaskd.is_live(w) FROM asynctaskd.workers AS w WHERE w.id = $1)
 RETURNING t.id, t.claim_token, t.name, t.payload, t.label_set, t.priority, t.weight, t.attempts, t.failures,
           t.losses, t.max_attempts, t.timeout, t.retry, t.deadline, t.claimed_at, t.created_at, t.serial_key,
-          t.unique_tag, t.reason, greatest(t.created_at, t.run_at), NULL, NULL
+          t.unique_tag, t.reason, date_part('epoch', t.claimed_at - greatest(t.created_at, t.run_at)), NULL, NULL

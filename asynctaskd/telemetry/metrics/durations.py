@@ -1,15 +1,16 @@
 """Histograms of durations, tens of thousands of which come in a second.
 
-prometheus_client's own goes through all buckets for each of them, and takes a lock each time: that costs more
-than a claim. Here whoever tells tells many at once.
+prometheus_client's own goes through all buckets for each, and takes a lock each time: that costs more than a
+claim. Here many are told at once. They are sorted, and not looked up one by one, since what waited in a
+queue comes nearly sorted.
 """
 
 from __future__ import annotations
 
 import threading
-from bisect import bisect_left
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator
-from itertools import accumulate
+from itertools import accumulate, pairwise
 
 from prometheus_client import Metric
 from prometheus_client.core import HistogramMetricFamily
@@ -41,12 +42,13 @@ class Durations(Collector):
 
     def add(self, durations: Iterable[float], label: str = "") -> None:
         """Take in some, in seconds, of a value of the label, if there is one."""
-        bounds = self._bounds
+        ordered = sorted(durations)
+        up_to = [0, *(bisect_right(ordered, bound) for bound in self._bounds), len(ordered)]
         with self._lock:
             counts, total = self._series.get(label) or self._series_of(label)
-            for seconds in durations:
-                counts[bisect_left(bounds, seconds)] += 1
-                total[0] += seconds
+            for place, (before, until) in enumerate(pairwise(up_to)):
+                counts[place] += until - before
+            total[0] += sum(ordered)
 
     def _series_of(self, value: str) -> tuple[list[int], list[float]]:
         return self._series.setdefault(value, ([0] * (len(self._bounds) + 1), [0.0]))
