@@ -163,11 +163,15 @@ def _dashboard(config: DaemonConfig, app: Registry) -> Starlette | None:
     from asynctaskd.web.dashboard.configured import configured  # noqa: PLC0415  (it is an extra)
 
     may_write = config.dashboard.mode == "write"
-    return configured(config, find_database(config), host=config.http.host, may_write=may_write, app=app)
+    return configured(config, _database(config), host=config.http.host, may_write=may_write, app=app)
+
+
+def _database(config: DaemonConfig) -> str:
+    return find_database(config, progress=lambda sentence: emit("database.starting", note=sentence))
 
 
 def _prepared_database(config: DaemonConfig) -> str:
-    dsn = find_database(config, progress=lambda sentence: emit("database.starting", note=sentence))
+    dsn = _database(config)
     if embedded.is_embedded(config.database.require_url()):
         _migrate_private(dsn, config.database.schema_name)
     return dsn

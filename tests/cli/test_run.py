@@ -6,6 +6,7 @@ import shutil
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from contextlib import closing, nullcontext
 from pathlib import Path
 from signal import SIGINT, SIGTERM
@@ -203,19 +204,31 @@ def test_of_several_workers_each_answers_at_a_port_of_its_own(monkeypatch, nth, 
     assert asked == [("127.0.0.1", at)]
 
 
-def test_on_the_embedded_server_it_migrates_by_itself_and_says_so(start, tmp_path):
-    # A path that is short enough for a socket.
+@pytest.fixture
+def data_home() -> Iterator[Path]:
+    """Where the embedded server may be: at a path that is short enough for a socket."""
     home = Path(tempfile.mkdtemp(prefix="asynctaskd-cli-"))
-    try:
-        process = start(*RUN, "--once", "--database", "embedded", XDG_DATA_HOME=str(home))
-        assert process.exit_code() == 0
-        assert events_of(process)[:3] == ["database.starting", "database.migrated", "worker.started"]
-        again = start(*RUN, "--once", "--database", "embedded", XDG_DATA_HOME=str(home))
-        assert again.exit_code() == 0
-        assert "database.migrated" not in events_of(again)
-    finally:
-        wait_until_stopped(home / "asynctaskd" / "postgres")
-        shutil.rmtree(home)
+    yield home
+    wait_until_stopped(home / "asynctaskd" / "postgres")
+    shutil.rmtree(home)
+
+
+def test_on_the_embedded_server_it_migrates_by_itself_and_says_so(start, data_home):
+    process = start(*RUN, "--once", "--database", "embedded", XDG_DATA_HOME=str(data_home))
+    assert process.exit_code() == 0
+    assert events_of(process)[:3] == ["database.starting", "database.migrated", "worker.started"]
+    again = start(*RUN, "--once", "--database", "embedded", XDG_DATA_HOME=str(data_home))
+    assert again.exit_code() == 0
+    assert "database.migrated" not in events_of(again)
+
+
+def test_that_its_dashboard_starts_the_embedded_server_is_in_the_log_too(start, data_home):
+    process = start(
+        *RUN, "--once", "--database", "embedded", XDG_DATA_HOME=str(data_home),
+        ASYNCTASKD_HTTP_PORT="0", ASYNCTASKD_DASHBOARD_MODE="read",
+    )  # fmt: skip
+    assert process.exit_code() == 0
+    assert events_of(process)[:3] == ["database.starting", "http.serving", "database.migrated"]
 
 
 def wait_until_stopped(home: Path) -> None:
