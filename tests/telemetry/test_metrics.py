@@ -69,3 +69,12 @@ def test_nothing_is_counted_once_it_is_closed(metrics, value):
     metrics.close()
     emit("workers.lost", workers=["a"], tasks=7)
     assert value("tasks_recovered_total") == 0
+
+
+def test_schedules_that_come_and_go_dont_add_labels_for_ever(metrics, value):
+    for number in range(300):
+        emit("schedule.skipped", schedule=f"s{number}", reason="overlap", slots=1)
+    emit("schedule.skipped", schedule="s7", reason="overlap", slots=2)
+    assert value("schedule_slots_skipped_total", schedule="s7") == 3
+    assert value("schedule_slots_skipped_total", schedule="s299") is None
+    assert value("schedule_slots_skipped_total", schedule="other") == 100

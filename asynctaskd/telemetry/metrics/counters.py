@@ -10,9 +10,10 @@ from prometheus_client import CollectorRegistry, Counter
 
 from asynctaskd.telemetry.events import attach
 from asynctaskd.telemetry.levels import LEVELS, SEVERITY
+from asynctaskd.telemetry.metrics.names import FirstNames
 
 Detach = Callable[[], None]
-TaskLabel = Callable[[str], str]
+Label = Callable[[str], str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,9 +88,10 @@ INTERNAL_ERRORS = sorted(
 """The events that tell of an error of the daemon's own: a task's failure is none."""
 
 
-def count_events(registry: CollectorRegistry, task_label: TaskLabel) -> list[Detach]:
+def count_events(registry: CollectorRegistry, task_label: Label) -> list[Detach]:
     """Count until detached."""
-    detach = [_count(event, counted, registry, task_label) for event, counted in COUNTED.items()]
+    bounded: Mapping[str, Label] = {"task": task_label, "schedule": FirstNames()}
+    detach = [_count(event, counted, registry, bounded) for event, counted in COUNTED.items()]
     errors = Counter(
         "asynctaskd_internal_errors",
         "The daemon's own errors, by the event of the log that tells them.",
@@ -100,11 +102,13 @@ def count_events(registry: CollectorRegistry, task_label: TaskLabel) -> list[Det
     return [*detach, attach(lambda event, _: by_event[event].inc(), *INTERNAL_ERRORS)]
 
 
-def _count(event: str, counted: Counted, registry: CollectorRegistry, task_label: TaskLabel) -> Detach:
+def _count(
+    event: str, counted: Counted, registry: CollectorRegistry, bounded: Mapping[str, Label]
+) -> Detach:
     counter = Counter(f"asynctaskd_{counted.name}", counted.says, counted.labels, registry=registry)
 
     def value(label: str, fact: Any) -> Any:
-        return task_label(fact) if label == "task" else fact
+        return bounded[label](fact) if label in bounded else fact
 
     def note(_: str, facts: Mapping[str, Any]) -> None:
         values = [value(label, facts[label]) for label in counted.labels]

@@ -1,13 +1,12 @@
-"""Which values may the label `task` have? Few: names that are declared, whatever comes in by SQL."""
+"""Which values may the labels `task` and `schedule` have? Few, whatever comes in by SQL."""
 
 from __future__ import annotations
 
 from typing import Protocol
 
 OTHER = "other"
-"""What stands for every name that isn't declared."""
+"""What stands for every name that isn't told apart."""
 
-# Without an App nobody says which names there are: so many are told apart, those that came first.
 _MOST_UNDECLARED = 200
 
 
@@ -19,19 +18,30 @@ class Declared(Protocol):
         ...
 
 
-class TaskNames:
-    """Turns a task's name into a label: its own, its route's (`email:*`), or `other`."""
+class FirstNames:
+    """Turns a name into a label where nobody says which names there are: so many come first, then `other`."""
 
-    def __init__(self, app: Declared | None) -> None:
-        self._app = app
+    def __init__(self) -> None:
         self._seen: set[str] = set()
 
     def __call__(self, name: str) -> str:
-        """The label of a task of that name."""
-        if self._app is not None:
-            return self._app.declared_name(name) or OTHER
+        """The label of that name."""
         if name not in self._seen:
             if len(self._seen) >= _MOST_UNDECLARED:
                 return OTHER
             self._seen.add(name)
         return name
+
+
+class TaskNames:
+    """Turns a task's name into a label: its own, its route's (`email:*`), or `other`."""
+
+    def __init__(self, app: Declared | None) -> None:
+        self._app = app
+        self._undeclared = FirstNames()
+
+    def __call__(self, name: str) -> str:
+        """The label of a task of that name."""
+        if self._app is not None:
+            return self._app.declared_name(name) or OTHER
+        return self._undeclared(name)
