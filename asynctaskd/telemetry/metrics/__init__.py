@@ -31,6 +31,9 @@ class Metrics:
     Make one beside a client, or a worker that you embed: `Metrics(app, registry=prometheus_client.REGISTRY)`.
     A worker of the command line makes its own.
 
+    It hears all that is told in the process. Of several workers in one, counters and histograms add up; a
+    gauge shows what one of them told last, whichever that was, and all are gone when the first one stops.
+
     The label `task` is the name of a declared task, or that of a route, never an id and never what somebody
     else made up, so that there are few values.
 
