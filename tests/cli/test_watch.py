@@ -52,7 +52,7 @@ def test_events_are_printed_until_interrupted_and_that_is_no_error(cli, start) -
     assert "\x1b" not in process.await_line("cancelled")
     process.tell(signal.SIGINT)
     assert (process.exit_code(), process.stderr) == (0, [])
-    assert not cli.sql("SELECT FROM asynctaskd.watchers")
+    assert not cli.sql("SELECT FROM asynctaskd.watchers WHERE expires_at > clock_timestamp()")
 
 
 def test_json_is_an_object_a_line_and_filters_narrow_it(cli, start) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import asyncpg
 import pytest
 
+from asynctaskd import Client
 from asynctaskd.postgres.driver import query
 from asynctaskd.postgres.roles import PARTS, role_for
 from tests.support.divided import STRANGER, Divided, divided_or_skipped
@@ -101,7 +102,9 @@ MATRIX = {
     "SELECT * FROM asynctaskd.new_tasks(0, 10, '{}')": LOOK,
     "SELECT * FROM asynctaskd.new_events(0, 10, '{}')": LOOK,
     "SELECT asynctaskd.watch('00000000-0000-0000-0000-000000000001', 'events', '10 s')": LOOK,
-    "DELETE FROM asynctaskd.watchers": LOOK,
+    "SELECT asynctaskd.watch('00000000-0000-0000-0000-000000000001', 'events', '0 s')": LOOK,
+    "SELECT id FROM asynctaskd.watchers": WRITE,
+    "DELETE FROM asynctaskd.watchers": WRITE,
     # Rows are a worker's.
     "INSERT INTO asynctaskd.tasks (status, name, payload) VALUES ('pending', 'a', '{}')": WRITE,
     "UPDATE asynctaskd.tasks SET priority = 9": WRITE,
@@ -222,6 +225,15 @@ async def test_nothing_that_a_viewer_gets_holds_what_tasks_carry(divided: Divide
     assert SECRET in repr(told)
 
 
+async def test_a_viewer_watches_for_as_long_as_it_likes(divided: Divided, roles: Roles) -> None:
+    watched = divided.sql("SELECT count(*) FROM asynctaskd.watchers WHERE expires_at > clock_timestamp()")
+    overviews = Client(roles["viewer"], schema=divided.schema).follow("20ms")
+    await anext(overviews)
+    assert await roles["worker"].fetchval(watched) == 1
+    await overviews.aclose()
+    assert await roles["worker"].fetchval(watched) == 0
+
+
 # What is called by the functions that are granted, and by workers.
 INTERNAL = set(
     """
@@ -305,7 +317,7 @@ RELATIONS = {
     "label_permits": ("operator viewer worker", "worker"),
     "dependencies": ("operator viewer worker", "worker"),
     "claims_told": ("operator viewer worker", "worker"),
-    "watchers": ("operator viewer worker", "operator viewer worker"),
+    "watchers": ("worker", "worker"),
     "task_ids": ("operator viewer worker", "worker"),
     "task_events_id_seq": ("worker", "worker"),
     "desired_slots": ("operator viewer worker", ""),

@@ -44,18 +44,17 @@ GRANT EXECUTE ON ROUTINE
     asynctaskd.remove_schedule, asynctaskd.run_schedule, asynctaskd.note_audit
     TO asynctaskd_operator;
 
--- Viewers: what there is, without what tasks carry.
+-- Viewers: what there is, without what tasks carry; and not who watches, since whoever knows a watcher's id may end it.
 GRANT SELECT ON
     asynctaskd.task_list, asynctaskd.event_list, asynctaskd.schedule_list, asynctaskd.notices, asynctaskd.workers,
     asynctaskd.definitions, asynctaskd.runtime_configs, asynctaskd.commands, asynctaskd.receipts,
     asynctaskd.schedule_slots, asynctaskd.label_permits, asynctaskd.dependencies, asynctaskd.claims_told,
-    asynctaskd.watchers, asynctaskd.migrations, asynctaskd.audit, asynctaskd.desired_slots
+    asynctaskd.migrations, asynctaskd.audit, asynctaskd.desired_slots
     TO asynctaskd_viewer, asynctaskd_operator, asynctaskd_worker;
 GRANT SELECT ON asynctaskd.all_tasks TO asynctaskd_worker;
 -- Where new ones begin.
 GRANT SELECT ON SEQUENCE asynctaskd.task_ids TO asynctaskd_viewer, asynctaskd_operator;
 GRANT SELECT (id) ON asynctaskd.task_events TO asynctaskd_viewer;
-GRANT DELETE ON asynctaskd.watchers TO asynctaskd_viewer, asynctaskd_operator;
 GRANT EXECUTE ON ROUTINE
     asynctaskd.overview, asynctaskd.why, asynctaskd.new_tasks, asynctaskd.new_events, asynctaskd.watch,
     asynctaskd.without_values, asynctaskd.may_read_values, asynctaskd.caller, asynctaskd.clock, asynctaskd.is_live,

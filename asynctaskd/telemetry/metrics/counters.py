@@ -102,9 +102,7 @@ def count_events(registry: CollectorRegistry, task_label: Label) -> list[Detach]
     return [*detach, attach(lambda event, _: by_event[event].inc(), *INTERNAL_ERRORS)]
 
 
-def _count(
-    event: str, counted: Counted, registry: CollectorRegistry, bounded: Mapping[str, Label]
-) -> Detach:
+def _count(event: str, counted: Counted, registry: CollectorRegistry, bounded: Mapping[str, Label]) -> Detach:
     counter = Counter(f"asynctaskd_{counted.name}", counted.says, counted.labels, registry=registry)
 
     def value(label: str, fact: Any) -> Any:
