@@ -12,7 +12,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import h11
 import uvicorn
@@ -23,6 +23,7 @@ from asynctaskd.telemetry.events import emit
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
+    from uvicorn.protocols.http.h11_impl import RequestResponseCycle
 
 # So that whoever connects and doesn't ask leaves files for the process's own work.
 _MOST_OPEN = 200
@@ -72,18 +73,43 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 class BoundedProtocol(H11Protocol):
-    """HTTP for uvicorn, with an end to open connections: 200 at most, and none that never asks anything."""
+    """HTTP for uvicorn, with an end to open connections: 200 at most, and none that never asks anything.
+
+    One more takes the place of the one that has kept the server waiting longest, so that whoever opens many
+    crowds no probe out. Where all are being answered it is let go itself.
+    """
+
+    heard_at: float
+    """When its client sent something last, by the loop's clock."""
 
     @override
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Refuse one too many; let whoever hasn't asked by then go, as uvicorn does between two requests."""
+        """Make room; let whoever hasn't asked by then go, as uvicorn does between two requests."""
         super().connection_made(transport)
-        if len(self.connections) > _MOST_OPEN:
-            transport.abort()
-            return
+        self.heard_at = self.loop.time()
         self.timeout_keep_alive_task = self.loop.call_later(
             self.timeout_keep_alive, self.timeout_keep_alive_handler
         )
+        if len(self.connections) > _MOST_OPEN:
+            connections = cast("set[BoundedProtocol]", self.connections)
+            waiting = filter(BoundedProtocol.waits_for_client, connections)
+            min(waiting, key=lambda one: one.heard_at).let_go()  # this one is among them
+
+    @override
+    def data_received(self, data: bytes) -> None:
+        """Note when that was."""
+        self.heard_at = self.loop.time()
+        super().data_received(data)
+
+    def waits_for_client(self) -> bool:
+        """Whether nothing will happen here unless its client sends or reads something."""
+        cycle = cast("RequestResponseCycle | None", self.cycle)  # none before the first request
+        return cycle is None or cycle.response_complete or cycle.more_body or self.flow.write_paused
+
+    def let_go(self) -> None:
+        """Close it at once; it counts no more."""
+        self.connections.discard(self)
+        self.transport.abort()
 
 
 class _NotTheirMistakes(logging.Filter):

@@ -152,30 +152,72 @@ def test_a_site_that_can_not_begin_is_told(told):
     assert str(told["http.failed"]["error"]) == "on purpose"
 
 
-def test_one_connection_too_many_is_closed_at_once_and_the_others_go_on(health, told, monkeypatch):
+def test_one_connection_too_many_takes_the_place_of_who_was_silent_longest(health, told, monkeypatch):
     monkeypatch.setattr("asynctaskd.web.server._MOST_OPEN", 3)
-    with served(worker_site(health, CollectorRegistry()), told) as ask:
-        place = ("127.0.0.1", told["http.serving"]["port"])
-        with ExitStack() as stack:
-            opened = [stack.enter_context(socket.create_connection(place, timeout=10)) for _ in range(3)]
-            assert asked(opened[0]) == b"HTTP"
-            assert closed(stack.enter_context(socket.create_connection(place, timeout=10)))
-            assert asked(opened[2]) == b"HTTP"
-            opened[1].shutdown(socket.SHUT_WR)
-            assert closed(opened[1])
-            assert ask("/livez")[0] == 200
+    with served(worker_site(health, CollectorRegistry()), told), visitors(told) as visit:
+        first, second, third = (visit() for _ in range(3))
+        assert [asked(one) for one in (second, third, first)] == [b"HTTP"] * 3
+        assert asked(visit()) == b"HTTP"
+        assert closed(second)
+        assert [asked(one) for one in (third, first)] == [b"HTTP"] * 2
+
+
+@pytest.mark.parametrize(
+    "said", ["", "GET /liv", "POST /dashboard/ HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n"]
+)
+def test_many_who_say_nothing_or_half_of_it_crowd_no_probe_out(health, told, said):
+    async def read(request):
+        return PlainTextResponse(await request.body())
+
+    dashboard = Starlette(routes=[Route("/", read, methods=["POST"])])
+    site = worker_site(health, CollectorRegistry(), dashboard=dashboard)
+    with served(site, told) as ask, visitors(told) as visit:
+        for _ in range(250):
+            visit().sendall(said.encode())
+        assert [ask("/livez")[0] for _ in range(3)] == [200] * 3
+
+
+def test_who_is_being_answered_is_let_finish(told, monkeypatch):
+    monkeypatch.setattr("asynctaskd.web.server._MOST_OPEN", 2)
+    begun, go_on = threading.Semaphore(0), threading.Event()
+
+    def slow(_):
+        begun.release()
+        go_on.wait(10)
+        return PlainTextResponse("")
+
+    with served(Starlette(routes=[Route("/livez", slow)]), told), visitors(told) as visit:
+        opened = [visit() for _ in range(2)]
+        for one in opened:
+            one.sendall(REQUEST)
+            assert begun.acquire(timeout=10)
+        assert closed(visit())
+        go_on.set()
+        assert [one.recv(4) for one in opened] == [b"HTTP"] * 2
 
 
 def test_who_connects_and_asks_nothing_is_let_go(health, told):
-    with served(worker_site(health, CollectorRegistry()), told):
-        place = ("127.0.0.1", told["http.serving"]["port"])
-        with socket.create_connection(place, timeout=30) as silent:
-            assert closed(silent)
+    with served(worker_site(health, CollectorRegistry()), told), visitors(told) as visit:
+        assert closed(visit())
+
+
+REQUEST = b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n"
+
+
+@contextmanager
+def visitors(told):
+    """Connect, as often as one likes; all are closed at the end."""
+    with ExitStack() as stack:
+        address = ("127.0.0.1", told["http.serving"]["port"])
+        yield lambda: stack.enter_context(socket.create_connection(address, timeout=10))
 
 
 def asked(connection: socket.socket) -> bytes:
-    connection.sendall(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n")
-    return connection.recv(4)
+    connection.sendall(REQUEST)
+    answer = b""
+    while b"}" not in answer and (more := connection.recv(1000)):
+        answer += more
+    return answer[:4]
 
 
 def closed(connection: socket.socket) -> bool:
