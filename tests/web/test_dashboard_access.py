@@ -10,6 +10,7 @@ import httpx
 import pytest
 from itsdangerous import BadData, URLSafeTimedSerializer
 from starlette.routing import Mount, Route
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from asynctaskd.config import load_config
 from asynctaskd.errors import ConfigError
@@ -133,6 +134,7 @@ async def test_a_change_is_for_those_who_may_write_alone(browse, pool, something
         (True, {}),
         (True, {"Origin": "https://evil.example"}),
         (True, {"Origin": "http://localhost:9481"}),
+        (True, {"Origin": "https://localhost"}),
         (True, {"Origin": "http://localhost.evil.example"}),
         (True, {"Origin": "null"}),
         (True, {"Origin": HOST, "Sec-Fetch-Site": "cross-site"}),
@@ -162,6 +164,22 @@ async def test_a_bearer_token_is_no_excuse_for_a_foreign_page(browse, pool, some
     answer = await browser.http.post("/tasks/1/cancel", headers={"Origin": "https://evil.example"})
     assert answer.status_code == 403
     assert await nothing_happened(pool)
+
+
+@pytest.mark.parametrize(
+    ("proxy", "origin", "status"),
+    [("127.0.0.1", "https://localhost", 303), ("127.0.0.1", HOST, 403),
+     ("192.0.2.1", "https://localhost", 403), ("192.0.2.1", HOST, 303)],
+)  # fmt: skip
+async def test_behind_a_proxy_that_is_trusted_the_scheme_is_what_it_says(
+    browse, something, proxy, origin, status
+):
+    site = (await browse(tokens=tokens(), may_write=True)).site
+    behind = ProxyHeadersMiddleware(site, trusted_hosts="127.0.0.1")  # as the server does
+    headers = {"X-Forwarded-Proto": "https", "Origin": origin, **bearer(WRITE)}
+    transport = httpx.ASGITransport(behind, client=(proxy, 1))
+    async with httpx.AsyncClient(transport=transport, base_url=HOST, headers=headers) as http:
+        assert (await http.post("/tasks/1/cancel")).status_code == status
 
 
 # What protects every answer

@@ -80,8 +80,10 @@ class Guard:
             return (
                 "this name isn't one of the dashboard's: name it in dashboard.hosts (--allow-host), if it is"
             )
-        if scope["method"] not in _READING and not _is_same_origin(headers, host):
-            return "this request comes from another page"
+        if scope["method"] not in _READING and not _is_same_origin(headers, f"{scope['scheme']}://{host}"):
+            return (
+                "this request comes from another page, or through a proxy that doesn't say X-Forwarded-Proto"
+            )
         return None
 
 
@@ -97,7 +99,7 @@ def _name(host: str) -> str:
     return (urlsplit(f"//{host}").hostname or "").lower()
 
 
-def _is_same_origin(headers: Headers, host: str) -> bool:
+def _is_same_origin(headers: Headers, ours: str) -> bool:
     """Whether a request comes from a page of ours, or from no page at all but with a token of its own.
 
     A browser tells where a form comes from; of one that doesn't nothing is taken.
@@ -106,5 +108,5 @@ def _is_same_origin(headers: Headers, host: str) -> bool:
     if site not in (None, "same-origin"):
         return False
     if origin is not None:
-        return urlsplit(origin).netloc.lower() == host.lower()
+        return origin.lower() == ours.lower()
     return site is not None or headers.get("authorization", "")[:7].lower() == "bearer "
