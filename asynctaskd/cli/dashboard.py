@@ -14,9 +14,12 @@ from asynctaskd.config import load_config
 from asynctaskd.definitions.extras import DASHBOARD, require_extra
 from asynctaskd.definitions.loader import load_app
 from asynctaskd.errors import ConfigError
+from asynctaskd.telemetry.logs import configure_logging
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
+
+    from asynctaskd.config.daemon import LogConfig
 
 _HOST, _PORT = "127.0.0.1", 9480
 
@@ -77,10 +80,11 @@ def dashboard(
         address,
         _PORT if port is None else port,
         note="" if write else " (read only; --write lets it change things)",
+        log=settings.log,
     )
 
 
-def _serve(site: Starlette, host: str, port: int, note: str) -> None:
+def _serve(site: Starlette, host: str, port: int, *, note: str, log: LogConfig) -> None:
     import uvicorn  # noqa: PLC0415  (it takes a while to import)
 
     from asynctaskd.web.server import BoundedProtocol, listen  # noqa: PLC0415  (so does this)
@@ -93,6 +97,7 @@ def _serve(site: Starlette, host: str, port: int, note: str) -> None:
     with listener:
         shown = f"[{host}]" if ":" in host else host
         typer.echo(f"dashboard at http://{shown}:{listener.getsockname()[1]}/{note}", err=True)
+        configure_logging(log.level, log.format)
         # Its own log would have a line for each look.
         settings = uvicorn.Config(
             site, http=BoundedProtocol, log_level="warning", access_log=False, server_header=False

@@ -79,6 +79,8 @@ LEVELS: Mapping[str, str | None] = {
     "http.serving": "info",
     "http.failed": "error",
     "audit.failed": "error",
+    "dashboard_tokens.read": "info",
+    "dashboard_tokens.refused": "error",
     "systemd.unreachable": "error",
     "config_file.read": "info",
     "config_file.refused": "error",

@@ -49,6 +49,9 @@ def test_with_tokens_it_answers_to_who_has_one(start, database, tmp_path):
     [port] = re.findall(r":(\d+)/", process.await_line("dashboard at"))
     assert "Log in" in page(f"http://127.0.0.1:{port}/tasks")
     assert "Log in" not in page(f"http://127.0.0.1:{port}/tasks", SECRET)
+    tokens.write_text("")
+    while not any("holds no token" in line for line in process.stderr):
+        assert "Log in" not in page(f"http://127.0.0.1:{port}/tasks", SECRET)
     assert SECRET not in " ".join(process.stderr + process.stdout)
 
 

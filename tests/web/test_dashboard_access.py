@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import time
+from pathlib import Path
 
 import httpx
 import pytest
@@ -14,9 +15,11 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from asynctaskd.config import load_config
 from asynctaskd.errors import ConfigError
+from asynctaskd.telemetry import attach
 from asynctaskd.web.dashboard import dashboard
 from asynctaskd.web.dashboard.access import Attempts, Role, Token, Tokens, is_loopback
-from asynctaskd.web.dashboard.configured import configured, read_tokens
+from asynctaskd.web.dashboard.configured import configured
+from asynctaskd.web.dashboard.token_file import CurrentTokens, read_tokens
 from asynctaskd.web.dashboard.visitors import COOKIE, LIFETIME
 from tests.support.browser import csrf_in
 
@@ -446,6 +449,88 @@ def test_tokens_come_from_a_file_and_from_a_variable(tmp_path):
     path.unlink()
     with pytest.raises(ConfigError, match="can't be read"):
         read_tokens(config)
+
+
+@pytest.fixture
+def token_file(tmp_path, monkeypatch):
+    """A file, and what it does to who is let in: `write` it, and the next request looks at it."""
+    monkeypatch.setattr("asynctaskd.web.dashboard.token_file._PAUSE", 0.0)
+    path = tmp_path / "tokens"
+    path.write_text("read rita 0123456789abcdef\n")
+    return path
+
+
+@pytest.fixture
+def current(token_file):
+    return CurrentTokens(
+        load_config(None, {"ASYNCTASKD_DASHBOARD_TOKEN_FILE": str(token_file)}, {}).dashboard
+    )
+
+
+@pytest.fixture
+def told():
+    """What the log was told of the file."""
+    found = []
+    detach = attach(
+        lambda event, facts: found.append((event, facts.get("error", ""))),
+        "dashboard_tokens.read",
+        "dashboard_tokens.refused",
+    )
+    yield found
+    detach()
+
+
+def replaced(path, text):
+    """As a secret store does it."""
+    (path.parent / "new").write_text(text)
+    (path.parent / "new").replace(path)
+
+
+@pytest.mark.parametrize("write", [Path.write_text, replaced])
+async def test_a_token_file_that_changes_is_read_again(browse, token_file, current, told, write):
+    browser = await browse(tokens=current)
+    await browser.log_in("0123456789abcdef")
+    assert (await browser.http.get("/audit")).status_code == 200
+    write(token_file, "read rita fedcba9876543210\n")
+    assert (await browser.http.get("/audit")).status_code == 303, "her session ended with her token"
+    assert (await browser.log_in("0123456789abcdef")).status_code == 401
+    assert (await browser.log_in("fedcba9876543210")).status_code == 303
+    assert told == [("dashboard_tokens.read", "")]
+
+
+@pytest.mark.parametrize(
+    ("spoil", "why"),
+    [
+        (lambda path: path.write_text(""), "holds no token"),
+        (lambda path: path.write_text("read rita fedcba"), "at least 16 characters"),
+        (lambda path: path.write_bytes(b"read rita \xff"), "can't be read"),
+        (Path.unlink, "can't be read"),
+    ],
+)
+async def test_a_token_file_that_is_spoiled_changes_nothing_and_the_log_says_why_once(
+    browse, token_file, current, told, spoil, why
+):
+    browser = await browse(tokens=current, headers=bearer("0123456789abcdef"))
+    spoil(token_file)
+    for _ in range(3):
+        assert (await browser.http.get("/audit")).status_code == 200
+    [(event, error)] = told
+    assert event == "dashboard_tokens.refused"
+    assert why in error
+    token_file.write_text("read rita fedcba9876543210\n")
+    answer = await browser.http.get("/audit", headers={"Accept": "*/*"})
+    assert answer.status_code == 401
+
+
+def test_a_token_file_is_looked_at_once_a_second_at_most(token_file, current, monkeypatch):
+    now = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    monkeypatch.setattr("asynctaskd.web.dashboard.token_file._PAUSE", 1.0)
+    current()
+    token_file.write_text("read will fedcba9876543210\n")
+    assert current().by_name("will") is None
+    now += 1.1
+    assert current().by_name("will") is not None
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,7 @@ from asynctaskd.web.dashboard.site import Site
 from asynctaskd.web.dashboard.visitors import Door
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Collection
+    from collections.abc import AsyncIterator, Callable, Collection
 
     import asyncpg
     from starlette.responses import Response
@@ -67,7 +67,7 @@ def dashboard(
     app: Registry | None = None,
     *,
     schema: str = "asynctaskd",
-    tokens: Tokens | None = None,
+    tokens: Tokens | Callable[[], Tokens] | None = None,
     may_write: bool = False,
     shows_payloads: bool = False,
     hosts: Collection[str] | None = None,
@@ -79,8 +79,8 @@ def dashboard(
         database: a pool of the caller's, or the URL of a database.
         app: with an App, payloads that its codecs have encoded are shown as they were.
         schema: where asynctaskd's tables are.
-        tokens: who is let in; without any, everybody is, and the caller sees to it that only this machine
-            reaches it.
+        tokens: who is let in, or what says who is now; without any, everybody is, and the caller sees to it
+            that only this machine reaches it.
         may_write: whether tasks, schedules and the runtime configuration can be changed, by those whose
             token says so.
         shows_payloads: whether payloads, results and error texts are shown. Secret fields never are.
@@ -90,7 +90,8 @@ def dashboard(
     known = app if shows_payloads else None
     reading = Desk(database, known, schema=schema, limit=limit, is_discreet=not shows_payloads)
     doing = Desk(database, schema=schema)
-    door = Door(tokens or Tokens(), may_write=may_write)
+    let_in = tokens or Tokens()
+    door = Door(let_in if callable(let_in) else lambda: let_in, may_write=may_write)
     site = Site(reading, doing, door, shows_payloads=shows_payloads, budget=BUDGET)
 
     @asynccontextmanager

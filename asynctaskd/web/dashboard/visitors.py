@@ -12,6 +12,8 @@ from itsdangerous import BadData, URLSafeTimedSerializer
 from asynctaskd.web.dashboard.access import Attempts, Role, Tokens
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from starlette.requests import Request
     from starlette.responses import Response
 
@@ -51,15 +53,23 @@ class Door:
     """Knows visitors again.
 
     Args:
-        tokens: who is let in; none: everybody.
+        tokens: says who is let in now; none: everybody.
         may_write: whether anybody may change something; else every visitor can only read.
     """
 
-    def __init__(self, tokens: Tokens, *, may_write: bool) -> None:
-        self.tokens = tokens
+    def __init__(self, tokens: Callable[[], Tokens], *, may_write: bool) -> None:
         self.attempts = Attempts()
+        self._current = tokens
         self._may_write = may_write
-        self._signer = URLSafeTimedSerializer(tokens.session_key, salt="asynctaskd.dashboard")
+
+    @property
+    def tokens(self) -> Tokens:
+        """Who is let in now."""
+        return self._current()
+
+    @property
+    def _signer(self) -> URLSafeTimedSerializer:
+        return _signer_of(self.tokens)
 
     def visitor(self, request: Request) -> Visitor:
         """Who asks. A wrong bearer token is counted, and makes nobody of them."""
@@ -105,11 +115,12 @@ class Door:
 
     def _by_cookie(self, request: Request) -> Visitor:
         cookie = request.cookies.get(cookie_of(request), "")
+        tokens = self.tokens  # those that signed it: the next moment may have others
         try:
-            session = cast("dict[str, Any]", self._signer.loads(cookie, LIFETIME))
+            session = cast("dict[str, Any]", _signer_of(tokens).loads(cookie, LIFETIME))
         except BadData:
             return self._stranger(secrets.token_urlsafe(24), is_new=True)
-        token = self.tokens.by_name(session["name"] or "")
+        token = tokens.by_name(session["name"] or "")
         if token is None:
             return self._stranger(session["csrf"])
         return Visitor(token.name, self._role(token.role), session["csrf"])
@@ -121,6 +132,10 @@ class Door:
 
     def _role(self, role: Role) -> Role:
         return role if self._may_write else Role.READ
+
+
+def _signer_of(tokens: Tokens) -> URLSafeTimedSerializer:
+    return URLSafeTimedSerializer(tokens.session_key, salt="asynctaskd.dashboard")
 
 
 def cookie_of(request: Request) -> str:
