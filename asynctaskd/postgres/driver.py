@@ -78,6 +78,10 @@ PINNED_PLANS = {
     "timezone": "UTC",  # a day is 24 hours, whatever the server's zone
 }
 
+# Whoever looks around asks seldom, and is given little time: a plan that is kept from when the tables were
+# empty would read through all of them.
+FRESH_PLANS = {"jit": "off", "plan_cache_mode": "force_custom_plan"}
+
 _SCHEMA = re.compile(r"\basynctaskd(?=([._;]))")
 _ABOUT_PAYLOAD = re.compile(r"(request \d+: )?payload ")
 CONFLICTS = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError)
@@ -310,7 +314,7 @@ def limited_sessions(dsn: str, *, size: int, limit: timedelta) -> Sessions:
 
     What takes longer ends with a CutShortError. Behind a pooler, too.
     """
-    settings = {"statement_timeout": f"{round(limit.total_seconds() * 1000)}ms", "jit": "off"}
+    settings = {"statement_timeout": f"{round(limit.total_seconds() * 1000)}ms", **FRESH_PLANS}
     return Sessions(
         partial(_opened, _access(dsn, settings=settings)), size, pinned=settings, patience=_TURN_TIMEOUT
     )
