@@ -7,12 +7,23 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from deploy.check.metrics import documented
+from deploy.check.tools import ROOT
+
 if TYPE_CHECKING:
     from tests.deploy.conftest import Copy
 
 
 def test_what_is_shipped_is_well(copy: Copy) -> None:
     assert list(copy.findings("grafana")) == []
+
+
+def test_every_metric_has_a_panel_or_an_alert() -> None:
+    asked = "".join(
+        (ROOT / "deploy" / path).read_text(encoding="utf8")
+        for path in ("grafana/asynctaskd.json", "prometheus/alerts.rules.yml")
+    )
+    assert [name for name in documented() if name not in asked] == []
 
 
 @pytest.mark.parametrize(
