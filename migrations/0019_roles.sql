@@ -38,8 +38,12 @@ SELECT id, task_id, claim_token, claimed_at, at, kind, asynctaskd.without_values
 FROM asynctaskd.task_events;
 
 CREATE VIEW asynctaskd.schedule_list AS
-SELECT name, task, expression, zone, missed, missed_limit, overlap, declared_hash IS NOT NULL AS declared, paused_at,
-       paused_because, since, nullif(next_at, 'infinity') AS next_at, last_slot, last_task, created_at, updated_at
+SELECT name, task, expression, zone, missed, missed_limit, overlap, declared_hash IS NOT NULL AS declared,
+       declared_hash IS NULL OR EXISTS (
+           SELECT FROM asynctaskd.workers AS w WHERE w.process = ANY (declared_by) AND asynctaskd.is_live(w)
+       ) AS tended,
+       paused_at, paused_because, since, nullif(next_at, 'infinity') AS next_at, last_slot, last_task, created_at,
+       updated_at
 FROM asynctaskd.schedules;
 
 CREATE OR REPLACE FUNCTION asynctaskd.why_ended(task bigint) RETURNS asynctaskd.reason

@@ -117,7 +117,7 @@ def set_fields(
         whole = _whole(fields, now) if has_entries else ()
         return await _carry_out(client, change, whole, wait=wait, timeout=timeout, as_json=as_json)
 
-    return ask(read_config(database, schema, config), changed)
+    return ask(read_config(database, schema, config), changed, steers=not preview)
 
 
 def history(

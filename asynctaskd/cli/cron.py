@@ -19,6 +19,7 @@ from asynctaskd.definitions.loader import load_app
 from asynctaskd.errors import InvalidInputError, InvalidStateError
 
 if TYPE_CHECKING:
+    from asynctaskd.cli.session import Reader
     from asynctaskd.client import Client
     from asynctaskd.scheduling.cron import Slot
 
@@ -61,8 +62,9 @@ def list_schedules(
 ) -> None:
     """List the schedules, each with its next slot and what became of its last one."""
 
-    async def listed(client: Client) -> list[dict[str, Any]]:
-        return await client.list_schedules()
+    async def listed(client: Reader) -> list[dict[str, Any]]:
+        found = await client.list_schedules()
+        return found if client.sees_values else list(map(_without_values, found))
 
     schedules = ask(read_config(database, schema, config), listed)
     if as_json:
@@ -158,7 +160,12 @@ def change(
     async def changed(client: Client) -> None:
         await client.change_schedule(name, **options)
 
-    ask(read_config(database, schema, config), changed, app=None if app is None else load_app(app))
+    ask(
+        read_config(database, schema, config),
+        changed,
+        app=None if app is None else load_app(app),
+        steers=True,
+    )
 
 
 def pause(name: Name, database: Database = None, schema: Schema = None, config: ConfigFile = None) -> None:
@@ -242,6 +249,10 @@ def _options(ctx: typer.Context) -> dict[str, Any]:
 
 def _parsed(params: str | None) -> object:
     return None if params is None else given.parsed(params, "--params")
+
+
+def _without_values(row: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in row.items() if name not in ("params", "options")}
 
 
 def _without_none(values: dict[str, object]) -> dict[str, Any]:

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 _NO_EDGE = 10_000
 
+NOT_SHOWN = "not shown to this login"
+"""In the place of what a login may not read."""
+
 
 def print_json(value: object) -> None:
     """Print one JSON text: durations as `30s`, instants in ISO 8601."""
@@ -59,6 +62,8 @@ def progress_of(stored: Any) -> Any:
     match stored:
         case {"percent": int() | float() as percent, "message": str() as message}:
             return f"{percent:g} %, {message}" if message else f"{percent:g} %"
+        case {"percent": int() | float() as percent, **rest} if not rest:
+            return f"{percent:g} %"
     return stored
 
 

@@ -7,9 +7,11 @@ import os
 from typing import TYPE_CHECKING, TypeVar
 
 import typer
+from typing_extensions import override
 
 from asynctaskd.client import Client
 from asynctaskd.config import DaemonConfig, load_config
+from asynctaskd.control.looking import Looking
 from asynctaskd.postgres import embedded
 from asynctaskd.postgres.driver import connect
 from asynctaskd.postgres.urls import has_password, require_readable
@@ -19,8 +21,27 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from asynctaskd.definitions.registry import Registry
+    from asynctaskd.postgres.connection import Connection
 
 Answer = TypeVar("Answer")
+
+
+class Reader(Looking, Client):
+    """A client that tells a viewer's login what that may read.
+
+    Args:
+        steers: whether what it reads is for a change, which takes an operator's rights.
+    """
+
+    def __init__(
+        self, database: Connection, app: Registry | None = None, *, schema: str, steers: bool = False
+    ) -> None:
+        super().__init__(database, app, schema=schema)
+        self._steers = steers
+
+    @override
+    def _role_for(self, statement: str) -> str:
+        return f"{self._schema}_operator" if self._steers else super()._role_for(statement)
 
 
 def read_config(
@@ -62,17 +83,22 @@ def find_database(config: DaemonConfig, *, progress: Callable[[str], None] | Non
 
 
 def ask(
-    config: DaemonConfig, question: Callable[[Client], Awaitable[Answer]], *, app: Registry | None = None
+    config: DaemonConfig,
+    question: Callable[[Reader], Awaitable[Answer]],
+    *,
+    app: Registry | None = None,
+    steers: bool = False,
 ) -> Answer:
-    """Connect, put a question to a client, and return its answer; raises what the client raises."""
-    return asyncio.run(_ask(find_database(config), config.database.schema_name, question, app))
+    """Connect, put a question to a client, and return its answer; raises what the client raises.
 
+    `steers` says that a question which only reads at first is about a change.
+    """
 
-async def _ask(
-    dsn: str, schema: str, question: Callable[[Client], Awaitable[Answer]], app: Registry | None
-) -> Answer:
-    async with connect(dsn) as connection:
-        return await question(Client(connection, app, schema=schema))
+    async def asked(dsn: str) -> Answer:
+        async with connect(dsn) as connection:
+            return await question(Reader(connection, app, schema=config.database.schema_name, steers=steers))
+
+    return asyncio.run(asked(find_database(config)))
 
 
 def _tell(sentence: str) -> None:

@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from asynctaskd.cli.options import AsJson, ConfigFile, Database, DecodingApp, Schema, TaskId, chosen_by
-from asynctaskd.cli.output import print_facts, print_json, print_table, printable, progress_of, shown
+from asynctaskd.cli.output import (
+    NOT_SHOWN,
+    print_facts,
+    print_json,
+    print_table,
+    printable,
+    progress_of,
+    shown,
+)
 from asynctaskd.cli.session import ask, read_config
 from asynctaskd.definitions.loader import load_app
 from asynctaskd.definitions.rules import duration
@@ -18,9 +26,14 @@ from asynctaskd.durations import format_duration
 from asynctaskd.task import Task, TaskStatus
 
 if TYPE_CHECKING:
+    from asynctaskd.cli.session import Reader
     from asynctaskd.client import Client
+    from asynctaskd.control.explanations import Moment
 
 _COLUMNS = tuple(field.name for field in fields(Task))
+
+# What a task carries, and a viewer's login isn't told.
+_VALUES = ("payload", "result", "last_error", "metadata")
 
 
 def list_tasks(
@@ -41,14 +54,13 @@ def list_tasks(
     """List tasks, the newest first."""
     labels = chosen_by("--label", label)
 
-    async def listed(client: Client) -> list[Task]:
-        return await client.hide_secrets(
-            await client.list_tasks(name=name, status=status, labels=labels, limit=limit)
-        )
+    async def listed(client: Reader) -> tuple[list[Task], bool]:
+        found = await client.list_tasks(name=name, status=status, labels=labels, limit=limit)
+        return await client.hide_secrets(found), client.sees_values
 
-    tasks = ask(read_config(database, schema, config), listed)
+    tasks, sees_values = ask(read_config(database, schema, config), listed)
     if as_json:
-        print_json([columns_of(task) for task in tasks])
+        print_json([_told(task, sees_values) for task in tasks])
     else:
         _print_tasks(tasks, limit)
 
@@ -63,15 +75,17 @@ def show(
 ) -> None:
     """Show one task, and what happened to it.
 
-    Secret fields are shown as ***. What a codec has encoded is read with the App that has it.
+    Secret fields are shown as ***. What a codec has encoded is read with the App that has it. A login that
+    may not read payloads, results and errors is shown the rest.
     """
     read_by = None if app is None else load_app(app)
     settings = read_config(database, schema, config)
-    task, events = ask(settings, partial(_task_and_events, task_id), app=read_by)
+    task, events, sees_values = ask(settings, partial(_task_and_events, task_id), app=read_by)
     if as_json:
-        print_json(columns_of(task) | {"events": events})
+        print_json(_told(task, sees_values) | {"events": events})
         return
-    print_facts(columns_of(task) | {"progress": progress_of(task.progress)})
+    facts = columns_of(task) | {"progress": progress_of(task.progress)}
+    print_facts(facts if sees_values else facts | dict.fromkeys(_VALUES, NOT_SHOWN))
     if events:
         typer.echo("\nevents")
     for event in events:
@@ -103,12 +117,18 @@ def timeline(
     as_json: AsJson = False,
 ) -> None:
     """Show everything that happened to a task, with the time between."""
-    moments = ask(read_config(database, schema, config), lambda client: client.timeline(task_id))
+
+    async def told(client: Reader) -> tuple[list[Moment], bool]:
+        return await client.timeline(task_id), client.sees_values
+
+    moments, sees_values = ask(read_config(database, schema, config), told)
     if as_json:
         print_json([asdict(moment) for moment in moments])
         return
     rows = ((moment.at, _elapsed(moment.after), moment.what, moment.detail or None) for moment in moments)
     print_table(("AT", "AFTER", "WHAT", "DETAIL"), rows, fixed=3)
+    if not sees_values:
+        typer.echo(f"errors and what handlers have said: {NOT_SHOWN}", err=True)
 
 
 def wait(
@@ -156,9 +176,14 @@ def columns_of(task: Task) -> dict[str, Any]:
     return {column: getattr(task, column) for column in _COLUMNS}
 
 
-async def _task_and_events(task_id: int, client: Client) -> tuple[Task, list[dict[str, Any]]]:
+def _told(task: Task, sees_values: bool) -> dict[str, Any]:
+    columns = columns_of(task)
+    return columns if sees_values else {name: columns[name] for name in columns if name not in _VALUES}
+
+
+async def _task_and_events(task_id: int, client: Reader) -> tuple[Task, list[dict[str, Any]], bool]:
     [task] = await client.hide_secrets([await client.get_task(task_id)])
-    return task, await client.events(task_id)
+    return task, await client.events(task_id), client.sees_values
 
 
 def _print_tasks(tasks: list[Task], limit: int) -> None:

@@ -203,7 +203,7 @@ def _settings(options: Mapping[str, object]) -> str | None:
 
 def _shown(row: dict[str, Any], count: int) -> dict[str, Any]:
     now = row.pop("now")
-    row |= {name: json.loads(row[name]) for name in _JSON}
+    row |= {name: row[name] and json.loads(row[name]) for name in _JSON}
     return row | {"next": [] if row["paused_at"] else _next_slots(row, now, count)}
 
 

@@ -74,7 +74,7 @@ class Caller:
         connection: asyncpg.Connection | None = None,
         limit: float = LONG,
     ) -> list[asyncpg.Record]:
-        statement, role = query(name, self._schema), role_for(name, self._schema)
+        statement, role = query(name, self._schema), self._role_for(name)
         if connection is None and isinstance(self._database, asyncpg.Connection):
             # The client's own waits and calls take turns on the one connection it was given.
             async with self._turn:
@@ -87,6 +87,10 @@ class Caller:
         with translated(role=role):
             executor = await self._executor()
             return await executor.fetch(statement, *arguments, timeout=limit)
+
+    def _role_for(self, statement: str) -> str:
+        """The role that is named to whoever may not send a statement."""
+        return role_for(statement, self._schema)
 
     @asynccontextmanager
     async def _listening(self, channel: str, hear: Callable[[str], None]) -> AsyncIterator[None]:

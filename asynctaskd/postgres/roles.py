@@ -53,9 +53,10 @@ def role_names(schema: str) -> tuple[str, ...]:
 _ENQUEUER = frozenset(("enqueue", "enqueue_plain", "enqueue_many", "schedule_by_enqueue"))
 _VIEWER = frozenset(
     (
-        "config_answers", "config_history", "count_lagging", "has_live_worker", "list_slots",
-        "list_workers", "new_events", "new_tasks", "newest_config", "newest_ids", "overview", "receipts",
-        "secrets", "unwatch", "watch", "why", "why_each",
+        "config_answers", "config_history", "count_lagging", "count_tasks", "has_live_worker", "list_audit",
+        "list_slots", "list_workers", "look_at_events", "look_at_newest_tasks", "look_at_schedules",
+        "look_at_tasks", "new_events", "new_tasks", "newest_config", "newest_ids", "overview", "pulse",
+        "receipts", "relatives", "search_tasks", "secrets", "unwatch", "watch", "why", "why_each",
     )
 )  # fmt: skip
 

@@ -540,6 +540,14 @@ async def look_for_new_events(_: Store, connection: Connection) -> Awaitable[obj
     return connection.fetch(statement, newest - 10, 2000, [*range(1, 11)])
 
 
+async def list_the_newest(_: Store, connection: Connection) -> Awaitable[object]:
+    return connection.fetch(query("list_tasks", "asynctaskd"), None, None, None, 100)
+
+
+async def look_at_the_newest(_: Store, connection: Connection) -> Awaitable[object]:
+    return connection.fetch(query("look_at_newest_tasks", "asynctaskd"), None, None, None, 100)
+
+
 # The dashboard. Nobody waits for a search to be cut short: what is looked for is found before.
 
 
@@ -755,6 +763,8 @@ MOST_OF_ENQUEUERS: dict[Call, int] = {
     read_a_thousand_payloads: 1_200,
     look_for_new_tasks: 800,  # each of fifteen partitions for each id that was passed over
     look_for_new_events: 1600,  # and for the task of each event
+    list_the_newest: 400,
+    look_at_the_newest: 1200,  # looks up each one's progress
 }
 MOST_OF_THE_DASHBOARD: dict[Call, int] = {
     search_the_newest: 400,  # looks at 204 records, where nothing stays behind

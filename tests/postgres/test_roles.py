@@ -12,6 +12,7 @@ import asyncpg
 import pytest
 
 from asynctaskd import Client
+from asynctaskd.control.looking import LOOKS
 from asynctaskd.postgres.driver import query
 from asynctaskd.postgres.roles import PARTS, role_for
 from tests.support.divided import STRANGER, Divided, divided_or_skipped
@@ -232,6 +233,34 @@ async def test_a_viewer_watches_for_as_long_as_it_likes(divided: Divided, roles:
     assert await roles["worker"].fetchval(watched) == 1
     await overviews.aclose()
     assert await roles["worker"].fetchval(watched) == 0
+
+
+async def test_a_viewer_is_told_the_same_without_what_tasks_carry(divided: Divided, roles: Roles) -> None:
+    asked = {
+        "get_tasks": ([1, 2],),
+        "list_tasks": (None, None, None, 9),
+        "list_events": (1,),
+        "list_schedules": (None,),
+    }
+    for name, arguments in asked.items():
+        whole = await roles["operator"].fetch(query(name, divided.schema), *arguments)
+        look = await roles["viewer"].fetch(query(LOOKS[name], divided.schema), *arguments)
+        assert SECRET in repr(whole)
+        assert SECRET not in repr(look)
+        assert len(look) == len(whole) > 0
+        for shown, row in zip(sorted(look), sorted(whole), strict=True):
+            assert list(shown.keys()) == list(row.keys())
+            said = {key for key, value in row.items() if key != "now" and shown[key] != value}
+            assert said <= {
+                "payload",
+                "result",
+                "last_error",
+                "progress",
+                "metadata",
+                "detail",
+                "params",
+                "options",
+            }
 
 
 # What is called by the functions that are granted, and by workers.

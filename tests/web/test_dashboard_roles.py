@@ -42,6 +42,14 @@ async def test_every_page_is_shown_with_the_rights_of(browse, divided, owner, pa
     assert "mail.digest" in tended
 
 
+async def test_with_a_viewers_rights_a_page_says_that_payloads_arent_shown(browse, divided, owner):
+    browser = await browse(dsn=divided.logins["viewer"], schema=divided.schema, shows_payloads=True)
+    page = await browser.text("/tasks/902653")
+    assert "ada@example.org" not in page
+    assert "Not shown to the dashboard's database login" in page
+    assert "Params" not in await browser.text("/schedules/mail.digest")
+
+
 async def test_an_operator_changes_what_a_viewer_cant(browse, divided, owner):
     task_id = await owner.fetchval(divided.sql("SELECT asynctaskd.enqueue('x')"))
     for part, status in (("viewer", 403), ("operator", 303)):

@@ -10,13 +10,11 @@ from typing_extensions import override
 from asynctaskd.client import Client
 from asynctaskd.control.auditing import Auditing
 from asynctaskd.control.browsing import Browsing
-from asynctaskd.errors import DatabaseRefusedError
+from asynctaskd.control.looking import Looking
 from asynctaskd.postgres.driver import limited_sessions
 from asynctaskd.postgres.sessions import LONG
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     import asyncpg
 
     from asynctaskd.definitions.registry import Registry
@@ -24,14 +22,11 @@ if TYPE_CHECKING:
 # Those who look don't wait for each other, and take few connections from whoever works.
 _CONNECTIONS = 4
 
-# What isn't shown isn't read: these leave out what tasks carry.
-_DISCREET: Mapping[str, str] = {"get_tasks": "look_at_tasks", "list_events": "look_at_events"}
-
-# For a role that may not read all of it.
-_INSTEAD: Mapping[str, str] = {"list_schedules": "look_at_schedules"}
+# What isn't shown isn't read.
+_SHOWN_WITH_PAYLOADS = ("get_tasks", "list_events")
 
 
-class Desk(Client, Browsing, Auditing):
+class Desk(Looking, Client, Browsing, Auditing):
     """A client that can look around too.
 
     Args:
@@ -62,10 +57,5 @@ class Desk(Client, Browsing, Auditing):
         connection: asyncpg.Connection | None = None,
         limit: float = LONG,
     ) -> list[asyncpg.Record]:
-        asked = _DISCREET.get(name, name) if self._is_discreet else name
-        try:
-            return await super()._fetch(asked, *arguments, connection=connection, limit=limit)
-        except DatabaseRefusedError:
-            if asked not in _INSTEAD:
-                raise
-            return await super()._fetch(_INSTEAD[asked], *arguments, connection=connection, limit=limit)
+        ask = self._look if self._is_discreet and name in _SHOWN_WITH_PAYLOADS else super()._fetch
+        return await ask(name, *arguments, connection=connection, limit=limit)

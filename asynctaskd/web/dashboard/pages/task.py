@@ -45,6 +45,7 @@ class TaskPage:
             "section": "tasks",
             "title": f"Task {task_id}",
             "task": task,
+            "sees_values": desk.sees_values,
             "why": why,
             "moments": moments,
             "relatives": {
