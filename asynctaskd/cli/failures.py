@@ -27,6 +27,7 @@ from asynctaskd.errors import (
     SchemaVersionError,
     WorkerIdTakenError,
 )
+from asynctaskd.postgres.driver import LoginRefusedError
 from asynctaskd.telemetry.discretion import without_passwords
 from asynctaskd.telemetry.logs import describe_error, flush_logs
 
@@ -112,11 +113,11 @@ def describe(error: BaseException) -> str:
             return _sentences(error.format_message(), _usage_hint(error))
         case DatabaseUnavailableError():
             return _sentences(str(error), f"Is the server running, and does {_DATABASE} name it?")
-        case DatabaseRefusedError():
+        case LoginRefusedError():
             return _sentences(
                 str(error), f"Check user, password and database in {_DATABASE}, and that user's rights."
             )
-        case ConfigError():
+        case ConfigError() | DatabaseRefusedError():
             return str(error)
         case AsynctaskdError() | TimeoutError():
             return " ".join(str(error).splitlines()) or type(error).__name__

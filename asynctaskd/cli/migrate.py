@@ -41,7 +41,7 @@ def migrate(
     if as_json:
         print_json({"plan": plan, **done.as_json()})
     else:
-        typer.echo("\n".join([*_sentences(done, plan), *_about_roles(done.roles, name, plan)]))
+        typer.echo("\n".join([*_sentences(done, plan), *_about_roles(done, name, plan)]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,16 +96,16 @@ def _sentences(done: _Done, plan: bool) -> list[str]:
     ]
 
 
-def _about_roles(changes: RoleChanges | None, schema: str, plan: bool) -> list[str]:
+def _about_roles(done: _Done, schema: str, plan: bool) -> list[str]:
+    changes = done.roles
     if changes is None:
         return []
     owner, worker, enqueuer, operator, viewer = role_names(schema)
     would = "would make" if plan else "made"
     grants = "would grant" if plan else "granted"
-    gives = "would give" if plan else "gave"
     return [
         *(f"{would} role {role}" for role in changes.made),
-        *([f"{gives} {counted(len(changes.moved), 'table')} to {owner}"] if changes.moved else []),
+        *_about_owner(done, owner, plan),
         *(f"{grants} {enqueuer} to {role}, which could write tasks before" for role in changes.joined),
         *([] if changes.made or changes.moved or changes.joined else ["the roles are there"]),
         "",
@@ -115,6 +115,17 @@ def _about_roles(changes: RoleChanges | None, schema: str, plan: bool) -> list[s
         f"  GRANT {operator} TO …;  -- who steers: reads everything, commands, configuration, schedules",
         f"  GRANT {viewer} TO …;    -- who looks, without payloads, results and errors",
     ]
+
+
+def _about_owner(done: _Done, owner: str, plan: bool) -> list[str]:
+    """Whoever owned the tables until now loses what an owner may do."""
+    if done.roles and done.roles.moved:
+        gives = "would give" if plan else "gave"
+        tables = counted(len(done.roles.moved), "table")
+        return [f"{gives} {tables} and all else in the schema to {owner}: whoever owned them needs a part"]
+    if done.migrations:
+        return [f"all that is made {'would belong' if plan else 'belongs'} to {owner}"]
+    return []
 
 
 def _as_json(migration: Migration) -> dict[str, object]:

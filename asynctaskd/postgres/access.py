@@ -11,13 +11,15 @@ from asyncpg.connect_utils import SessionAttribute
 
 from asynctaskd.errors import ConfigError, DatabaseUnavailableError
 from asynctaskd.postgres.connection import Connection, limited
-from asynctaskd.postgres.tls import UntrustedServerError, explained, named_hosts, tls_for
-from asynctaskd.postgres.urls import read_url
+from asynctaskd.postgres.tls import UntrustedServerError, explained, named_hosts, split_port, tls_for
+from asynctaskd.postgres.urls import HOW_TO_WRITE_IT, read_url
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 CONNECT_TIMEOUT = 3.0
+
+_LAST_PORT = 65_535
 
 # The server ends a statement whose client is gone; only some systems can tell it so.
 _WATCH_CLIENT = {"client_connection_check_interval": "1s"}
@@ -180,26 +182,41 @@ def hosts_of(dsn: str) -> list[dict[str, Any]]:
     given = {name: values[-1] for name, values in parse_qs(url.query).items()}
     named = url.netloc.rpartition("@")[2] or given.get("host", "")
     hosts, ports = named.split(","), given.get("port", "").split(",")
-    if len(hosts) == 1:
-        return [{}]
     if len(ports) == 1:
         ports = ports * len(hosts)
-    return [_host(host, port) for host, port in zip(hosts, ports, strict=True)]
+    if len(ports) != len(hosts):
+        raise ConfigError(
+            f"database.url names {len(hosts)} hosts and {len(ports)} ports: "
+            "name one port for all, or one for each"
+        )
+    found = [_host(host, port) for host, port in zip(hosts, ports, strict=True)]
+    return found if len(hosts) > 1 else [{}]
 
 
 def _host(host: str, port: str) -> dict[str, Any]:
-    if not host.startswith("/") and host.rpartition(":")[2].isdigit() and not host.endswith("]"):
-        host, _, port = host.rpartition(":")
-    return {"host": host.strip("[]"), "port": int(port or os.environ.get("PGPORT") or 5432)}
+    name, written = split_port(host)
+    return {"host": name, "port": _port(written or port or os.environ.get("PGPORT") or "5432")}
+
+
+def _port(written: str) -> int:
+    if not written.isdecimal() or not 0 < int(written) <= _LAST_PORT:
+        raise ConfigError(
+            f"database.url has a port that is no number from 1 to {_LAST_PORT}: {HOW_TO_WRITE_IT}"
+        )
+    return int(written)
 
 
 def _target(dsn: str, *, writes: bool) -> SessionAttribute:
     given = parse_qs(urlsplit(dsn).query).get("target_session_attrs", [])
     default = SessionAttribute.read_write if writes else SessionAttribute.any
+    wanted = [os.environ.get("PGTARGETSESSIONATTRS", default), *given][-1]
     try:
-        return SessionAttribute([os.environ.get("PGTARGETSESSIONATTRS", default), *given][-1])
+        return SessionAttribute(wanted)
     except ValueError:
-        raise asyncpg.ClientConfigurationError("target_session_attrs") from None
+        where = "in database.url" if given else "PGTARGETSESSIONATTRS"
+        raise ConfigError(
+            f"target_session_attrs ({where}) must be {', '.join(SessionAttribute)}, got {wanted!r}"
+        ) from None
 
 
 async def _holds(connection: Connection, condition: str) -> bool:

@@ -27,6 +27,7 @@ from asynctaskd.postgres.access import Access, UnknownParameterError
 from asynctaskd.postgres.connection import Connection
 from asynctaskd.postgres.sessions import History, Sessions
 from asynctaskd.postgres.tls import UntrustedServerError
+from asynctaskd.postgres.urls import HOW_TO_WRITE_IT
 from asynctaskd.telemetry.discretion import describe
 
 if TYPE_CHECKING:
@@ -52,6 +53,10 @@ class CutShortError(DatabaseUnavailableError):
 
 class ConflictError(DatabaseUnavailableError):
     """The server aborted a transaction in favour of another one: the whole of it may be tried again."""
+
+
+class LoginRefusedError(DatabaseRefusedError):
+    """It lets nobody in: user, password or the database's name is wrong, or that user has no rights."""
 
 
 CALL_TIMEOUT = 10.0
@@ -83,6 +88,8 @@ PINNED_PLANS = {
 FRESH_PLANS = {"jit": "off", "plan_cache_mode": "force_custom_plan"}
 
 _SCHEMA = re.compile(r"\basynctaskd(?=([._;]))")
+# What a server adds where it found no entry for this host, in its log's language.
+_WITHOUT_TLS = re.compile(r"\b(no encryption|SSL off)$")
 _ABOUT_PAYLOAD = re.compile(r"(request \d+: )?payload ")
 CONFLICTS = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError)
 """What the server aborts a transaction with so that its owner tries the whole of it again."""
@@ -179,15 +186,13 @@ def translate(error: BaseException, role: str | None = None) -> AsynctaskdError 
     """Our word for a driver error, or None where it has no meaning of its own here."""
     if isinstance(error, asyncpg.PostgresError) and (error.sqlstate or "").startswith("ATD"):
         return _domain_error(error)
-    if role and isinstance(error, asyncpg.InsufficientPrivilegeError):
-        return DatabaseRefusedError(
-            f"the database refused: {error}. GRANT {role} TO this login allows it; "
-            "`asynctaskd migrate --roles` makes that role"
-        )
     if isinstance(error, _REFUSED):
-        return DatabaseRefusedError(f"the database refused: {error}")
+        return _refusal(error, role)
     if isinstance(error, _NO_SCHEMA):
-        return SchemaVersionError(f"the schema isn't there or too old ({error}): run `asynctaskd migrate`")
+        return SchemaVersionError(
+            f"the schema isn't there or too old ({error}): run `asynctaskd migrate` with the same --database "
+            "and --schema, or name the schema that is there by --schema (ASYNCTASKD_DATABASE_SCHEMA)"
+        )
     if isinstance(error, asyncpg.UntranslatableCharacterError):
         return InvalidPayloadError(f"the database can't store this text: {describe(error)}")
     if isinstance(error, _READ_ONLY):
@@ -208,6 +213,20 @@ def translate(error: BaseException, role: str | None = None) -> AsynctaskdError 
     if isinstance(error, _UNFIT):
         return StatementRefusedError(f"the database refused a value: {describe(error)}")
     return None
+
+
+def _refusal(error: BaseException, role: str | None) -> DatabaseRefusedError:
+    if role and isinstance(error, asyncpg.InsufficientPrivilegeError):
+        return DatabaseRefusedError(
+            f"the database refused: {error}. GRANT {role} TO this login allows it; "
+            "`asynctaskd migrate --roles` makes that role"
+        )
+    if isinstance(error, asyncpg.InvalidAuthorizationSpecificationError) and _WITHOUT_TLS.search(str(error)):
+        return DatabaseRefusedError(
+            f"the database refused: {error}. It may let nobody in without TLS: ask for it by "
+            "sslmode=verify-full in the URL, or have pg_hba.conf let this host in"
+        )
+    return LoginRefusedError(f"the database refused: {error}")
 
 
 def _comes_from_notify(error: BaseException) -> bool:
@@ -347,4 +366,4 @@ def _readable_url() -> Iterator[None]:
             f"database.url has a parameter that nobody knows: {error}. Remove it, or correct its name"
         ) from None
     except (asyncpg.ClientConfigurationError, ValueError) as error:
-        raise ConfigError(f"database.url can't be read: {type(error).__name__}") from None
+        raise ConfigError(f"database.url can't be read ({type(error).__name__}): {HOW_TO_WRITE_IT}") from None

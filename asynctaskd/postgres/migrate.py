@@ -101,7 +101,7 @@ def _read(path: Path) -> Migration:
 async def plan(dsn: str, *, schema: str = "asynctaskd") -> list[Migration]:
     """The migrations that `migrate` would apply; changes nothing."""
     async with connect(dsn) as connection:
-        with translated():
+        with translated(), parts.may_migrate(schema):
             applied = await _applied(connection, schema)
         return [migration for migration in shipped_migrations() if migration.number not in applied]
 
@@ -113,10 +113,11 @@ async def migrate(dsn: str, *, schema: str = "asynctaskd") -> list[Migration]:
 
     Raises:
         DatabaseUnavailableError: the database can't be reached, or a table was in use for 5 s.
+        DatabaseRefusedError: the role may not; the message says which one may.
         SchemaVersionError: the database was migrated by a newer major version.
     """
     async with connect(dsn) as connection:
-        with translated():
+        with translated(), parts.may_migrate(schema):
             async with connection.transaction(isolation="read_committed"):
                 return await _apply_missing(connection, schema)
 
@@ -130,7 +131,7 @@ async def migrate_with_roles(dsn: str, *, schema: str = "asynctaskd") -> tuple[l
         DatabaseRefusedError: the role that migrates may not make roles, or something belongs to another one.
     """
     async with connect(dsn) as connection:
-        with translated():
+        with translated(), parts.may_migrate(schema):
             async with connection.transaction(isolation="read_committed"):
                 applied = await _apply_missing(connection, schema)
                 return applied, await _divide(connection, schema)

@@ -141,6 +141,19 @@ def ours_alone() -> AbstractContextManager[None]:
     )
 
 
+def may_migrate(schema: str) -> AbstractContextManager[None]:
+    """For all that a migration asks and does.
+
+    Raises:
+        DatabaseRefusedError: the current role may not; the message says who can, and what to grant.
+    """
+    return _refused(
+        f"`asynctaskd migrate` takes a role that owns the schema {schema}, or is a member of its owner; "
+        "where there is none yet, one that may make it (GRANT CREATE ON DATABASE … TO …). Run it as such a one, or "
+        "as a superuser"
+    )
+
+
 async def hand_over(connection: asyncpg.Connection, schema: str) -> None:
     """Give everything to the owner. The tables concerned are locked."""
     await connection.execute(_script("hand_over", schema))

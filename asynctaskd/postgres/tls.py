@@ -107,7 +107,7 @@ def named_hosts(dsn: str) -> list[str]:
     url = urlsplit(dsn)
     # In the order of asyncpg, or another host than the one that is connected to would be judged.
     named = unquote(url.netloc.rpartition("@")[2]) or _query(dsn).get("host") or os.environ.get("PGHOST")
-    return [_without_port(one) for one in named.split(",")] if named else [_SOCKET]
+    return [split_port(one)[0] for one in named.split(",")] if named else [_SOCKET]
 
 
 def explained(error: BaseException, host: str) -> UntrustedServerError | None:
@@ -169,8 +169,9 @@ def _query(dsn: str) -> dict[str, str]:
     return {name: values[-1] for name, values in parse_qs(urlsplit(dsn).query).items()}
 
 
-def _without_port(host: str) -> str:
+def split_port(host: str) -> tuple[str, str]:
+    """A host of a URL, and what is written behind its colon. IPv6 has colons of its own."""
     name, _, port = host.rpartition(":")
-    if port.isdigit() and (":" not in name or name.endswith("]")):
-        host = name
-    return host.strip("[]")
+    if host.startswith("/") or host.endswith("]") or not name or (":" in name and not name.endswith("]")):
+        return host.strip("[]"), ""
+    return name.strip("[]"), port

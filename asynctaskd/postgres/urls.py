@@ -11,6 +11,11 @@ from asynctaskd.config.values import IN_FILE
 from asynctaskd.errors import ConfigError
 from asynctaskd.postgres.tls import require_usable_tls
 
+HOW_TO_WRITE_IT = (
+    "write postgresql://host:5432/name; in a password, / ? # and @ have to be written as %2F %3F %23 and %40"
+)
+"""What helps where a URL can't be read. It isn't quoted: where a / splits it, any part may be the password."""
+
 _FOR_OTHERS = stat.S_IRWXG | stat.S_IRWXO
 
 

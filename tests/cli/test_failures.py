@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 from asynctaskd import errors
 from asynctaskd.cli import commands, workers
 from asynctaskd.cli.failures import describe, exit_code, report
+from asynctaskd.postgres.driver import LoginRefusedError
 
 CODES = {
     errors.InvalidInputError("weight must be at least 1, got 0"): 2,
@@ -33,8 +34,10 @@ def test_every_error_has_its_exit_code(error, code):
     assert exit_code(error) == code
 
 
-def test_a_refusal_says_what_to_check():
-    assert "password" in describe(errors.DatabaseRefusedError("the database refused: no such role"))
+def test_a_refused_login_says_what_to_check_and_any_other_refusal_its_own_remedy():
+    assert "Check user" in describe(LoginRefusedError("the database refused: no such role"))
+    offers_none = errors.DatabaseRefusedError("db offers no TLS. Switch it on")
+    assert describe(offers_none) == "db offers no TLS. Switch it on"
 
 
 def test_every_problem_of_a_configuration_is_a_line_of_its_own(capsys):
@@ -45,6 +48,12 @@ def test_every_problem_of_a_configuration_is_a_line_of_its_own(capsys):
 def test_any_other_error_is_one_line(capsys):
     report(errors.AsynctaskdError("one\ntwo\x1b[0m"), debug=False)
     assert capsys.readouterr().err == "error: one two [0m\n"
+
+
+def test_a_schema_that_is_missing_says_that_another_can_be_named(cli):
+    result = cli.run("workers", "--schema", "other")
+    assert result.exit_code == 78
+    assert "run `asynctaskd migrate` with the same --database and --schema, or name" in result.stderr
 
 
 @pytest.mark.parametrize(

@@ -30,6 +30,13 @@ def test_a_plan_for_people_says_what_would_happen(cli):
     assert lines[-1].startswith("the schema version would be ")
 
 
+def test_a_plan_with_roles_says_whose_everything_would_be(cli):
+    fresh = cli.run("migrate", "--roles", "--plan", "--schema", "fresh").stdout
+    assert "all that is made would belong to fresh_owner\n" in fresh
+    there = cli.run("migrate", "--roles", "--plan").stdout
+    assert "tables and all else in the schema to asynctaskd_owner: whoever owned them needs a part\n" in there
+
+
 def test_a_schema_of_a_newer_major_version_exits_78(cli):
     cli.sql("INSERT INTO asynctaskd.migrations (number, name, major, minor) VALUES (9000, 'future', 99, 0)")
     for args in (["migrate"], ["migrate", "--plan"]):

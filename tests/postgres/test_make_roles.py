@@ -133,6 +133,18 @@ async def test_no_superuser_is_needed_and_a_second_time_changes_nothing(bare: Ba
     assert await plan_roles(deploy, schema=bare.schema) == nothing[1]
 
 
+async def test_a_login_without_rights_is_told_which_role_migrates(bare: Bare) -> None:
+    database = await bare.database()
+    stranger = as_login(database, await bare.login("stranger"))
+    for attempt in (migrate, migrate_with_roles):
+        with pytest.raises(DatabaseRefusedError, match="CREATE ON DATABASE.*superuser"):
+            await attempt(stranger, schema=bare.schema)
+    await migrate(database, schema=bare.schema)
+    for attempt in (migrate, migrate_with_roles, module.plan):
+        with pytest.raises(DatabaseRefusedError, match=f"owns the schema {bare.schema}, or is a member"):
+            await attempt(stranger, schema=bare.schema)
+
+
 async def test_nobody_logs_in_as_a_role_and_none_is_a_superuser(bare: Bare) -> None:
     await migrate_with_roles(await bare.database(), schema=bare.schema)
     rows = await bare.admin.fetch(

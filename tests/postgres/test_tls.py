@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import asyncpg
 import pytest
 import trustme
 
@@ -19,7 +20,7 @@ from asynctaskd.config import DaemonConfig
 from asynctaskd.daemon.supervisor import Daemon
 from asynctaskd.errors import DatabaseRefusedError
 from asynctaskd.postgres import tls
-from asynctaskd.postgres.driver import connect
+from asynctaskd.postgres.driver import LoginRefusedError, connect, translate
 from asynctaskd.postgres.tls import is_local, named_hosts, tls_for, weakness
 from asynctaskd.telemetry import attach
 from tests.support.tls import TlsServer, tls_to
@@ -120,9 +121,24 @@ async def test_authorities_that_the_system_trusts_will_do(
 
 
 async def test_one_that_offers_no_tls_is_refused_with_what_to_do(server: TlsServer, url: Any) -> None:
-    with pytest.raises(DatabaseRefusedError, match="db.example offers no TLS.*ssl = on.*sslmode=disable"):
+    with pytest.raises(
+        DatabaseRefusedError, match="db.example offers no TLS.*ssl = on.*sslmode=disable"
+    ) as one:
         await ask(url())
+    assert not isinstance(one.value, LoginRefusedError), "user and password have nothing to do with it"
     assert await ask(url(sslmode="disable")) == 1
+
+
+def test_a_server_that_lets_nobody_in_without_tls_is_told_from_a_wrong_password() -> None:
+    entry = 'no pg_hba.conf entry for host "10.0.0.1", user "shop", database "shop"'
+    for said in ("no encryption", "SSL off"):
+        told = translate(asyncpg.InvalidAuthorizationSpecificationError(f"{entry}, {said}"))
+        assert isinstance(told, DatabaseRefusedError)
+        assert not isinstance(told, LoginRefusedError)
+        assert "sslmode=verify-full" in str(told)
+    for said in ("SSL encryption", "SSL on"):
+        told = translate(asyncpg.InvalidAuthorizationSpecificationError(f"{entry}, {said}"))
+        assert isinstance(told, LoginRefusedError)
 
 
 async def test_one_of_another_authority_is_refused(server: TlsServer, url: Any, root: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from asynctaskd import Client
 from asynctaskd.errors import ConfigError, DatabaseUnavailableError
+from asynctaskd.postgres.driver import open_connection
 from asynctaskd.postgres.urls import has_password, read_url, require_readable
 
 URL = "postgresql://shop:hunter2@db.example/shop"
@@ -121,6 +122,34 @@ def test_what_is_wrong_with_tls_shows_at_the_start(asked: str, told: str) -> Non
 )
 def test_which_urls_hold_a_password(url: str, holds: bool) -> None:
     assert has_password(url) is holds
+
+
+@pytest.mark.parametrize(
+    ("url", "told"),
+    [
+        ("postgresql://shop@db:hunter/shop", "port that is no number from 1 to 65535: write"),
+        ("postgresql://shop@db:99999/shop", "port that is no number"),
+        ("postgresql://shop@[::1]:hunter,db/shop", "port that is no number"),
+        ("postgresql://shop@/shop?host=db&port=hunter", "port that is no number"),
+        ("postgresql://shop:hunter/2@db/shop", "in a password, / .* as %2F"),
+        ("postgresql:///shop?host=a,b,c&port=1,2", "3 hosts and 2 ports: name one port"),
+        ("postgresql://shop@[::1/shop", "can't be read .*: write postgresql://host:5432/name"),
+        (
+            "postgresql://db/shop?target_session_attrs=banana",
+            r"target_session_attrs \(in database.url\) must be any, primary, .*, got 'banana'",
+        ),
+    ],
+)
+async def test_what_is_wrong_in_a_url_is_named_with_what_to_write(url: str, told: str) -> None:
+    with pytest.raises(ConfigError, match=told) as raised:
+        await open_connection(url)
+    assert "hunter" not in str(raised.value)
+
+
+async def test_a_wrong_variable_of_the_environment_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PGTARGETSESSIONATTRS", "banana")
+    with pytest.raises(ConfigError, match=r"\(PGTARGETSESSIONATTRS\) must be any"):
+        await open_connection("postgresql://db/shop")
 
 
 def test_a_url_that_cant_be_read_is_left_to_whoever_connects() -> None:

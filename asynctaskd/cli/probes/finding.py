@@ -7,6 +7,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Literal
 
 from asynctaskd.durations import format_duration
+from asynctaskd.postgres.driver import LoginRefusedError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -40,7 +41,9 @@ class Finding:
 
     @classmethod
     def refused(cls, error: AsynctaskdError) -> Finding:
-        """The finding where the server answers and lets nobody in."""
+        """The finding where the server answers and lets nobody in; what is about TLS says what to do."""
+        if not isinstance(error, LoginRefusedError):
+            return cls(ACCESS, FAILURE, str(error))
         remedy = "correct user, password and name in database.url, or that user's rights"
         return cls(ACCESS, FAILURE, str(error), remedy)
 
