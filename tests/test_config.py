@@ -182,6 +182,11 @@ def test_a_wrong_value_is_refused_with_file_key_expectation_and_value(file, key,
     assert expected in message
 
 
+def test_an_ipv6_address_may_stand_in_brackets(file):
+    assert load_config(file('[http]\nhost = "[::1]"\n'), {}, {}).http.host == "::1"
+    assert "http.host" in problems_of(file('[http]\nhost = "[]"\n'))
+
+
 def test_a_wrong_value_is_named_with_the_variable_or_the_flag_it_came_from():
     assert "worker.lease from ASYNCTASKD_WORKER_LEASE must" in problems_of(
         environ={"ASYNCTASKD_WORKER_LEASE": "soon"}

@@ -112,6 +112,11 @@ def _labels(values: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(sorted(set(values)))
 
 
+def without_brackets(host: str) -> str:
+    """An address as sockets want it: brackets belong to URLs, where IPv6 stands beside a port."""
+    return host[1:-1] if host.startswith("[") and host.endswith("]") else host
+
+
 def _host_names(values: tuple[str, ...]) -> tuple[str, ...]:
     if not all(re.fullmatch(r"[A-Za-z0-9._:-]+", name) for name in values):
         raise ValueError("not a host name")
@@ -161,7 +166,9 @@ DurationOrZero = Annotated[
     timedelta, BeforeValidator(_duration), Kind(f"a duration of at most 30d, {_DURATION_TEXT}")
 ]
 File = Annotated[Path | None, Kind("the path of a file")]
-Host = Annotated[str, Field(min_length=1), Kind("an address or a host name")]
+Host = Annotated[
+    str, AfterValidator(without_brackets), Field(min_length=1), Kind("an address or a host name")
+]
 HostNames = Annotated[
     tuple[str, ...],
     AfterValidator(_host_names),

@@ -149,8 +149,8 @@ def may_migrate(schema: str) -> AbstractContextManager[None]:
     """
     return _refused(
         f"`asynctaskd migrate` takes a role that owns the schema {schema}, or is a member of its owner; "
-        "where there is none yet, one that may make it (GRANT CREATE ON DATABASE … TO …). Run it as such a one, or "
-        "as a superuser"
+        "where there is none yet, one that may make it (GRANT CREATE ON DATABASE … TO …). Run it as such a "
+        "one, or as a superuser"
     )
 
 

@@ -14,7 +14,7 @@ from asynctaskd.postgres.tls import require_usable_tls
 HOW_TO_WRITE_IT = (
     "write postgresql://host:5432/name; in a password, / ? # and @ have to be written as %2F %3F %23 and %40"
 )
-"""What helps where a URL can't be read. It isn't quoted: where a / splits it, any part may be the password."""
+"""What helps where a URL can't be read. It isn't quoted: any part of it may be the password's."""
 
 _FOR_OTHERS = stat.S_IRWXG | stat.S_IRWXO
 

@@ -188,7 +188,7 @@ async def test_an_id_leads_to_its_task(browse, fleet):
         ("/tasks?status=gone", 422, "status"),
         ("/tasks?id=x", 422, "id"),
         ("/tasks/1", 404, "no task 1"),
-        ("/tasks/99999999999999999999", 422, ""),
+        ("/tasks/99999999999999999999", 404, "There is no such task"),
         ("/schedules/none", 404, "no schedule none"),
         ("/commands/00000000-0000-0000-0000-000000000000", 422, "no request"),
         ("/changes/7", 404, "no change"),

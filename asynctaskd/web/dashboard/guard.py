@@ -66,22 +66,24 @@ class Guard:
             await send(message)
 
         refusal = self._refusal(scope)
-        app = self._app if refusal is None else PlainTextResponse(f"{refusal}\n", 403)
+        app = self._app if refusal is None else PlainTextResponse(f"{refusal[1]}\n", refusal[0])
         await app(scope, receive, send_guarded)
 
-    def _refusal(self, scope: Scope) -> str | None:
+    def _refusal(self, scope: Scope) -> tuple[int, str] | None:
         headers = Headers(scope=scope)
         host = headers.get("host", "")
         if len(scope["path"]) + len(scope["query_string"]) > _LONGEST_ADDRESS:
-            return "this address is too long"
+            return 403, "this address is too long"
+        if "\0" in scope["path"] or b"%00" in scope["query_string"]:
+            return 400, "this address has a NUL in it, which is in no text"
         if not _is_readable(f"//{host}") or not _is_readable(headers.get("origin", "")):
-            return "this request's Host or Origin is no address"
+            return 403, "this request's Host or Origin is no address"
         if self._hosts is not None and _name(host) not in self._hosts:
-            return (
+            return 403, (
                 "this name isn't one of the dashboard's: name it in dashboard.hosts (--allow-host), if it is"
             )
         if scope["method"] not in _READING and not _is_same_origin(headers, f"{scope['scheme']}://{host}"):
-            return (
+            return 403, (
                 "this request comes from another page, or through a proxy that doesn't say X-Forwarded-Proto"
             )
         return None

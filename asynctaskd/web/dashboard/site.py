@@ -16,6 +16,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Route
 
+from asynctaskd.definitions.rules import MAX_INT64
 from asynctaskd.errors import (
     AsynctaskdError,
     DatabaseRefusedError,
@@ -25,6 +26,7 @@ from asynctaskd.errors import (
     SchemaVersionError,
     TaskNotFoundError,
 )
+from asynctaskd.postgres.caller import not_found
 from asynctaskd.postgres.driver import CutShortError
 from asynctaskd.telemetry.events import emit
 from asynctaskd.version import __version__
@@ -38,6 +40,9 @@ if TYPE_CHECKING:
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 Change = Callable[[Request, FormData], Awaitable[Response]]
+
+RETRY_AFTER = "60"
+"""How long whoever has tried too many tokens has to wait, in seconds, as HTTP says it."""
 
 _LONGEST_FORM = 64 * 1024
 
@@ -185,6 +190,8 @@ class Site:
 
     async def _shown(self, endpoint: Endpoint, request: Request) -> Response:
         visitor = request.state.visitor = self.door.visitor(request)
+        if visitor.is_early:
+            return self._ask_to_wait(request)
         if visitor.role is None:
             return self._ask_to_log_in(request)
         response = await endpoint(request)
@@ -194,6 +201,8 @@ class Site:
 
     async def _changed(self, endpoint: Change, request: Request) -> Response:
         visitor = request.state.visitor = self.door.visitor(request)
+        if visitor.is_early:
+            return self._ask_to_wait(request)
         if visitor.role is None:
             return self.error(request, 401, "Log in first", "Nothing was changed.")
         form = await read_form(request)
@@ -206,6 +215,11 @@ class Site:
                 request, 403, "You may only read here", "Nothing was changed: this needs a role that writes."
             )
         return await endpoint(request, form)
+
+    def _ask_to_wait(self, request: Request) -> Response:
+        response = self.error(request, 429, "Too many wrong tokens", "Wait a minute.")
+        response.headers["Retry-After"] = RETRY_AFTER
+        return response
 
     def _ask_to_log_in(self, request: Request) -> Response:
         if "text/html" not in request.headers.get("accept", "") or request.headers.get("hx-request"):
@@ -227,14 +241,29 @@ async def read_form(request: Request) -> FormData:
     """The form of a request, as far as it may be one.
 
     Raises:
-        HTTPException: it is too long, or doesn't say how long it is.
+        HTTPException: it is too long, or doesn't say how long it is; or it has a NUL, which is in no text.
     """
     length = request.headers.get("content-length", "")
     if not length.isdecimal():
         raise HTTPException(411, "A form has to say how long it is.")
     if int(length) > _LONGEST_FORM:
         raise HTTPException(413, f"A form may have at most {_LONGEST_FORM:,} bytes.")
-    return await request.form(max_files=0, max_fields=200)
+    form = await request.form(max_files=0, max_fields=200)
+    if any("\0" in value for value in form.values() if isinstance(value, str)):
+        raise HTTPException(400, "A form has no NUL in it.")
+    return form
+
+
+def id_in(request: Request) -> int:
+    """The task's id in the path.
+
+    Raises:
+        TaskNotFoundError: no task can have it.
+    """
+    task_id: int = request.path_params["task_id"]
+    if task_id > MAX_INT64:
+        raise not_found(task_id)
+    return task_id
 
 
 def text_in(form: FormData, name: str) -> str:

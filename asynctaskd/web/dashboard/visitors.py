@@ -36,12 +36,14 @@ class Visitor:
         role: what they may do; None: not even read.
         csrf: what forms have to bring along; None of a bearer token, which no browser sends by itself.
         is_new: whether the cookie has to be set.
+        is_early: whether they have to wait, since wrong tokens came from where they are.
     """
 
     name: str | None
     role: Role | None
     csrf: str | None
     is_new: bool = False
+    is_early: bool = False
 
     @property
     def may_write(self) -> bool:
@@ -106,7 +108,7 @@ class Door:
     def _by_secret(self, request: Request, secret: str) -> Visitor:
         address = address_of(request)
         if self.attempts.is_too_many(address):  # not counted, or it would never end
-            return Visitor(None, None, None)
+            return Visitor(None, None, None, is_early=True)
         token = self.tokens.by_secret(secret)
         if token is None:
             self.attempts.note(address)

@@ -12,7 +12,7 @@ from starlette.responses import RedirectResponse
 from asynctaskd.control.browsing import TaskFilter
 from asynctaskd.web.dashboard import filters
 from asynctaskd.web.dashboard.bulk import ACTIONS, CAP, Action
-from asynctaskd.web.dashboard.site import path_of, text_in
+from asynctaskd.web.dashboard.site import id_in, path_of, text_in
 
 if TYPE_CHECKING:
     from starlette.datastructures import FormData
@@ -91,7 +91,7 @@ class CommandPages:
     async def ask(self, request: Request, form: FormData) -> Response:
         """Ask it of one task."""
         word, _ = _action(request)
-        task_id: int = request.path_params["task_id"]
+        task_id = id_in(request)
         before = (await self._site.reading.statuses([task_id])).get(task_id)
         patience = _PATIENCE if word == "run_now" else "0s"
         was = before and {"status": before}

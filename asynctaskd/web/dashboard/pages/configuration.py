@@ -10,7 +10,7 @@ from starlette.responses import RedirectResponse
 from asynctaskd.config.assignments import assigned
 from asynctaskd.config.runtime import RuntimeConfig, read_leniently
 from asynctaskd.errors import InvalidInputError
-from asynctaskd.web.dashboard.site import path_of, text_in
+from asynctaskd.web.dashboard.site import id_in, path_of, text_in
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -102,7 +102,7 @@ class ConfigurationPages:
 
     async def report(self, request: Request) -> Response:
         """Which workers apply it, and which haven't answered."""
-        task_id: int = request.path_params["task_id"]
+        task_id = id_in(request)
         report = await self._site.reading.runtime_config_report(task_id, timeout="0s")
         context = {
             "section": "configuration",

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from starlette.responses import RedirectResponse
 from starlette.routing import Route
 
-from asynctaskd.web.dashboard.site import path_of, read_form, text_in
+from asynctaskd.web.dashboard.site import RETRY_AFTER, path_of, read_form, text_in
 from asynctaskd.web.dashboard.visitors import address_of, is_ours
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class LoginPage:
         request.state.visitor = visitor = door.visitor(request)
         if door.attempts.is_too_many(address_of(request)):
             response = self._form(request, "", "Too many wrong tokens. Wait a minute.", status=429)
-            response.headers["Retry-After"] = "60"
+            response.headers["Retry-After"] = RETRY_AFTER
             return response
         form = await read_form(request)
         if not is_ours(visitor, text_in(form, "csrf")):

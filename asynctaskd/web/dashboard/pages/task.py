@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from asynctaskd.web.dashboard.bulk import ACTIONS
+from asynctaskd.web.dashboard.site import id_in
 from asynctaskd.web.dashboard.wording import instant
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ class TaskPage:
 
     async def show(self, request: Request) -> Response:
         """All of one task."""
-        task_id: int = request.path_params["task_id"]
+        task_id = id_in(request)
         desk = self._site.reading
         task = await desk.get_task(task_id)
         [[task], why, moments, relatives] = await asyncio.gather(
