@@ -10,6 +10,7 @@ import pytest
 from pydantic import ValidationError
 
 from asynctaskd.config import SETTINGS, DaemonConfig, RuntimeConfig, load_config, render_example, variables_of
+from asynctaskd.config.exposure import exposed_files
 from asynctaskd.errors import ConfigError, InvalidInputError
 
 ROOT = Path(__file__).parent.parent
@@ -185,6 +186,36 @@ def test_a_wrong_value_is_refused_with_file_key_expectation_and_value(file, key,
 def test_an_ipv6_address_may_stand_in_brackets(file):
     assert load_config(file('[http]\nhost = "[::1]"\n'), {}, {}).http.host == "::1"
     assert "http.host" in problems_of(file('[http]\nhost = "[]"\n'))
+
+
+@pytest.mark.parametrize(
+    ("mode", "is_exposed"), [(0o400, False), (0o440, False), (0o640, False), (0o444, True), (0o604, True)]
+)
+def test_a_secret_file_is_exposed_where_everybody_may_read_it(tmp_path, mode, is_exposed):
+    url, tokens = tmp_path / "url", tmp_path / "tokens"
+    for path in (url, tokens):
+        path.write_text("")
+        path.chmod(mode)
+    sections = {
+        "database": {"url": f"file:{url}", "listen_url": f"file:{tmp_path}/none"},
+        "dashboard": {"token_file": tokens},
+    }
+    exposed = [one.key for one in exposed_files(DaemonConfig.model_validate(sections))]
+    assert exposed == (["database.url", "dashboard.token_file"] if is_exposed else [])
+
+
+def test_of_a_link_the_file_counts_that_it_leads_to(tmp_path):
+    """As Kubernetes mounts a secret: url is a link to ..data/url, and ..data one to a directory."""
+    there = tmp_path / "..2026"
+    there.mkdir()
+    (there / "url").write_text("")
+    (tmp_path / "..data").symlink_to(there)
+    (tmp_path / "url").symlink_to("..data/url")
+    config = DaemonConfig.model_validate({"database": {"url": f"file:{tmp_path}/url"}})
+    (there / "url").chmod(0o644)
+    assert [str(one) for one in exposed_files(config)] == [f"{tmp_path}/url of database.url (mode 0644)"]
+    (there / "url").chmod(0o440)
+    assert exposed_files(config) == []
 
 
 def test_a_wrong_value_is_named_with_the_variable_or_the_flag_it_came_from():

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from asynctaskd.cli.options import ConfigFile, Database, DecodingApp, Schema, setting_help
-from asynctaskd.cli.session import find_database, warn_of_password
+from asynctaskd.cli.session import find_database, warn_of_exposed, warn_of_password
 from asynctaskd.config import load_config
 from asynctaskd.config.values import without_brackets
 from asynctaskd.definitions.extras import DASHBOARD, require_extra
@@ -73,6 +73,7 @@ def dashboard(
         "dashboard.hosts": allow_host or None,
     }
     settings = load_config(config, os.environ, flags)
+    warn_of_exposed(settings)
     known = None if app is None else load_app(app)
     address = without_brackets(host or _HOST)
     site = configured(settings, find_database(settings), host=address, may_write=write, app=known)

@@ -81,6 +81,7 @@ def run(
     signals = Signals()
     signals.install()
     _log_to_stderr(settings.log.level, settings.log.format)
+    reloading.warn_of_exposed()
     if count is not None:
         flags = {"--concurrency": concurrency, "--labels": labels, "--database": database, "--schema": schema}
         command = child_command({"--app": app, "--config": config, **flags}, debug=debug, once=once)

@@ -11,6 +11,7 @@ from typing_extensions import override
 
 from asynctaskd.client import Client
 from asynctaskd.config import DaemonConfig, load_config
+from asynctaskd.config.exposure import REMEDY, exposed_files
 from asynctaskd.control.looking import Looking
 from asynctaskd.postgres import embedded
 from asynctaskd.postgres.driver import connect
@@ -67,6 +68,12 @@ def warn_of_password(database: str | None) -> None:
             "give the URL in ASYNCTASKD_DATABASE_URL, or --database file:PATH of a file that holds it",
             err=True,
         )
+
+
+def warn_of_exposed(config: DaemonConfig) -> None:
+    """Say so where everybody on this machine can read a file that holds a secret."""
+    for one in exposed_files(config):
+        typer.echo(f"warning: everybody on this machine can read {one}: {REMEDY}", err=True)
 
 
 def find_database(config: DaemonConfig, *, progress: Callable[[str], None] | None = None) -> str:

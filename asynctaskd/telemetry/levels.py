@@ -44,6 +44,7 @@ LEVELS: Mapping[str, str | None] = {
     "database.suits": None,
     "database.stepped_back": "error",
     "database.unproven": "warning",
+    "file.exposed": "warning",
     "listener.up": "info",
     "listener.lost": "warning",
     "listener.off": "warning",

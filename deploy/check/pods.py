@@ -28,6 +28,11 @@ _OF_THE_POD: Mapping[str, Callable[[_Part], bool]] = {
     f"volumes must be of the kinds {', '.join(sorted(_VOLUMES))}": lambda pod: all(
         volume.keys() - {"name"} <= _VOLUMES for volume in pod.get("volumes", ())
     ),
+    "secrets must have defaultMode 0440, and the pod an fsGroup": lambda pod: all(
+        volume["secret"].get("defaultMode") == 0o440 and "fsGroup" in _security(pod)
+        for volume in pod.get("volumes", ())
+        if "secret" in volume
+    ),
 }
 
 _OF_A_CONTAINER: Mapping[str, Callable[[_Part], bool]] = {

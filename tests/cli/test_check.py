@@ -38,7 +38,7 @@ def test_for_people_it_prints_one_line_a_finding(cli):
 def test_an_unreachable_database_is_a_finding_and_exits_69(bare):
     findings, code = found(bare, "--database", UNREACHABLE)
     assert code == 69
-    assert list(findings) == ["reachable", "lease", "grace"]
+    assert list(findings) == ["reachable", "secrets", "lease", "grace"]
     result = bare.run("check", "--database", UNREACHABLE)
     assert result.exit_code == 69
     assert result.stdout.startswith("failure  reachable ")

@@ -523,3 +523,21 @@ def test_the_command_takes_the_stop_timeout(cli):
 def test_the_lease_is_told_in_renewals(cli):
     assert "6 × worker.renew_interval" in cli.run("check").stdout
     assert capacity.connections_of(DaemonConfig()) == 18
+
+
+async def test_a_secret_file_that_everybody_may_read_is_found_and_one_for_a_group_isnt(database, tmp_path):
+    tokens = tmp_path / "tokens"
+    tokens.write_text("")
+    config = DaemonConfig.model_validate(
+        {"database": {"url": database.dsn}, "dashboard": {"token_file": tokens}}
+    )
+
+    async def found():
+        return {one.check: one async for one in examine(UNREACHABLE, config)}["secrets"]
+
+    tokens.chmod(0o644)
+    assert (await found()).status == WARNING
+    assert f"{tokens} of dashboard.token_file (mode 0644)" in (await found()).message
+    assert "defaultMode: 0440" in (await found()).remedy
+    tokens.chmod(0o440)
+    assert (await found()).status == OK

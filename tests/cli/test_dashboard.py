@@ -42,10 +42,14 @@ def test_a_password_in_its_command_line_is_warned_of(bare):
 def test_with_tokens_it_answers_to_who_has_one(start, database, tmp_path):
     tokens = tmp_path / "tokens"
     tokens.write_text(f"write ada {SECRET}\n")
+    tokens.chmod(0o644)
     process = start(
         "dashboard", "--host=0.0.0.0", "--port=0", "--write", "--token-file", str(tokens),
         "--database", database.dsn,
     )  # fmt: skip
+    assert "dashboard.token_file (mode 0644): chmod" in process.await_line(
+        "everybody on this machine can read"
+    )
     [port] = re.findall(r":(\d+)/", process.await_line("dashboard at"))
     assert "Log in" in page(f"http://127.0.0.1:{port}/tasks")
     assert "Log in" not in page(f"http://127.0.0.1:{port}/tasks", SECRET)

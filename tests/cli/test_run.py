@@ -124,6 +124,18 @@ def test_a_crashed_loop_exits_70_with_a_readable_last_line_and_a_traceback_in_th
     assert "Traceback" not in process.stderr
 
 
+@pytest.mark.parametrize("processes", [(), ("--processes", "2")])
+def test_a_url_that_everybody_may_read_is_warned_of_once(cli, start, tmp_path, processes):
+    kept = tmp_path / "url"
+    kept.write_text(cli.dsn)
+    kept.chmod(0o644)
+    process = start(*RUN, "--once", *processes, "--database", f"file:{kept}")
+    assert process.exit_code() == 0
+    [told] = [json.loads(line) for line in process.stderr if "file.exposed" in line]
+    assert (told["key"], told["mode"], told["level"]) == ("database.url", "0644", "warning")
+    assert "defaultMode: 0440" in told["note"]
+
+
 def test_a_missing_schema_exits_78_and_says_what_to_run(cli, start):
     process = start(*RUN, "--schema", "elsewhere")
     assert process.exit_code() == 78

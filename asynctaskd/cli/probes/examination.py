@@ -6,7 +6,7 @@ import asyncio
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from asynctaskd.cli.probes import access, capacity, fleet, schedules, server, timing, upkeep, waste
+from asynctaskd.cli.probes import access, capacity, fleet, schedules, secrets, server, timing, upkeep, waste
 from asynctaskd.cli.probes.finding import ACCESS, FAILURE, WARNING, Finding
 from asynctaskd.cli.probes.ground import LIMIT, Ground, Look
 from asynctaskd.errors import AsynctaskdError, DatabaseRefusedError, DatabaseUnavailableError
@@ -54,7 +54,7 @@ _OF_THE_SCHEMA = (
 )
 _ALL = (*_OF_THE_SERVER, _SCHEMA, *_OF_THE_SCHEMA)
 
-CHECKS = (ACCESS, *(look.check for look in _ALL), "lease", "grace")
+CHECKS = (ACCESS, *(look.check for look in _ALL), "secrets", "lease", "grace")
 """The names of all findings."""
 
 
@@ -83,6 +83,7 @@ async def examine(
         yield Finding.refused(error)
     finally:
         await ground.close()
+    yield secrets.secrets(config)
     yield timing.lease(config)
     yield timing.grace(config, stop_timeout)
 
