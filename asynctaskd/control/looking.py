@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from typing_extensions import override
@@ -23,6 +24,9 @@ LOOKS: Mapping[str, str] = {
 }
 """Statements, and what a viewer's login may send instead: the same columns, without values."""
 
+# For how long a refusal holds, in seconds: each is an error in the server's log.
+_ASK_AGAIN = 60.0
+
 
 class Looking(Caller):
     """Whoever is content with what their login may read.
@@ -35,6 +39,7 @@ class Looking(Caller):
     """
 
     sees_values = True
+    _refused_until: Mapping[str, float] = {}  # by statement
 
     @override
     async def _fetch(
@@ -44,11 +49,14 @@ class Looking(Caller):
         connection: asyncpg.Connection | None = None,
         limit: float = LONG,
     ) -> list[asyncpg.Record]:
+        if monotonic() < self._refused_until.get(name, 0.0):
+            return await self._look(name, *arguments, connection=connection, limit=limit)
         try:
             rows = await super()._fetch(name, *arguments, connection=connection, limit=limit)
         except DatabaseRefusedError:
             if name not in LOOKS:
                 raise
+            self._refused_until = {**self._refused_until, name: monotonic() + _ASK_AGAIN}
             return await self._look(name, *arguments, connection=connection, limit=limit)
         if name in LOOKS:
             self.sees_values = True

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncpg
 import pytest
+from asyncpg.connection import LoggedQuery
 
+from asynctaskd.cli.session import Reader
 from tests.support.divided import divided_or_skipped
 from tests.web.conftest import FLEET
 
@@ -48,6 +50,29 @@ async def test_with_a_viewers_rights_a_page_says_that_payloads_arent_shown(brows
     assert "ada@example.org" not in page
     assert "Not shown to the dashboard's database login" in page
     assert "Params" not in await browser.text("/schedules/mail.digest")
+
+
+async def test_what_a_login_may_not_read_is_asked_for_once_and_again_a_minute_later(
+    divided, owner, monkeypatch
+):
+    refused: list[str] = []
+
+    def note(record: LoggedQuery) -> None:
+        if record.exception is not None:
+            refused.append(record.query)
+
+    connection = await asyncpg.connect(divided.logins["viewer"])
+    connection.add_query_logger(note)
+    reader = Reader(connection, schema=divided.schema)
+    for _ in range(3):
+        assert await reader.list_tasks()
+    assert len(refused) == 1
+    monkeypatch.setattr("asynctaskd.control.looking._ASK_AGAIN", 0.0)
+    monkeypatch.setattr(reader, "_refused_until", {})
+    for _ in range(2):
+        assert await reader.list_tasks()
+    assert len(refused) == 3
+    await connection.close()
 
 
 async def test_an_operator_changes_what_a_viewer_cant(browse, divided, owner):
