@@ -116,6 +116,11 @@ class Said:
     at: float
 
 
+def whole_lines(path: Path) -> list[str]:
+    """The lines of a file that others write: the last one may not be all there yet."""
+    return path.read_text().rpartition("\n")[0].splitlines()
+
+
 class Witness:
     """What handlers have said."""
 
@@ -132,7 +137,7 @@ class Witness:
         return [one for one in self._lines() if one.what == what and task_id in (None, one.task_id)]
 
     def _lines(self) -> list[Said]:
-        lines = [line.split() for line in self.path.read_text().splitlines()]
+        lines = [line.split() for line in whole_lines(self.path)]
         return [Said(what, int(task_id), int(pid), float(at)) for what, task_id, pid, at in lines]
 
     async def until(self, what: str, task_id: int, times: int = 1) -> Said:
@@ -174,7 +179,7 @@ class Worker:
 
     def events(self, name: str) -> list[dict[str, Any]]:
         """What it has logged under that name."""
-        lines = [json.loads(line) for line in self._log.read_text().splitlines() if line.startswith("{")]
+        lines = [json.loads(line) for line in whole_lines(self._log) if line.startswith("{")]
         return [line for line in lines if line["event"] == name]
 
     async def until_logged(self, name: str) -> dict[str, Any]:

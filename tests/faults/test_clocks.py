@@ -36,7 +36,7 @@ async def test_a_worker_whose_clock_steps_by_hours_loses_nothing_and_starts_noth
         await tables.until("SELECT bool_and(renewed_at > started_at + '4 s') FROM asynctaskd.workers")
         go_on.touch()
         done += [await client.wait(task_id, timeout="30s") for task_id in held]
-        started = process.events("worker.started")[0]
+        started = await process.until_logged("worker.started")
         actually = await tables.value("SELECT min(started_at) FROM asynctaskd.workers")
     assert abs((datetime.fromisoformat(started["ts"]) - actually).total_seconds()) > 3000
     assert {(task.attempts, task.losses) for task in done} == {(1, 0)}

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from signal import SIGHUP, SIGTERM
 from typing import Any
@@ -26,21 +28,32 @@ class Manager:
         asyncio.get_running_loop().add_reader(self._socket, self._hear)
 
     def _hear(self) -> None:
-        text = self._socket.recv(4096).decode()
-        self.heard.append(dict(line.split("=", 1) for line in text.split("\n")))
-        self._news.set()
+        with suppress(BlockingIOError):
+            while True:
+                text = self._socket.recv(4096).decode()
+                self.heard.append(dict(line.split("=", 1) for line in text.split("\n")))
+                self._news.set()
 
     async def until(self, after: int = 0, /, **said: str) -> int:
         """Until a message says that, from the given place on; returns the place after it."""
+        return await self._until(lambda message: message.items() >= said.items(), after)
+
+    async def until_status(self, word: str) -> None:
+        """Until a status contains that word."""
+        await self._until(lambda message: word in message.get("STATUS", ""))
+
+    async def _until(self, suits: Callable[[dict[str, str]], bool], after: int = 0) -> int:
         async with asyncio.timeout(LONG_ENOUGH):
             while True:
                 for place, message in enumerate(self.heard[after:], after):
-                    if message.items() >= said.items():
+                    if suits(message):
                         return place + 1
                 self._news.clear()
                 await self._news.wait()
 
     def said(self, name: str) -> list[str]:
+        """All that was said of it, what still lies in the socket included."""
+        self._hear()
         return [message[name] for message in self.heard if name in message]
 
     def close(self) -> None:
@@ -95,9 +108,7 @@ async def test_what_it_waits_for_is_said_and_more_time_asked_for(below, manager,
     async with below(proxy.dsn) as process:
         await manager.until(EXTEND_TIMEOUT_USEC="15000000")
         await process.until_logged("database.lost")
-        async with asyncio.timeout(LONG_ENOUGH):
-            while "unavailable" not in manager.said("STATUS")[-1]:  # noqa: ASYNC110  (it is another process)
-                await asyncio.sleep(0.02)
+        await manager.until_status("unavailable")
         assert not manager.said("READY")
         await proxy.restore()
         await manager.until(READY="1")
@@ -156,7 +167,7 @@ async def test_a_reload_is_said_and_takes_on_what_can_change(
         await manager.until(place, READY="1")
         await witness.until("start", held[1])
         await witness.until("start", waits)
-        told = process.events("config_file.read")[-1]
+        told = await process.until_logged("config_file.read")
         await tables.until("SELECT concurrency = 3 AND 'eu' = ANY (labels) FROM asynctaskd.workers")
     assert told["changed"] == ["worker.concurrency", "worker.labels", "worker.grace"]
     assert told["takes_restart"] == []
