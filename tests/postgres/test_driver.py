@@ -171,6 +171,22 @@ async def test_a_statement_that_waits_for_a_lock_gives_up_before_its_caller(sess
             await sessions.fetch("SELECT FROM locked", timeout=60)
 
 
+@pytest.mark.parametrize(
+    ("type_name", "times"), [("float4[]", 1), ("own[]", 2)], ids=["the server's", "the database's"]
+)
+async def test_what_types_of_the_server_are_made_of_is_asked_once_by_a_process(
+    database, connection, monkeypatch, type_name, times
+):
+    monkeypatch.setattr("asynctaskd.postgres.connection._own_types", {})
+    await connection.execute("CREATE TYPE own AS (a integer)")
+    asked: list[str] = []
+    for _ in range(2):
+        async with connect(database.dsn) as opened:
+            opened.add_query_logger(lambda record: asked.append(record.query))
+            assert await opened.fetchval(f"SELECT $1::{type_name}", []) == []
+    assert sum("typeinfo_tree" in query for query in asked) == times
+
+
 async def test_where_no_connection_is_to_be_had_the_open_ones_stay(database, connection):
     role = f"{urlsplit(database.dsn).path[1:]}_few"
     await connection.execute(f'CREATE ROLE "{role}" LOGIN CONNECTION LIMIT 1')
