@@ -50,6 +50,8 @@ async def set_clock(connection: Connection[Record], moment: datetime) -> None:
 @pytest.fixture
 async def noon(connection: Connection[Record]) -> datetime:
     """It is noon of a day far away, and stays it; there are no partitions yet."""
+    for name in await partitions_of(connection):
+        await connection.execute(f"DROP TABLE asynctaskd.{name}")
     await set_clock(connection, NOON)
     return NOON
 
