@@ -19,7 +19,7 @@ demo: $(STAMP) ## See two workers index Python's standard library, on a PostgreS
 	@$(BIN)/asynctaskd demo
 
 test: $(STAMP) ## Run the tests on an embedded PostgreSQL, or on the one in ASYNCTASKD_TEST_DSN; ARGS="-k name"
-	@$(BIN)/python -m pytest -n logical $(ARGS)
+	@$(BIN)/python -m pytest -n logical --dist worksteal $(ARGS)
 
 browser-tools: $(STAMP) ## Install what the dashboard's tests in a browser need: Debian's chromium, axe-core from npm
 	@$(BIN)/python -m tests.browser.install
