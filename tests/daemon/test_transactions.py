@@ -287,8 +287,8 @@ async def test_the_timeout_bounds_the_transaction(app, running, client, tables, 
     assert await written() == []
     assert (
         await tables.value(
-            "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%pg_sleep(30)%' AND "
-            "state = 'active' AND pid <> pg_backend_pid()"
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
+            " AND query LIKE '%pg_sleep(30)%' AND state = 'active' AND pid <> pg_backend_pid()"
         )
         == 0
     )

@@ -368,7 +368,11 @@ async def test_it_lets_go_of_what_a_transaction_wants_that_holds_it_up(
         await older.connection.execute(f"LOCK TABLE asynctaskd.{held} IN ROW EXCLUSIVE MODE")
         migrating = asyncio.create_task(migrate(older.dsn))
         watcher = await asyncpg.connect(older.dsn)
-        await until(watcher, "SELECT count(*) FROM pg_locks WHERE NOT granted AND locktype = 'relation'")
+        await until(
+            watcher,
+            "SELECT count(*) FROM pg_locks JOIN pg_stat_activity USING (pid)"
+            " WHERE datname = current_database() AND NOT granted AND locktype = 'relation'",
+        )
         await watcher.close()
         await older.connection.execute(f"LOCK TABLE asynctaskd.{wanted} IN ROW EXCLUSIVE MODE")
     assert await migrating

@@ -35,9 +35,13 @@ PARTITIONS = """
 PENDING = "SELECT EXISTS (SELECT FROM pg_inherits WHERE inhdetachpending)"
 WAITS_FOR_OTHERS = """
     SELECT EXISTS (SELECT FROM pg_locks JOIN pg_stat_activity AS a USING (pid)
-                   WHERE locktype = 'virtualxid' AND NOT granted AND query LIKE 'ALTER TABLE%DETACH%')
+                   WHERE datname = current_database() AND locktype = 'virtualxid' AND NOT granted
+                     AND query LIKE 'ALTER TABLE%DETACH%')
 """
-WAITS_FOR_A_TABLE = "SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'relation' AND NOT granted)"
+WAITS_FOR_A_TABLE = """
+    SELECT EXISTS (SELECT FROM pg_locks JOIN pg_stat_activity USING (pid)
+                   WHERE datname = current_database() AND locktype = 'relation' AND NOT granted)
+"""
 
 
 async def set_clock(connection: Connection[Record], moment: datetime) -> None:
