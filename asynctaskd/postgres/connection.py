@@ -27,12 +27,13 @@ _FAREWELL = 1.0
 _KEEPALIVE = {"TCP_KEEPIDLE": 3, "TCP_KEEPINTVL": 1, "TCP_KEEPCNT": 3}
 _UNANSWERED = 5.0
 
-# Types below it are PostgreSQL's own, and the same in every database of every version.
+# Types below it are PostgreSQL's own, and the same in every database of a major version. Rows of the
+# catalog's tables are among them, and get columns with another one.
 _FIRST_OTHER_TYPE = 10_000
 
 # What asyncpg was told of them. It asks on every new connection: 7 ms of the server's time, and a fleet that
 # reconnects asks on all at once.
-_own_types: dict[frozenset[int], Any] = {}
+_own_types: dict[tuple[int, frozenset[int]], Any] = {}
 
 # No statement was made, so none has taken the place of another one.
 _NOT_ASKED = SimpleNamespace(name="none")
@@ -89,11 +90,12 @@ class Connection(asyncpg.Connection):
 
     async def _introspect_types(self, typeoids: Iterable[int], timeout: float | None) -> tuple[Any, Any]:
         wanted = frozenset(typeoids)
-        if wanted in _own_types:
-            return _own_types[wanted], _NOT_ASKED
+        known = self.get_server_version().major, wanted
+        if known in _own_types:
+            return _own_types[known], _NOT_ASKED
         types, statement = await super()._introspect_types(wanted, timeout)  # type: ignore[misc]  # pyright: ignore[reportAttributeAccessIssue]
         if max(wanted) < _FIRST_OTHER_TYPE:
-            _own_types[wanted] = types
+            _own_types[known] = types
         return types, statement
 
     async def _cancel(self, *waiters: Any) -> None:

@@ -187,6 +187,19 @@ async def test_what_types_of_the_server_are_made_of_is_asked_once_by_a_process(
     assert sum("typeinfo_tree" in query for query in asked) == times
 
 
+async def test_what_types_are_made_of_is_asked_of_a_server_of_each_version(database, monkeypatch):
+    """A row of pg_auth_members has a number below 10,000, and other columns since PostgreSQL 16."""
+    monkeypatch.setattr("asynctaskd.postgres.connection._own_types", {})
+    asked: list[str] = []
+    for major in (15, 16, 15):
+        async with connect(database.dsn) as opened:
+            version = opened.get_server_version()._replace(major=major)
+            monkeypatch.setattr(opened, "get_server_version", lambda version=version: version)
+            opened.add_query_logger(lambda record: asked.append(record.query))
+            await opened.fetch("SELECT m FROM pg_auth_members AS m")
+    assert sum("typeinfo_tree" in query for query in asked) == 2
+
+
 async def test_where_no_connection_is_to_be_had_the_open_ones_stay(database, connection):
     role = f"{urlsplit(database.dsn).path[1:]}_few"
     await connection.execute(f'CREATE ROLE "{role}" LOGIN CONNECTION LIMIT 1')
