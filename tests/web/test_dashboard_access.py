@@ -554,6 +554,14 @@ async def test_a_token_file_that_is_spoiled_changes_nothing_and_the_log_says_why
     assert answer.status_code == 401
 
 
+def test_a_token_file_is_read_again_though_its_times_stand_still(token_file, current, monkeypatch):
+    times = token_file.stat()
+    monkeypatch.setattr(Path, "stat", lambda *_, **__: times)
+    for text, name in (("", "rita"), ("read will fedcba9876543210\n", "will")):
+        token_file.write_text(text)
+        assert current().by_name(name) is not None
+
+
 def test_a_token_file_is_looked_at_once_a_second_at_most(token_file, current, monkeypatch):
     now = time.monotonic()
     monkeypatch.setattr(time, "monotonic", lambda: now)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from hashlib import sha256
 from typing import TYPE_CHECKING
 
 from asynctaskd.errors import ConfigError
@@ -30,7 +31,7 @@ class CurrentTokens:
 
     def __init__(self, config: DashboardConfig) -> None:
         self._config = config
-        self._state = _state_of(config.token_file)
+        self._content = _content_of(config.token_file)
         self._tokens = read_tokens(config)
         self._next_look = time.monotonic() + _PAUSE
 
@@ -43,10 +44,11 @@ class CurrentTokens:
         return self._tokens
 
     def _look(self) -> None:
-        state = _state_of(self._config.token_file)  # before it is read: what comes in meanwhile is seen next
-        if state == self._state:
+        # Before it is read: what comes in meanwhile is seen next.
+        content = _content_of(self._config.token_file)
+        if content == self._content:
             return
-        self._state = state
+        self._content = content
         try:
             self._tokens = read_tokens(self._config)
         except ConfigError as error:
@@ -73,12 +75,13 @@ def read_tokens(config: DashboardConfig) -> Tokens:
     return found
 
 
-def _state_of(path: Path | None) -> tuple[int, int] | None:
-    """What differs once a file was written, replaced or closed to us; None: there is none."""
-    if path is None:
-        return None
+def _content_of(path: Path | None) -> bytes | None:
+    """What differs where a file holds something else; None: there is none, or it is closed to us.
+
+    Its times don't tell: before Linux 6.13 they stand still for milliseconds, and whoever looks at a file
+    between its emptying and its writing would have seen the last of it.
+    """
     try:
-        found = path.stat()
+        return None if path is None else sha256(path.read_bytes()).digest()
     except OSError:
         return None
-    return found.st_ino, found.st_ctime_ns
