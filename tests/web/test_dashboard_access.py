@@ -530,6 +530,21 @@ async def test_a_token_file_that_changes_is_read_again(browse, token_file, curre
     assert told == [("dashboard_tokens.read", "")]
 
 
+async def test_who_logs_in_while_their_token_is_taken_back_has_no_session(browse):
+    new = Tokens.read("read rita fedcba9876543210", "")
+    now = []
+
+    class Old(Tokens):
+        def by_secret(self, given):
+            now.append(new)
+            return super().by_secret(given)
+
+    now.append(Old.read("read rita 0123456789abcdef", ""))
+    browser = await browse(tokens=lambda: now[-1])
+    assert (await browser.log_in("0123456789abcdef")).status_code == 303
+    assert (await browser.http.get("/audit")).status_code == 303, "asked to log in"
+
+
 @pytest.mark.parametrize(
     ("spoil", "why"),
     [

@@ -57,24 +57,25 @@ class Door:
     Args:
         tokens: says who is let in now; none: everybody.
         may_write: whether anybody may change something; else every visitor can only read.
+
+    Attributes:
+        tokens: who was let in when the last visitor came: so nobody is known by one token and gets a session
+            that belongs to its successor.
     """
 
     def __init__(self, tokens: Callable[[], Tokens], *, may_write: bool) -> None:
         self.attempts = Attempts()
+        self.tokens = tokens()
         self._current = tokens
         self._may_write = may_write
 
     @property
-    def tokens(self) -> Tokens:
-        """Who is let in now."""
-        return self._current()
-
-    @property
     def _signer(self) -> URLSafeTimedSerializer:
-        return _signer_of(self.tokens)
+        return URLSafeTimedSerializer(self.tokens.session_key, salt="asynctaskd.dashboard")
 
     def visitor(self, request: Request) -> Visitor:
         """Who asks. A wrong bearer token is counted, and makes nobody of them."""
+        self.tokens = self._current()
         bearer = request.headers.get("authorization", "")
         if bearer[:7].lower() == "bearer " and self.tokens:
             return self._by_secret(request, bearer[7:].strip())
@@ -117,12 +118,11 @@ class Door:
 
     def _by_cookie(self, request: Request) -> Visitor:
         cookie = request.cookies.get(cookie_of(request), "")
-        tokens = self.tokens  # those that signed it: the next moment may have others
         try:
-            session = cast("dict[str, Any]", _signer_of(tokens).loads(cookie, LIFETIME))
+            session = cast("dict[str, Any]", self._signer.loads(cookie, LIFETIME))
         except BadData:
             return self._stranger(secrets.token_urlsafe(24), is_new=True)
-        token = tokens.by_name(session["name"] or "")
+        token = self.tokens.by_name(session["name"] or "")
         if token is None:
             return self._stranger(session["csrf"])
         return Visitor(token.name, self._role(token.role), session["csrf"])
@@ -134,10 +134,6 @@ class Door:
 
     def _role(self, role: Role) -> Role:
         return role if self._may_write else Role.READ
-
-
-def _signer_of(tokens: Tokens) -> URLSafeTimedSerializer:
-    return URLSafeTimedSerializer(tokens.session_key, salt="asynctaskd.dashboard")
 
 
 def cookie_of(request: Request) -> str:
