@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from typing_extensions import override
 
-from asynctaskd.errors import DatabaseRefusedError
 from asynctaskd.postgres.caller import Caller
+from asynctaskd.postgres.driver import RightMissingError
 from asynctaskd.postgres.sessions import LONG
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class Looking(Caller):
             return await self._look(name, *arguments, connection=connection, limit=limit)
         try:
             rows = await super()._fetch(name, *arguments, connection=connection, limit=limit)
-        except DatabaseRefusedError:
+        except RightMissingError:
             if name not in LOOKS:
                 raise
             self._refused_until = {**self._refused_until, name: monotonic() + _ASK_AGAIN}

@@ -55,6 +55,10 @@ class ConflictError(DatabaseUnavailableError):
     """The server aborted a transaction in favour of another one: the whole of it may be tried again."""
 
 
+class RightMissingError(DatabaseRefusedError):
+    """It lets this login in, but not do this: the message names the role to grant."""
+
+
 class LoginRefusedError(DatabaseRefusedError):
     """It lets nobody in: user, password or the database's name is wrong, or that user has no rights."""
 
@@ -217,7 +221,7 @@ def translate(error: BaseException, role: str | None = None) -> AsynctaskdError 
 
 def _refusal(error: BaseException, role: str | None) -> DatabaseRefusedError:
     if role and isinstance(error, asyncpg.InsufficientPrivilegeError):
-        return DatabaseRefusedError(
+        return RightMissingError(
             f"the database refused: {error}. GRANT {role} TO this login allows it; "
             "`asynctaskd migrate --roles` makes that role"
         )

@@ -7,6 +7,9 @@ import pytest
 from asyncpg.connection import LoggedQuery
 
 from asynctaskd.cli.session import Reader
+from asynctaskd.postgres.driver import LoginRefusedError
+from asynctaskd.postgres.scratch import run_script
+from asynctaskd.web.dashboard.desk import Desk
 from tests.support.divided import divided_or_skipped
 from tests.web.conftest import FLEET
 
@@ -73,6 +76,20 @@ async def test_what_a_login_may_not_read_is_asked_for_once_and_again_a_minute_la
         assert await reader.list_tasks()
     assert len(refused) == 3
     await connection.close()
+
+
+async def test_a_login_that_was_kept_out_for_a_while_is_told_all_again_at_once(divided):
+    name = f"{divided.schema}_as_operator"
+    client = Desk(divided.logins["operator"], schema=divided.schema)
+    await run_script(divided.admin, f"ALTER ROLE {name} NOLOGIN")
+    try:
+        with pytest.raises(LoginRefusedError):
+            await client.list_schedules()
+    finally:
+        await run_script(divided.admin, f"ALTER ROLE {name} LOGIN")
+    await client.list_schedules()
+    assert client.sees_values
+    await client.close()
 
 
 async def test_an_operator_changes_what_a_viewer_cant(browse, divided, owner):
