@@ -181,6 +181,8 @@ def hosts_of(dsn: str) -> list[dict[str, Any]]:
     url = urlsplit(dsn)
     given = {name: values[-1] for name, values in parse_qs(url.query).items()}
     named = url.netloc.rpartition("@")[2] or given.get("host", "")
+    if not named:  # what the environment says of hosts and ports goes together, and asyncpg reads it
+        return [{}]
     hosts, ports = named.split(","), given.get("port", "").split(",")
     if len(ports) == 1:
         ports = ports * len(hosts)

@@ -10,6 +10,7 @@ import pytest
 
 from asynctaskd import Client
 from asynctaskd.errors import ConfigError, DatabaseUnavailableError
+from asynctaskd.postgres.access import hosts_of
 from asynctaskd.postgres.driver import open_connection
 from asynctaskd.postgres.urls import has_password, read_url, require_readable
 
@@ -150,6 +151,12 @@ async def test_a_wrong_variable_of_the_environment_is_named(monkeypatch: pytest.
     monkeypatch.setenv("PGTARGETSESSIONATTRS", "banana")
     with pytest.raises(ConfigError, match=r"\(PGTARGETSESSIONATTRS\) must be any"):
         await open_connection("postgresql://db/shop")
+
+
+def test_hosts_and_ports_of_the_environment_are_left_to_the_driver(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PGHOST", "one,other")
+    monkeypatch.setenv("PGPORT", "6432,6433")
+    assert hosts_of("postgresql:///shop") == [{}]
 
 
 def test_a_url_that_cant_be_read_is_left_to_whoever_connects() -> None:
