@@ -283,3 +283,19 @@ BEGIN
     EXECUTE format('DROP TABLE asynctaskd.%I', partition);
     RETURN true;
 END $$;
+
+-- Begins or goes on watching, for a minute at most, since viewers may call it and all workers tell what they do meanwhile;
+-- a lease of 0 ends it, and nobody is told.
+CREATE OR REPLACE FUNCTION asynctaskd.watch(watcher uuid, wanted text, lease interval) RETURNS void
+LANGUAGE plpgsql AS $$
+DECLARE
+    now_is timestamptz := asynctaskd.clock();
+    until timestamptz := now_is + least(lease, interval '1 minute');
+BEGIN
+    UPDATE asynctaskd.watchers SET expires_at = until WHERE id = watcher AND expires_at > now_is;
+    IF NOT FOUND AND until > now_is THEN
+        DELETE FROM asynctaskd.watchers WHERE expires_at < now_is - interval '1 minute' OR id = watcher;
+        INSERT INTO asynctaskd.watchers (id, wants, expires_at) VALUES (watcher, wanted, until);
+        PERFORM pg_notify('asynctaskd_ready', '!watched');
+    END IF;
+END $$;

@@ -88,11 +88,11 @@ PINNED_PLANS = {
 }
 
 # Whoever looks around asks seldom, and is given little time: a plan that is kept from when the tables were
-# empty would read through all of them.
+# empty would read through all of them, and to compile one takes longer than it runs.
 FRESH_PLANS = {"jit": "off", "plan_cache_mode": "force_custom_plan"}
 
 _SCHEMA = re.compile(r"\basynctaskd(?=([._;]))")
-# What a server adds where it found no entry for this host, in its log's language.
+# What a server adds where it found no entry for this host, if it speaks English.
 _WITHOUT_TLS = re.compile(r"\b(no encryption|SSL off)$")
 _ABOUT_PAYLOAD = re.compile(r"(request \d+: )?payload ")
 CONFLICTS = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid4
 
@@ -211,10 +213,31 @@ async def test_a_watcher_is_a_row_while_it_watches_and_wakes_workers_once(
 
 
 async def test_a_watcher_that_died_is_forgotten(client: Client, pool: Pool) -> None:
-    watch = "SELECT asynctaskd.watch($1, 'events', $2::text::interval)"
-    await pool.execute(watch, uuid4(), "-2 minutes")
-    await pool.execute(watch, uuid4(), "1 minute")
+    watch = "SELECT asynctaskd.watch($1, 'events', '15 s')"
+    await pool.execute(watch, uuid4())
+    await pool.execute("UPDATE asynctaskd.watchers SET expires_at = clock_timestamp() - interval '2 minutes'")
+    await pool.execute(watch, uuid4())
     assert await pool.fetchval("SELECT count(*) FROM asynctaskd.watchers") == 1
+
+
+async def test_nobody_watches_for_more_than_a_minute_without_saying_so_again(pool: Pool) -> None:
+    watcher = uuid4()
+    for _ in range(2):
+        await pool.execute("SELECT asynctaskd.watch($1, 'events', '1000 years')", watcher)
+        left = await pool.fetchval("SELECT max(expires_at) - clock_timestamp() FROM asynctaskd.watchers")
+        assert timedelta() < left <= timedelta(minutes=1)
+
+
+async def test_the_end_of_what_nobody_watches_any_more_wakes_nobody(pool: Pool, connection: Any) -> None:
+    heard: list[Any] = []
+    await connection.add_listener("asynctaskd_ready", lambda *notice: heard.append(notice[-1]))
+    await pool.execute("SELECT asynctaskd.watch($1, 'events', '0 s')", uuid4())
+    await pool.execute("SELECT pg_notify('asynctaskd_ready', 'last')")
+    async with asyncio.timeout(10):
+        while "last" not in heard:
+            await connection.fetchval("SELECT 1")
+    assert heard == ["last"]
+    assert await pool.fetchval("SELECT count(*) FROM asynctaskd.watchers") == 0
 
 
 async def test_after_a_look_that_took_long_it_rests(client: Client, monkeypatch: Any) -> None:
