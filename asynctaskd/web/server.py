@@ -80,7 +80,7 @@ class BoundedProtocol(H11Protocol):
     """
 
     heard_at: float
-    """When its client sent something last, by the loop's clock."""
+    """When its client sent something last, or was answered, by the loop's clock."""
 
     @override
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -100,6 +100,12 @@ class BoundedProtocol(H11Protocol):
         """Note when that was."""
         self.heard_at = self.loop.time()
         super().data_received(data)
+
+    @override
+    def on_response_complete(self) -> None:
+        """Note when that was: what was written may still be on its way."""
+        self.heard_at = self.loop.time()
+        super().on_response_complete()
 
     def waits_for_client(self) -> bool:
         """Whether nothing will happen here unless its client sends or reads something."""
