@@ -183,7 +183,8 @@ def _told(task: Task, sees_values: bool) -> dict[str, Any]:
 
 async def _task_and_events(task_id: int, client: Reader) -> tuple[Task, list[dict[str, Any]], bool]:
     [task] = await client.hide_secrets([await client.get_task(task_id)])
-    return task, await client.events(task_id), client.sees_values
+    sees_values = client.sees_values  # of the task: events may be refused to who was granted tasks by hand
+    return task, await client.events(task_id), sees_values
 
 
 def _print_tasks(tasks: list[Task], limit: int) -> None:
