@@ -9,7 +9,7 @@ import pytest
 
 from asynctaskd import App, Client, ConfigError, InvalidDefinitionError
 
-LONG_ENOUGH = 20
+LONG_ENOUGH = 60.0
 
 
 @pytest.fixture

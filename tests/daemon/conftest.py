@@ -29,7 +29,7 @@ from tests.support.proxy import MIDDLEMAN
 if TYPE_CHECKING:
     import asyncpg
 
-LONG_ENOUGH = 20.0
+LONG_ENOUGH = 60.0
 """Seconds after which something that should have happened never will."""
 
 Running = Callable[..., AbstractAsyncContextManager[Daemon]]

@@ -20,7 +20,7 @@ from asynctaskd.errors import InvalidInputError
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
-LONG_ENOUGH = 20.0
+LONG_ENOUGH = 60.0
 
 
 @pytest.fixture

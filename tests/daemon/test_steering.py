@@ -17,7 +17,7 @@ from asynctaskd.postgres.configs import ConfigStore
 from asynctaskd.telemetry.metrics import Metrics
 from tests.support.bad_versions import bad_version
 
-LONG_ENOUGH = 20.0
+LONG_ENOUGH = 60.0
 
 
 @pytest.fixture

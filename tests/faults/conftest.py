@@ -24,7 +24,7 @@ import pytest
 
 from asynctaskd import Client
 
-LONG_ENOUGH = 20.0
+LONG_ENOUGH = 60.0
 LEASE = "1500ms"
 
 SHOP = """

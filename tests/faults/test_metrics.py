@@ -13,7 +13,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 ANY_PORT = {"ASYNCTASKD_HTTP_PORT": "0"}
-LONG_ENOUGH = 20.0
+LONG_ENOUGH = 60.0
 SENT, SAVED = ("asynctaskd_notices_sent_total", ""), ("asynctaskd_notices_saved_total", "")
 
 

@@ -13,7 +13,7 @@ from asynctaskd import Client, TaskRequest
 if TYPE_CHECKING:
     import asyncpg
 
-LONG_ENOUGH = 20.0
+LONG_ENOUGH = 60.0
 WAITING = """
     SELECT count(DISTINCT pid) FROM pg_locks JOIN pg_stat_activity USING (pid)
     WHERE NOT granted AND datname = current_database()

@@ -22,7 +22,7 @@ from asynctaskd.task import TaskStatus, Transition
 if TYPE_CHECKING:
     from tests.conftest import Connection, Database, Pool
 
-LONG_ENOUGH = 20.0
+LONG_ENOUGH = 60.0
 MANY_LABELS = [f"{n:02}".ljust(128, "x") for n in range(16)]
 
 

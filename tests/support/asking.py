@@ -9,7 +9,7 @@ from typing import Any
 from urllib.error import HTTPError
 from urllib.request import urlopen
 
-LONG_ENOUGH = 20.0
+LONG_ENOUGH = 60.0
 
 # In seconds. No answer takes longer, whatever goes on.
 _AT_MOST = 1.0

@@ -11,7 +11,7 @@ import pytest
 
 from tests.support.proxy import Proxy
 
-LONG_ENOUGH = 20.0
+LONG_ENOUGH = 60.0
 LOST = (ConnectionError, asyncpg.PostgresConnectionError, asyncpg.InterfaceError)
 
 Connect = Callable[[], Awaitable[Any]]
