@@ -30,15 +30,16 @@ RUNNING = """
 async def watching(tables, label: str):
     """From outside, at every moment: how many ran at most."""
     seen: list[int] = []
+    over = asyncio.Event()
 
     async def watch() -> None:
-        while True:
+        while not over.is_set():
             seen.append(await tables.value(RUNNING, label))
 
     watcher = asyncio.create_task(watch())
     yield seen
-    watcher.cancel()
-    await asyncio.wait({watcher})
+    over.set()
+    await watcher  # cancelled, it would leave a task behind that gives its connection back
 
 
 @pytest.mark.parametrize("workers", [1, 3])
