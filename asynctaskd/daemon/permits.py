@@ -94,6 +94,7 @@ class Permits:
         self._paused: frozenset[str] = frozenset()
         self._permits: dict[str, _Permit] = {}
         self._limited: dict[str, tuple[str, ...]] = {}
+        self._has_rows = False  # in the database, for all that is known
         self._request = 0
         self._window_ends = self._next_refresh = self._next_return = inf
 
@@ -199,9 +200,9 @@ class Permits:
         """Say what is held of each limited label, before anything else of it is claimed."""
         labels = set(self._lease.labels)
         limits = {label: limit for label, limit in config.limits.items() if label in labels}
-        had_any = bool(self._permits) and worker_id == self._worker_id
+        self._has_rows = self._has_rows and worker_id == self._worker_id
         self._slots.count_sets(bool(limits))
-        before = self._permits if had_any else {}
+        before = self._permits if self._has_rows else {}
         self._permits = {
             label: _Permit(limit, doubted=before[label].doubted if label in before else 0)
             for label, limit in limits.items()
@@ -213,8 +214,10 @@ class Permits:
         self._config = None  # until it is said
         self._worker_id = worker_id
         self._count()
-        if had_any:
+        if self._has_rows:
+            # Again until it is done: of whoever has a row, others believe that it keeps to the next limit.
             await self._store.drop(worker_id, but=list(limits))
+        self._has_rows = bool(limits)
         if limits:
             await self._exchange({})
         self._config = config

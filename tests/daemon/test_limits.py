@@ -306,6 +306,39 @@ async def test_what_a_lost_answer_may_have_granted_is_given_back_though_nobody_a
     assert permits.spare == {}
 
 
+async def test_permits_that_could_not_be_dropped_are_dropped_before_anything_is_claimed_without_a_limit(
+    fleet, hall, client, tables, configure, applied, monkeypatch
+):
+    drop, exchange, is_cut_off, failed = PermitStore.drop, PermitStore.exchange, False, []
+
+    async def drop_later(self, *args, **kwargs):
+        if not failed:
+            failed.append(args)
+            raise DatabaseUnavailableError("connection refused")
+        await drop(self, *args, **kwargs)
+
+    async def exchange_while_connected(self, *args):
+        if is_cut_off:
+            raise DatabaseUnavailableError("connection refused")
+        return await exchange(self, *args)
+
+    monkeypatch.setattr(PermitStore, "drop", drop_later)
+    monkeypatch.setattr(PermitStore, "exchange", exchange_while_connected)
+    async with fleet(1, enabled=False, labels=["mail"]) as [other], fleet(1, labels=["mail"]):
+        await configure(limits={"mail": 2})
+        await tables.until("SELECT count(*) = 1 FROM asynctaskd.label_permits")
+        await applied(await configure())
+        await client.enqueue_many(stays(3, "mail"))
+        await hall.until(lambda: len(hall.here) == 3)
+        is_cut_off = True
+        # Longer ago than others wait for workers that don't know of it yet.
+        created_at = datetime.now(UTC) - timedelta(hours=1)
+        await applied(await configure(limits={"mail": 3}, created_at=created_at))
+        asked = "SELECT granted FROM asynctaskd.exchange_permits($1, 1, 'mail', 3, 0, 1)"
+        assert (len(failed), await tables.value(asked, other.worker_id)) == (1, 0)
+        hall.open()
+
+
 async def test_a_late_request_of_a_worker_changes_nothing(tables, fleet, hall, configure, database):
     from asynctaskd.postgres.permits import Wish
 
