@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from math import inf
 from typing import TYPE_CHECKING
 
-from asynctaskd.postgres.permits import Wish
+from asynctaskd.postgres.permits import Given, Wish
 from asynctaskd.scheduling.limits import Part, cut
 
 if TYPE_CHECKING:
@@ -56,6 +56,8 @@ class _Permit:
     """What claims whose answer got lost may have taken."""
     least: int = 0
     """What was to spare all the time since the window began."""
+    has_strangers: bool = False
+    """Whether workers that don't know of the limit yet may begin some."""
     is_short: bool = False
     """Whether something that is believed to be ready waits for it."""
     wanted_at: float = -inf
@@ -253,6 +255,8 @@ class Permits:
         label_sets = [one for one in label_sets if self._limits_of(one)]
         if not label_sets and not self.is_short:
             return
+        if self._may_be_overtaken(label_sets):
+            await self._exchange({})
         now = self._now()
         short = self._short_of(label_sets)
         self.is_short = bool(short)
@@ -269,6 +273,14 @@ class Permits:
                 one.next_ask = now + one.pause
         if idle := self._of_no_use(label_sets):
             await self._exchange({label: self._permits[label].held for label in idle})
+
+    def _may_be_overtaken(self, label_sets: Iterable[str]) -> bool:
+        """Whether a permit that could be used has to be asked about again before each claim.
+
+        Who doesn't know of the limit begins what it likes, and may have learned of it by now.
+        """
+        needed = {label for one in label_sets for label in self._limits_of(one)}
+        return any(self._permits[label].has_strangers and self._permits[label].spare > 0 for label in needed)
 
     def _most_of_use(self, one: _Permit) -> int:
         """What ends gives its slot back before its permit: twice the slots are in use where all is quick.
@@ -351,7 +363,7 @@ class Permits:
         now = self._now()
         for wish in wishes:
             one = self._permits[wish.label]
-            one.granted, one.target = answer.get(wish.label, (0, 0))
+            one.granted, one.target, one.has_strangers = answer.get(wish.label, Given(0, 0))
         self._next_return = now + _FIRST_PAUSE
         self._begin_window()
         holds = any(one.granted or one.told for one in self._permits.values())

@@ -20,21 +20,30 @@ class Wish(NamedTuple):
     wants: int
 
 
+class Given(NamedTuple):
+    """How many tasks of a limited label a worker may run, and up to how many it may begin new ones.
+
+    Where there are strangers, workers that don't know of the limit yet, that is so at this moment only.
+    """
+
+    granted: int
+    target: int
+    has_strangers: bool = False
+
+
 class PermitStore(Statements):
     """The statements behind limits and pauses."""
 
     long = frozenset({"park", "unpark"})
 
-    async def exchange(
-        self, worker_id: UUID, request: int, wishes: Sequence[Wish]
-    ) -> dict[str, tuple[int, int]]:
-        """Label → how many tasks of it a worker may run, and up to how many it may begin new ones.
+    async def exchange(self, worker_id: UUID, request: int, wishes: Sequence[Wish]) -> dict[str, Given]:
+        """Label → what a worker may run of it.
 
         Empty where its lease is over. Of two requests the one with the higher number holds.
         """
         columns = [list(column) for column in zip(*wishes, strict=True)]
         rows = await self._fetch("exchange_permits", worker_id, request, *columns)
-        return {label: (granted, target) for label, granted, target in rows}
+        return {label: Given(*given) for label, *given in rows}
 
     async def drop(self, worker_id: UUID, *, but: Sequence[str] = ()) -> None:
         """Give a worker's permits back, those of some labels excepted."""

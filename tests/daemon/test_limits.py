@@ -15,7 +15,7 @@ from asynctaskd.config import RuntimeConfig
 from asynctaskd.daemon.permits import Permits
 from asynctaskd.daemon.slots import Slots
 from asynctaskd.errors import DatabaseUnavailableError
-from asynctaskd.postgres.permits import PermitStore
+from asynctaskd.postgres.permits import Given, PermitStore, Wish
 from asynctaskd.postgres.store import Store
 from tests.daemon.conftest import stays
 from tests.support.bad_versions import bad_version
@@ -260,7 +260,7 @@ async def test_tasks_without_a_limit_ask_for_no_permit():
 
         async def exchange(self, worker_id, request, wishes):
             self.asked += 1
-            return {wish.label: (wish.wants, wish.wants) for wish in wishes}
+            return {wish.label: Given(wish.wants, wish.wants) for wish in wishes}
 
     ledger, slots = Ledger(), Slots(4, freed=lambda: None)
     lease = SimpleNamespace(worker_id=uuid4(), labels=["mail", "bulk"])
@@ -286,7 +286,7 @@ async def test_what_a_lost_answer_may_have_granted_is_given_back_though_nobody_a
             self.wanted = wish.wants
             if self.answers_get_lost:
                 raise DatabaseUnavailableError("the answer got lost")
-            return {wish.label: (wish.wants, wish.wants)}
+            return {wish.label: Given(wish.wants, wish.wants)}
 
     ledger, slots = Ledger(), Slots(4, freed=lambda: None)
     lease = SimpleNamespace(worker_id=uuid4(), labels=["mail"])
@@ -304,6 +304,39 @@ async def test_what_a_lost_answer_may_have_granted_is_given_back_though_nobody_a
             await asyncio.sleep(permits.seconds_to_keep)
             await permits.keep()
     assert permits.spare == {}
+
+
+async def test_a_permit_is_asked_about_before_each_claim_while_a_worker_does_not_know_of_the_limit(
+    client, tables, configure, database
+):
+    register = """
+        INSERT INTO asynctaskd.workers
+               (id, name, hostname, pid, version, labels, names, concurrency, expires_at)
+        VALUES (gen_random_uuid(), gen_random_uuid(), 'here', 1, '0', '{mail}', '{stay}', 5,
+                clock_timestamp() + interval '1 day')
+        RETURNING id
+    """
+    own, stranger = await tables.value(register), await tables.value(register)
+    # Longer ago than others wait for workers that don't know of it yet.
+    await configure(limits={"mail": 2}, created_at=datetime.now(UTC) - timedelta(hours=1))
+    await client.enqueue_many(stays(3, "mail"))
+    store = await Store.open(database.dsn, schema="asynctaskd", connections=1)
+    lease = SimpleNamespace(worker_id=own, labels=["mail"])
+    steering = SimpleNamespace(config=RuntimeConfig(limits={"mail": 2}))
+    ledger = PermitStore(store.sessions, store.schema)
+    permits = Permits(ledger, lease, steering, Slots(4, freed=lambda: None))
+    await permits.ask_for_any()
+    assert permits.spare == {"mail": 2}
+    await tables.execute(
+        """UPDATE asynctaskd.tasks SET status = 'running', worker_id = $1, claim_token = 1, attempts = 1,
+                  claimed_at = clock_timestamp()""",
+        stranger,
+    )
+    await permits.ask_for_any()
+    assert permits.spare == {}
+    await ledger.exchange(stranger, 1, [Wish("mail", 2, 3, 3)])  # now it knows
+    assert await ledger.exchange(own, 9, [Wish("mail", 2, 0, 2)]) == {"mail": (0, 0, False)}
+    await store.close()
 
 
 async def test_permits_that_could_not_be_dropped_are_dropped_before_anything_is_claimed_without_a_limit(
@@ -340,27 +373,25 @@ async def test_permits_that_could_not_be_dropped_are_dropped_before_anything_is_
 
 
 async def test_a_late_request_of_a_worker_changes_nothing(tables, fleet, hall, configure, database):
-    from asynctaskd.postgres.permits import Wish
-
     await configure(limits={"mail": 5})
     async with fleet(1, labels=["mail"], renew_interval="5s") as [daemon]:
         await tables.until("SELECT count(*) = 1 FROM asynctaskd.label_permits")
         store = await Store.open(database.dsn, schema="asynctaskd", connections=1)
         permits = PermitStore(store.sessions, store.schema)
-        assert await permits.exchange(daemon.worker_id, 90, [Wish("mail", 5, 0, 4)]) == {"mail": (4, 4)}
-        assert await permits.exchange(daemon.worker_id, 89, [Wish("mail", 5, 0, 0)]) == {"mail": (4, 4)}
+        four = {"mail": (4, 4, False)}
+        assert await permits.exchange(daemon.worker_id, 90, [Wish("mail", 5, 0, 4)]) == four
+        assert await permits.exchange(daemon.worker_id, 89, [Wish("mail", 5, 0, 0)]) == four
         await store.close()
 
 
 async def test_a_limit_in_a_row_that_cannot_be_read_is_the_one_that_workers_know(tables, fleet, database):
-    from asynctaskd.postgres.permits import Wish
-
     await tables.execute(bad_version(1, limits='{"mail": "x", "eu": 1e99, "us": -3, "uk": 1.6}'))
     async with fleet(1, labels=["mail"]) as [daemon]:
         store = await Store.open(database.dsn, schema="asynctaskd", connections=1)
         wishes = [Wish(label, 7, 0, 9) for label in ("mail", "eu", "us", "uk", "none")]
         found = await PermitStore(store.sessions, store.schema).exchange(daemon.worker_id, 1, wishes)
-        assert found == {"mail": (7, 7), "eu": (9, 9), "us": (0, 0), "uk": (2, 2), "none": (7, 7)}
+        granted = {label: given.granted for label, given in found.items()}
+        assert granted == {"mail": 7, "eu": 9, "us": 0, "uk": 2, "none": 7}
         await store.close()
 
 

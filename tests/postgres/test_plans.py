@@ -112,7 +112,7 @@ INDEXES = {
         "tasks_suspect",
     },
     "has_suspect": {"tasks_suspect", "label_permits_pkey"},
-    "exchange_permits": {"workers_pkey"},
+    "exchange_permits": {"workers_pkey", "label_permits_pkey"},
     "drop_permits": {"label_permits_pkey"},
     "park": {"tasks_ready_normal", "tasks_ready_strict", "tasks_pkey"},
     "unpark": {"tasks_name_paused", "tasks_pkey", "runtime_configs_pkey"},
@@ -133,6 +133,7 @@ WALKED = {"tasks_suspect", "receipts_to_run"}
 SCANNED = {
     "recover": {"workers"},
     "forget_events": {"retention"},
+    "exchange_permits": {"workers"},
     "drop_permits": {"label_permits"},
     "unpark": {"workers"},
     "has_suspect": {"label_permits"},
