@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 from contextlib import suppress
+from uuid import uuid4
 
 import asyncpg
 import pytest
 
 from asynctaskd import App, FatalTaskError, RetryPolicy, SnoozeTask, TaskContext, TaskRequest
 from asynctaskd.errors import InvalidInputError, InvalidStateError, TaskNotFoundError
+from asynctaskd.postgres.permits import PermitStore
 from asynctaskd.postgres.store import Store
 from asynctaskd.task import TaskStatus
 
@@ -159,6 +161,30 @@ async def test_a_task_that_was_put_aside_for_its_name_is_paused_for_itself(
         assert (await tables.task(task_id))["status"] == "paused"
         await client.resume(task_id)
         await wait(task_id)
+
+
+async def test_a_task_with_a_request_under_way_is_not_let_go_with_its_name(client, tables, database):
+    """It was resumed while its name was paused, then it ran, and its worker has put it back meanwhile."""
+    task_id, worker_id = await client.enqueue("quick"), uuid4()
+    await tables.execute(
+        """INSERT INTO asynctaskd.workers (id, name, hostname, pid, version, labels, names, concurrency,
+           expires_at) VALUES ($1, $1, 'far', 7, '0', '{}', '{}', 1, clock_timestamp() + interval '1 h')""",
+        worker_id,
+    )
+    await tables.execute(
+        "UPDATE asynctaskd.tasks SET status = 'running', worker_id = $1, claim_token = 1, attempts = 1,"
+        " claimed_at = clock_timestamp(), reason = 'name paused'",
+        worker_id,
+    )
+    request_id = await tables.value("SELECT asynctaskd.command('expire', $1)", json.dumps({"ids": [task_id]}))
+    store = await Store.open(database.dsn, schema="asynctaskd", connections=1)
+    assert await store.release_orphans(worker_id, [], await store.clock()) == 1
+    await PermitStore(store.sessions, store.schema).unpark()
+    await store.close()
+    assert (await tables.task(task_id))["status"] == "paused"
+    await tables.value("SELECT asynctaskd.settle()")
+    assert (await tables.task(task_id))["status"] == "expired"
+    assert only(await client.receipt(request_id)).outcome == "stopped"
 
 
 async def test_a_paused_head_lets_the_next_of_its_key_go_and_takes_its_turn_when_resumed(client, tables):

@@ -112,6 +112,26 @@ async def test_a_pause_of_an_operators_is_left_alone(fleet, hall, client, tables
     assert (await tables.task(task_id))["status"] == "paused"
 
 
+@pytest.mark.parametrize("how", ["in its turn", "out of turn"])
+async def test_a_task_that_an_operator_resumed_while_its_name_was_paused_runs_whatever_else_is_paused(
+    fleet, hall, client, tables, configure, how
+):
+    hall.is_open = True
+    task_id = await client.enqueue("stay")
+    await configure(paused_names=["stay"])
+    async with fleet(1):
+        await tables.until_status(task_id, "paused")
+    if how == "out of turn":
+        await tables.execute("UPDATE asynctaskd.tasks SET run_at = now() + interval '1 day'")
+    await client.resume(task_id)
+    await configure(paused_names=["another"])
+    async with fleet(1):
+        if how == "out of turn":
+            await client.run_now(task_id)
+        await tables.until_status(task_id, "completed")
+    assert hall.came == 1
+
+
 async def test_a_suspect_that_is_paused_or_behind_a_limit_starts_no_process(
     app, hall, client, tables, configure, daemon_of, database
 ):

@@ -104,7 +104,8 @@ SET status = CASE WHEN t.name = ANY ($23) AND t.requested IS NULL THEN 'paused' 
     claim_token = t.claim_token + (t.name <> ALL ($23) OR t.requested IS NOT NULL)::integer,
     claimed_at = CASE WHEN t.name = ANY ($23) AND t.requested IS NULL THEN t.claimed_at ELSE (SELECT asynctaskd.clock()) END,
     attempts = t.attempts + (t.name <> ALL ($23) OR t.requested IS NOT NULL)::integer,
-    reason = CASE WHEN t.name = ANY ($23) AND t.requested IS NULL THEN 'name paused' ELSE t.reason END
+    -- By its reason the worker knows what isn't its own; one that was resumed by itself may have it still.
+    reason = CASE WHEN t.name = ANY ($23) AND t.requested IS NULL THEN 'name paused' ELSE nullif(t.reason, 'name paused') END
 WHERE t.id = ANY (ARRAY(SELECT id FROM taken))
   AND (SELECT count(*) FROM left_over) = 1 AND (SELECT count(*) FROM told) <= 1
   AND (SELECT asynctaskd.is_live(w) FROM asynctaskd.workers AS w WHERE w.id = $1)

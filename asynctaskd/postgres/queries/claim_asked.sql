@@ -20,7 +20,7 @@ WITH asked AS MATERIALIZED (
 ), claimed AS (
     UPDATE asynctaskd.tasks AS t
     SET status = 'running', worker_id = $1, claim_token = t.claim_token + 1, claimed_at = (SELECT asynctaskd.clock()),
-        attempts = t.attempts + 1
+        attempts = t.attempts + 1, reason = nullif(t.reason, 'name paused')  -- as in claim.sql
     WHERE t.id = ANY (ARRAY(SELECT task_id FROM kept))
       AND (SELECT asynctaskd.is_live(w) FROM asynctaskd.workers AS w WHERE w.id = $1)
     RETURNING t.*

@@ -13,6 +13,7 @@ WITH RECURSIVE names (name) AS (
     FROM names CROSS JOIN LATERAL (
         SELECT t.id FROM asynctaskd.tasks AS t
         WHERE t.status = 'paused' AND t.reason = 'name paused' AND t.name = names.name
+          AND t.requested IS NULL  -- what an operator has asked for comes first, and `settle` sees to it
         LIMIT $1 FOR UPDATE SKIP LOCKED
     ) AS found
     WHERE names.name IS NOT NULL AND names.name <> ALL (SELECT unnest(asynctaskd.paused_names()))
