@@ -9,7 +9,6 @@ from typing_extensions import override
 
 from asynctaskd.postgres.caller import Caller
 from asynctaskd.postgres.driver import RightMissingError
-from asynctaskd.postgres.sessions import LONG
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -42,22 +41,16 @@ class Looking(Caller):
     _refused_until: Mapping[str, float] = {}  # by statement
 
     @override
-    async def _fetch(
-        self,
-        name: str,
-        *arguments: Any,
-        connection: asyncpg.Connection | None = None,
-        limit: float = LONG,
-    ) -> list[asyncpg.Record]:
+    async def _fetch(self, name: str, *arguments: Any, **options: Any) -> list[asyncpg.Record]:
         if monotonic() < self._refused_until.get(name, 0.0):
-            return await self._look(name, *arguments, connection=connection, limit=limit)
+            return await self._look(name, *arguments, **options)
         try:
-            rows = await super()._fetch(name, *arguments, connection=connection, limit=limit)
+            rows = await super()._fetch(name, *arguments, **options)
         except RightMissingError:
             if name not in LOOKS:
                 raise
             self._refused_until = {**self._refused_until, name: monotonic() + _ASK_AGAIN}
-            return await self._look(name, *arguments, connection=connection, limit=limit)
+            return await self._look(name, *arguments, **options)
         if name in LOOKS:
             self.sees_values = True
         return rows

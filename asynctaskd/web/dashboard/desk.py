@@ -12,7 +12,6 @@ from asynctaskd.control.auditing import Auditing
 from asynctaskd.control.browsing import Browsing
 from asynctaskd.control.looking import Looking
 from asynctaskd.postgres.driver import limited_sessions
-from asynctaskd.postgres.sessions import LONG
 
 if TYPE_CHECKING:
     import asyncpg
@@ -50,12 +49,6 @@ class Desk(Looking, Client, Browsing, Auditing):
             self._own_pool = limited_sessions(database, size=_CONNECTIONS, limit=limit)
 
     @override
-    async def _fetch(
-        self,
-        name: str,
-        *arguments: Any,
-        connection: asyncpg.Connection | None = None,
-        limit: float = LONG,
-    ) -> list[asyncpg.Record]:
+    async def _fetch(self, name: str, *arguments: Any, **options: Any) -> list[asyncpg.Record]:
         ask = self._look if self._is_discreet and name in _SHOWN_WITH_PAYLOADS else super()._fetch
-        return await ask(name, *arguments, connection=connection, limit=limit)
+        return await ask(name, *arguments, **options)
