@@ -198,9 +198,11 @@ async def test_a_neighbour_of_several_poison_tasks_completes(worker, connection,
     neighbour = await client.enqueue("hold")
     poison = [await client.enqueue("exit") for _ in range(2)]
     async with worker("--processes", "1", "--concurrency", "2") as parent:
+        # Taken for poison itself, it may be the one that runs alone, and the others wait for it.
+        await until(connection, "SELECT losses = 2 FROM asynctaskd.all_tasks WHERE id = $1", neighbour)
+        go_on.touch()
         for one in poison:
             await until(connection, "SELECT status = 'failed' FROM asynctaskd.all_tasks WHERE id = $1", one)
-        go_on.touch()
         done = await client.wait(neighbour, timeout="30s")
         parent.terminate()
         assert await ended(parent) == 0

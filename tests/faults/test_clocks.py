@@ -61,9 +61,11 @@ async def test_a_step_of_the_databases_clock_moves_leases_and_lets_no_result_in_
             await witness.until("start", task_id)
         await step(1)  # every lease ends at once
         await tables.until_idle(workers=2)
-        for task_id in held:  # on a slow machine some are lost twice, and run one at a time
+        for task_id in held:
+            # On a slow machine some are lost twice, and run one at a time. And a handler that ends when it is
+            # told may come before whoever would put its task back.
             await tables.until(
-                "SELECT status = 'running' OR losses > 1 FROM asynctaskd.all_tasks WHERE id = $1", task_id
+                "SELECT status <> 'pending' OR losses > 1 FROM asynctaskd.all_tasks WHERE id = $1", task_id
             )
         await step(0)  # every lease is an hour longer, until it is renewed
         last = await client.enqueue("quick")
@@ -73,10 +75,10 @@ async def test_a_step_of_the_databases_clock_moves_leases_and_lets_no_result_in_
             await tables.until_status(task_id, "completed")
     for task_id in held:
         tokens = await tables.value(
-            "SELECT array_agg(claim_token) FROM asynctaskd.task_events"
+            "SELECT coalesce(array_agg(claim_token), '{}') FROM asynctaskd.task_events"
             " WHERE task_id = $1 AND kind = 'lease_lost'",
             task_id,
         )
         assert len(tokens) == len(set(tokens))
         done = await tables.value("SELECT claim_token FROM asynctaskd.finished_tasks WHERE id = $1", task_id)
-        assert done > max(tokens)
+        assert done > max(tokens, default=0)
