@@ -143,7 +143,7 @@ class Failed:
 
     `fatal` forbids a retry; `quiet` asks for no event unless the failure is final. `reason` is a
     machine-readable word: `error`, `timeout`, `terminated`, `invalid_payload`, `invalid_result`,
-    `quarantined`.
+    `quarantined`, `connection_lost_again`.
     """
 
     error: str
@@ -154,9 +154,11 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class Snoozed:
-    """The handler asked to come back after `delay`; no attempt is spent."""
+    """The handler asked to come back after `delay`, or its transaction was cut off; no attempt is spent."""
 
     delay: timedelta
+    reason: str | None = None
+    error: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,7 +40,8 @@ if TYPE_CHECKING:
     from asynctaskd.definitions.registry import Registry
     from asynctaskd.task import ClaimedTask, Outcome
 
-_AFTER_OUTAGE = timedelta(seconds=1)
+# How long a task waits whose transaction lost its connection, for the first time in a row and for the second.
+_AFTER_OUTAGE = {"connection_lost": timedelta(seconds=1), "connection_lost_again": timedelta(seconds=10)}
 
 _INTERNAL_ERROR = 70
 
@@ -145,7 +146,7 @@ class Executor:
             outcome, raised = outcome_of(error), error
         self._end_if_forked()
         outcome = _interrupted(execution, outcome)
-        if isinstance(outcome, Failed):
+        if isinstance(outcome, Failed | Snoozed) and outcome.error is not None:
             outcome = replace(outcome, error=execution.discreet(outcome.error))
         execution.outcome = outcome
         execution.end_span(outcome, raised)
@@ -273,11 +274,24 @@ def _signal_in(error: BaseException) -> BaseException | None:
     return None
 
 
+def after_cut_off(task: ClaimedTask, failure: Failed) -> Outcome:
+    """What it comes to that a transaction's connection was lost.
+
+    Twice in a row that is forgiven: outages come back. After that, the handler may well bring it about itself.
+    """
+    reasons = list(_AFTER_OUTAGE)
+    before = reasons.index(task.reason) + 1 if task.reason in reasons else 0
+    if before == len(reasons):
+        return replace(failure, reason=reasons[-1])
+    return Snoozed(_AFTER_OUTAGE[reasons[before]], reasons[before], failure.error)
+
+
 def _interrupted(execution: Execution, outcome: Outcome) -> Outcome:
     """What an execution comes to that was told to stop, or whose database went away under its transaction."""
     if execution.interruption is None:
-        cut_off = execution.was_cut_off and isinstance(outcome, Failed) and not outcome.fatal
-        return Snoozed(_AFTER_OUTAGE) if cut_off else outcome
+        if execution.was_cut_off and isinstance(outcome, Failed) and not outcome.fatal:
+            return after_cut_off(execution.task, outcome)
+        return outcome
     if execution.interruption is Interruption.TIMEOUT:
         return Failed(f"timed out after {format_duration(execution.timeout)}", reason="timeout")
     if execution.interruption is Interruption.OPERATOR and execution.asked_for is not None:

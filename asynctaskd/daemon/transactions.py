@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from asynctaskd.daemon.execution import Execution
     from asynctaskd.postgres.store import Store
 
+# Whatever the role or the database says: the task's timeout is the limit of what it does between statements.
+_LET_IT_WORK = "SET LOCAL idle_in_transaction_session_timeout = 0"
+
 # Once the end is written, a hook follows at most, and hooks have 10 s. Who says nothing for longer is frozen
 # or cut off, and its lock on the row would keep the task from others.
 _LIMIT_SILENCE = "SET LOCAL idle_in_transaction_session_timeout = '12s'"
@@ -92,12 +95,15 @@ class Transactions:
                 yield connection, end
             except BaseException:
                 execution.was_cut_off = not await _rolled_back(connection, transaction)
+                if execution.was_cut_off:
+                    await self._pool.expire_connections()  # the others may have died of the same
                 raise
             await self._commit(execution, connection, transaction, written)
 
     async def _begin(self, connection: asyncpg.Connection, transaction: Transaction) -> None:
         try:
             await limited(connection, transaction.start(), HOT)
+            await limited(connection, connection.execute(_LET_IT_WORK), HOT)
         except (*CONNECTION_LOSS, DatabaseUnavailableError):
             await self._pool.expire_connections()  # the others have probably died of the same
             raise

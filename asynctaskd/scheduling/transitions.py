@@ -40,8 +40,8 @@ def decide(
             return Transition(TaskStatus.COMPLETED, result=result)
         case Failed():
             return _after_failure(outcome, task, policy, now, rng)
-        case Snoozed(delay):
-            return _put_back(delay, event=EventKind.SNOOZED)
+        case Snoozed(delay, reason, error):
+            return replace(_put_back(delay, reason=reason, event=EventKind.SNOOZED), error=error)
         case Released(delay):
             return _released(delay)
         case Unroutable():

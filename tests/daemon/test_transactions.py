@@ -474,6 +474,49 @@ async def test_a_transaction_whose_connection_is_lost_inside_spends_no_attempt(
         done = await wait(await client.enqueue("book"))
     assert (ran, done.attempts) == ([1, 1], 1)
     assert await tables.events(done.id) == ["snoozed"]
+    assert "terminating connection" in done.last_error
+
+
+async def test_a_transaction_that_loses_its_connection_each_time_fails_after_two_that_are_forgiven(
+    app, running, client, tables
+):
+    @app.task("book")
+    async def book(ctx: TaskContext) -> None:
+        async with ctx.transaction() as connection:
+            await connection.execute("SELECT pg_terminate_backend(pg_backend_pid())")
+
+    task_id = await client.enqueue("book")
+    async with running(app):
+        for reason in ("connection_lost", "connection_lost_again"):
+            await tables.until("SELECT reason = $2 FROM asynctaskd.all_tasks WHERE id = $1", task_id, reason)
+            await tables.execute("UPDATE asynctaskd.tasks SET run_at = now() WHERE id = $1", task_id)
+        await tables.until("SELECT status = 'failed' FROM asynctaskd.all_tasks WHERE id = $1", task_id)
+    failed = await client.get_task(task_id)
+    assert (failed.status, failed.reason, failed.attempts) == ("failed", "connection_lost_again", 1)
+    assert await tables.events(task_id) == ["snoozed", "snoozed", "failed"]
+
+
+async def test_a_transaction_may_idle_whatever_limit_the_database_sets(
+    app, running, client, connection, tables, wait
+):
+    name = await connection.fetchval("SELECT current_database()")
+    await connection.execute(f'ALTER DATABASE "{name}" SET idle_in_transaction_session_timeout = 200')
+
+    @app.task("book")
+    async def book(ctx: TaskContext) -> None:
+        async with ctx.transaction() as own:
+            backend = await own.fetchval("SELECT pg_backend_pid()")
+            await tables.until(
+                "SELECT state = 'idle in transaction' AND clock_timestamp() - state_change > '400 ms'"
+                " FROM pg_stat_activity WHERE pid = $1",
+                backend,
+            )
+            ctx.result = "idled"
+
+    async with running(app):
+        done = await wait(await client.enqueue("book"))
+    assert (done.result, done.attempts) == ("idled", 1)
+    assert await tables.events(done.id) == []
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
+from asynctaskd.daemon.execute import after_cut_off
 from asynctaskd.task import (
     ClaimedTask,
     Completed,
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 SHUTDOWN, LEASE_LOST, TIMEOUT = "shutdown", "lease lost", "timeout"
 
 SNOOZE = Snoozed(timedelta(seconds=3))
-AFTER_OUTAGE = Snoozed(timedelta(seconds=1))
+CUT_OFF = Failed("its connection was lost")
 OUTCOMES: dict[str, Outcome] = {
     "fail": Failed("it failed"),
     "fatal": Failed("it failed for good", reason="terminated", fatal=True),
@@ -89,7 +90,7 @@ class Execution:
 def interrupted(execution: Execution, outcome: Outcome) -> Outcome:
     """What it comes to, once it was told to stop or lost its connection."""
     if execution.interruption is None:
-        return AFTER_OUTAGE if execution.was_cut_off else outcome
+        return after_cut_off(execution.task, CUT_OFF) if execution.was_cut_off else outcome
     if execution.interruption is TIMEOUT:
         return TIMED_OUT
     return outcome if isinstance(outcome, Completed | Snoozed) else RELEASED
