@@ -81,8 +81,11 @@ class Control:
         backoff = Backoff("control")
         while not self._stopping:
             self._wake.clear()
+            if not self._lease.is_held:  # nothing is asked, so nobody knows whether the database is back
+                await wait_for(self._wake, self.poll_interval)
+                continue
             try:
-                claimed = await self._claim() if self._lease.is_held else 0
+                claimed = await self._claim()
             except OUTAGE as error:
                 await backoff.wait(error)
             else:

@@ -277,7 +277,7 @@ def _signal_in(error: BaseException) -> BaseException | None:
 def after_cut_off(task: ClaimedTask, failure: Failed) -> Outcome:
     """What it comes to that a transaction's connection was lost.
 
-    Twice in a row that is forgiven: outages come back. After that, the handler may well bring it about itself.
+    Twice in a row that is forgiven: outages come back. After that, the handler may well bring it about.
     """
     reasons = list(_AFTER_OUTAGE)
     before = reasons.index(task.reason) + 1 if task.reason in reasons else 0

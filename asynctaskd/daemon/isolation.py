@@ -88,6 +88,9 @@ class Isolation:
         backoff = Backoff("isolation")
         try:
             while not self._stopping.is_set():
+                if not self._may_look():
+                    await wait_for(self._stopping, self._poll_interval)
+                    continue
                 try:
                     pause = await self._look()
                 except OUTAGE as error:
@@ -105,8 +108,6 @@ class Isolation:
         """Run the next suspect, if there is one; returns the seconds until the next look."""
         strict = self._steering.max_strict_percentage > 0
         pause = 0.0
-        if not self._may_look():
-            return self._poll_interval
         config = self._steering.config
         if await self._store.has_suspect(
             self._lease.labels,

@@ -97,6 +97,39 @@ async def test_a_step_that_asks_for_nothing_is_no_end_of_an_outage(
     assert len(recorder.all("database.restored", station="claim")) == 1
 
 
+async def test_who_waits_for_a_lease_does_not_say_that_the_database_is_back(
+    app, running, recorder, monkeypatch
+):
+    from asynctaskd.errors import DatabaseUnavailableError
+    from asynctaskd.postgres.configs import ConfigStore
+    from asynctaskd.postgres.store import Store
+
+    is_away, tried = False, []
+
+    def fragile(ask, name):
+        async def asked(*args, **kwargs):
+            if is_away:
+                tried.append(name)
+                raise DatabaseUnavailableError("away")
+            return await ask(*args, **kwargs)
+
+        return asked
+
+    for owner, name in ((Store, "renew_lease"), (Store, "register_worker"), (ConfigStore, "claim_control")):
+        monkeypatch.setattr(owner, name, fragile(getattr(owner, name), name))
+    async with running(app, **{**QUICK, "lease": "1s"}):
+        is_away = True
+        await recorder.wait_for("database.lost", station="control")
+        await recorder.wait_for("lease.lost")
+        tried.clear()
+        async with asyncio.timeout(60):
+            while len(tried) < 4:  # noqa: ASYNC110  (each comes after a longer pause than theirs)
+                await asyncio.sleep(0.01)
+        assert recorder.all("database.restored") == []
+        is_away = False
+        await recorder.wait_for("database.restored", station="control")
+
+
 async def test_a_finalize_that_fails_is_repeated_until_it_is_written(
     app, running, client, wait, tables, monkeypatch
 ):
