@@ -317,6 +317,8 @@ class Daemon(Stations):
         left = [execution for execution in self._slots if not execution.stored]
         await self._say(self._claimer.put_back_lost_claims(), _LAST_STATEMENTS)
         await self._say(self._write_last(left), _LAST_STATEMENTS)
+        if any(one.asked_for for one in left):  # obeyed at last: now, where no other worker may see to it
+            await self._say(self._orders.settle(), _LAST_STATEMENTS)
         # Short: what was put back may be running elsewhere already. Where it isn't heard, the lease ends.
         await self._say(self._store.stop_worker(self.worker_id), _GOODBYE)
         self._measures.tell()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from contextlib import suppress
 from uuid import uuid4
 
@@ -451,6 +452,31 @@ async def test_a_handler_that_does_not_stop_is_named(client, app, running, soon,
         assert one.delivered_at is not None
         may_end.set()
         assert only(await client.receipt(receipt.request_id, timeout="10s")).outcome == "refused"
+
+
+async def test_what_was_asked_of_a_handler_that_did_not_stop_is_done_when_its_worker_ends(
+    client, app, daemon_of, tables
+):
+    begun, may_end = threading.Event(), threading.Event()
+
+    @app.task("thread")
+    def thread() -> None:
+        begun.set()
+        may_end.wait(60)
+
+    daemon = daemon_of(app, grace="0s")
+    life = asyncio.create_task(daemon.run())
+    try:
+        task_id = await client.enqueue("thread")
+        assert await asyncio.to_thread(begun.wait, 60)
+        receipt = await client.cancel(task_id, timeout="100ms")
+        assert len(receipt.open) == 1
+        daemon.stop()
+        await asyncio.wait_for(life, 60)
+    finally:
+        may_end.set()
+    assert (await tables.task(task_id))["status"] == "cancelled"
+    assert only(await client.receipt(receipt.request_id, timeout="10s")).outcome == "stopped"
 
 
 async def test_a_request_takes_effect_without_notices(client, app, stage, running, held, tables):
