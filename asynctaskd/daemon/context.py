@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
@@ -32,7 +33,7 @@ _LONGEST_MESSAGE = 1024  # bytes
 class ExecutionContext(TaskContext):
     """The TaskContext of one execution."""
 
-    __slots__ = ("_client", "_connection", "_execution", "_log", "_result", "_transactions")
+    __slots__ = ("_client", "_connection", "_execution", "_log", "_loop", "_result", "_transactions")
 
     def __init__(self, execution: Execution, transactions: Transactions, client: Client) -> None:
         self._execution = execution
@@ -41,6 +42,7 @@ class ExecutionContext(TaskContext):
         self._connection: asyncpg.Connection | None = None  # while a transaction() is open
         self._result: Any = None
         self._log: Any = None
+        self._loop = asyncio.get_running_loop()
 
     @property
     @override
@@ -91,6 +93,7 @@ class ExecutionContext(TaskContext):
 
     @override
     async def enqueue(self, task: Any, payload: object = None, **options: Any) -> int:
+        self._be_at_home("enqueue")
         if not _makes_a_schedule(task, options):
             options.setdefault("parent_id", self.task_id)
         options.setdefault("connection", self._connection)
@@ -98,6 +101,7 @@ class ExecutionContext(TaskContext):
 
     @override
     async def dependency_results(self) -> dict[int, Any]:
+        self._be_at_home("dependency_results")
         own = await self._client.get_task(self.task_id)
         found = {task.id: task.result for task in await self._client.get_tasks(own.depends_on)}
         return {task_id: found[task_id] for task_id in own.depends_on if task_id in found}
@@ -105,6 +109,7 @@ class ExecutionContext(TaskContext):
     @override
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[asyncpg.Connection]:
+        self._be_at_home("transaction")
         async with self._transactions.completing(self._execution, lambda: self._result) as connection:
             self._connection = connection
             try:
@@ -114,6 +119,7 @@ class ExecutionContext(TaskContext):
 
     @override
     async def progress(self, percent: float, message: str = "") -> None:
+        self._be_at_home("progress")
         if not 0 <= percent <= 100:
             raise InvalidInputError(f"percent must be from 0 to 100, got {percent!r}")
         text = json.dumps({"percent": percent, "message": truncate_text(message, _LONGEST_MESSAGE)})
@@ -125,6 +131,14 @@ class ExecutionContext(TaskContext):
     @override
     async def extend(self, duration: str | timedelta) -> None:
         self._execution.extend(parse_duration(duration))
+
+    def _be_at_home(self, what: str) -> None:
+        """Refuse another event loop: the connections, and what guards them, are those of the worker's."""
+        if asyncio.get_running_loop() is not self._loop:
+            raise InvalidInputError(
+                f"ctx.{what}() was called in another event loop than the worker's (asyncio.run in a thread?);"
+                " await it in a handler that is `async def`"
+            )
 
 
 def _makes_a_schedule(task: Any, options: Mapping[str, Any]) -> bool:

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from asynctaskd import TaskContext
+from asynctaskd.errors import InvalidInputError
 
 colour = contextvars.ContextVar("colour", default="none")
 
@@ -513,3 +514,29 @@ async def test_a_forked_child_that_comes_back_out_of_its_handler_is_ended(app, r
     async with running(app):
         for name in ("thread", "coroutine"):
             assert (await wait(await client.enqueue(name))).result == 70
+
+
+@pytest.mark.parametrize("what", ["progress", "enqueue", "dependency_results", "transaction"])
+async def test_a_loop_of_the_handlers_own_is_refused_before_it_touches_a_connection(
+    app, running, client, wait, what
+):
+    async def ask(ctx: TaskContext) -> None:
+        match what:
+            case "progress":
+                await ctx.progress(50)
+            case "enqueue":
+                await ctx.enqueue("other")
+            case "dependency_results":
+                await ctx.dependency_results()
+            case _:
+                async with ctx.transaction():
+                    pass
+
+    @app.task("own_loop")
+    def own_loop(ctx: TaskContext) -> str:
+        with pytest.raises(InvalidInputError, match=rf"ctx\.{what}\(\) was called in another event loop"):
+            asyncio.run(ask(ctx))
+        return "refused"
+
+    async with running(app):
+        assert (await wait(await client.enqueue("own_loop"))).result == "refused"
