@@ -16,7 +16,7 @@ from asynctaskd.control.schedules import Schedules
 from asynctaskd.control.watching import Watching
 from asynctaskd.definitions import rules
 from asynctaskd.definitions.enqueuing import Enqueue, Enqueued
-from asynctaskd.definitions.secrets import hidden
+from asynctaskd.definitions.secrets import hidden, without
 from asynctaskd.errors import TaskCancelledError, TaskExpiredError, TaskFailedError
 from asynctaskd.postgres.caller import growing_pauses, not_found
 from asynctaskd.postgres.records import task_of
@@ -138,11 +138,12 @@ class Client(Commands, Explanations, RuntimeConfigs, Schedules, Watching):
     async def hide_secrets(self, tasks: Sequence[Task]) -> list[Task]:
         """The records with `***` in the place of the payload's secret fields, as they may be shown.
 
-        Which those are, workers have written to the table `definitions`.
+        Which those are, workers have written to the table `definitions`. Their values are taken out of
+        error texts too, as far as a worker has left them there.
         """
         rows = await self._fetch("secrets", sorted({task.name for task in tasks}))
         paths = {name: json.loads(found) for name, found in rows}
-        return [replace(task, payload=hidden(task.payload, paths.get(task.name, ()))) for task in tasks]
+        return [_discreet(task, paths.get(task.name, ())) for task in tasks]
 
     def _task(self, row: asyncpg.Record) -> Task:
         task = task_of(row)
@@ -241,6 +242,11 @@ class _Watch:
         if not self._waiting and self._looking is not None:
             self._looking.cancel()
             self._looking = None  # it takes a moment to end: who comes meanwhile needs another
+
+
+def _discreet(task: Task, paths: Sequence[Sequence[str]]) -> Task:
+    error = task.last_error and without(task.last_error, task.payload, paths)
+    return replace(task, payload=hidden(task.payload, paths), last_error=error)
 
 
 def completed(task: Task) -> Task:

@@ -107,10 +107,19 @@ class Execution:
         """A text that may be stored and told: without the values of fields that are marked as secret."""
         if self.definition is None or not self.definition.secrets:
             return text
+        return without(text, self.payload, self.definition.secrets)
+
+    @property
+    def payload(self) -> Any:
+        """The payload as users see it: as it is stored where its codec can't, None where JSON can't."""
+        # What the database takes may be more than Python can read: thousands of levels, or of digits.
         try:
-            return without(text, json.loads(self.task.payload), self.definition.secrets)
-        except (ValueError, RecursionError):  # it can't be read, so nothing of it is in the text
-            return text
+            stored = json.loads(self.task.payload)
+        except (ValueError, RecursionError):
+            return None
+        if self.definition is None or self.definition.encoding is None:
+            return stored
+        return self.definition.encoding.legible(stored, "payload")
 
     @property
     def deadline(self) -> datetime:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from asynctaskd.definitions.text import describe_error
 from asynctaskd.errors import InvalidPayloadError
@@ -32,7 +31,7 @@ def failure_of(execution: Execution, error: str | None, reason: str | None) -> T
         max_attempts=limit,
         error=error or "",
         reason=reason or "",
-        payload=_payload(execution),
+        payload=execution.payload,
     )
 
 
@@ -62,15 +61,3 @@ def _tell(execution: Execution, problem: BaseException) -> None:
         **execution.facts,
         error=execution.written_error(execution.discreet(describe_error(problem))),
     )
-
-
-def _payload(execution: Execution) -> Any:
-    definition = execution.definition
-    # What the database takes may be more than Python can read: thousands of levels, or of digits.
-    try:
-        stored = json.loads(execution.task.payload)
-    except (ValueError, RecursionError):
-        return None
-    if definition is None or definition.encoding is None:
-        return stored
-    return definition.encoding.legible(stored, "payload")

@@ -11,7 +11,8 @@ import structlog
 from prometheus_client import generate_latest
 from pydantic import BaseModel, Field, ValidationError
 
-from asynctaskd import FatalTaskError, TaskContext
+from asynctaskd import App, Client, FatalTaskError, TaskContext, TaskFailedError
+from asynctaskd.codecs import AesGcmCodec, MsgpackCodec
 from asynctaskd.telemetry.logs import configure_logging
 from asynctaskd.telemetry.metrics import Metrics
 from tests.support.traces import Spans
@@ -70,3 +71,50 @@ async def test_neither_rows_nor_lines_nor_spans_nor_metrics_have_a_secret(
     for text in told:
         assert "s3cr3t" not in text
     assert "task.failed" in stream.getvalue() or how == "result"
+
+
+@pytest.mark.parametrize("name", ["pay", "pay:now"])
+@pytest.mark.parametrize("codec", [AesGcmCodec({"k": b"k" * 32}), MsgpackCodec()], ids=lambda one: one.name)
+async def test_with_a_codec_neither_hooks_nor_clients_are_told_a_secret_of_the_payload(
+    codec, name, running, pool, tables
+):
+    app, told = App(codec=codec), list[str]()
+
+    async def pay(params: Payment) -> None:
+        raise ValueError(f"the card {params.card} was refused")
+
+    app.task("pay")(pay)
+    app.route("pay:")(pay)
+
+    @app.on_error
+    async def report(failure, error) -> None:
+        told.append(failure.error)
+
+    @app.on_failed
+    async def failed(failure, tx) -> None:
+        told.append(failure.error)
+
+    client = Client(pool, app)
+    async with running(app):
+        task_id = await client.enqueue(name, {"card": SECRET})
+        with pytest.raises(TaskFailedError) as raised:
+            await client.wait(task_id, timeout="20s")
+    [task] = await client.hide_secrets([await client.get_task(task_id)])
+    assert told == ["ValueError: the card *** was refused"] * 2
+    assert (task.payload, task.last_error) == ({"card": "***"}, told[0])
+    assert "the card *** was refused" in str(raised.value)
+
+
+async def test_a_client_takes_secrets_out_of_error_texts_that_were_stored_with_them(
+    app, running, pool, client, tables
+):
+    @app.task("pay")
+    async def pay(params: Payment) -> None:
+        raise ValueError("no")
+
+    task_id = await client.enqueue("pay", {"card": SECRET})
+    async with running(app):
+        await tables.until_status(task_id, "failed")
+    await tables.execute("UPDATE asynctaskd.finished_tasks SET last_error = $1", f"{SECRET} was refused")
+    [task] = await client.hide_secrets([await client.get_task(task_id)])
+    assert task.last_error == "*** was refused"
