@@ -57,9 +57,65 @@ def test_changes_are_told_to_programs(bare):
             },
             {"task": "Cleanup", "field": "", "problem": "was removed"},
         ],
+        "warnings": [],
         "checked": None,
         "unreadable": None,
+        "dropped": None,
     }
+
+
+RENAMED = """
+tasks:
+  - name: SendEmail
+    parameters:
+      properties: {user_id: {type: integer}}
+"""
+LOST = "isn't read any more, and its values are dropped"
+
+
+def test_a_property_that_was_renamed_or_removed_is_a_warning(bare):
+    Path("new.yaml").write_text(RENAMED)
+    Path("old.yaml").write_text(RENAMED.replace("user_id: {", "userId: {}, gone: {"))
+    result = bare.run("spec", "diff", "old.yaml", "new.yaml")
+    assert (result.exit_code, result.stdout, result.stderr.splitlines()) == (
+        0,
+        "every payload of the old file can be read by the new one, though not all that is in it\n",
+        [f"warning: SendEmail: userId {LOST}", f"warning: SendEmail: gone {LOST}"],
+    )
+    told = json.loads(bare.run("spec", "diff", "old.yaml", "new.yaml", "--json").stdout)
+    assert told["warnings"] == [
+        {"task": "SendEmail", "field": field, "problem": LOST} for field in ("userId", "gone")
+    ]
+
+
+def test_values_in_the_queue_that_the_new_file_passes_over_are_told_and_fail_the_command(cli):
+    Path("new.yaml").write_text(RENAMED)
+    Path("old.yaml").write_text(RENAMED.replace("user_id", "userId"))
+    nothing = cli.enqueue("SendEmail", '{"userId": null}')
+    ids = [cli.enqueue("SendEmail", '{"userId": 424242}') for _ in range(2)]
+    more = cli.enqueue("SendEmail", '{"user_id": 424242, "more": "secret"}')
+
+    result = cli.run("spec", "diff", "old.yaml", "new.yaml", "--against-db")
+    assert result.exit_code == 1
+    assert result.stderr == f"warning: SendEmail: userId {LOST}\n"
+    assert "424242" not in result.stdout
+    _, line, last = result.stdout.splitlines()
+    assert line.split(maxsplit=4) == [
+        "SendEmail", "2", *f"[{ids[0]}, {ids[1]}]".split(),
+        "userId: isn't read any more",
+    ]  # fmt: skip
+    assert last == "4 tasks read, 0 of them can't be read any more; values of others are dropped"
+
+    result = cli.run("spec", "diff", "new.yaml", "--against-db", "--json")
+    assert result.exit_code == 1
+    dropped = json.loads(result.stdout)["dropped"]
+    assert [(one["problem"].partition(":")[0], one["ids"]) for one in dropped] == [
+        ("userId", ids), ("more", [more]),
+    ]  # fmt: skip
+    for task_id in ids:
+        cli.end(task_id, "cancelled")
+    assert cli.run("spec", "diff", "old.yaml", "new.yaml", "--against-db").exit_code == 0
+    assert cli.status(nothing) == "pending"
 
 
 def test_one_file_alone_is_wrong_usage(bare):

@@ -15,7 +15,7 @@ from asynctaskd.definitions.spec.values import misfits
 
 Schema = Mapping[str, Any]
 
-_NO_PARAMETERS: Schema = {"type": "object", "properties": {}, "additionalProperties": False}
+NO_PARAMETERS: Schema = {"type": "object", "properties": {}, "additionalProperties": False}
 _RANKS = {"int32": 1, "int64": 2, None: 3}
 _LOWER = ("minimum", "exclusiveMinimum", "minLength", "minItems")
 _UPPER = ("maximum", "exclusiveMaximum", "maxLength", "maxItems")
@@ -52,7 +52,7 @@ def breaking_changes(old: Spec, new: Spec) -> list[Change]:
 
 
 def _changes(task: str, old: Schema | None, new: Schema | None) -> Iterator[Change]:
-    for path, problem in _narrowed(old or _NO_PARAMETERS, new or _NO_PARAMETERS, ""):
+    for path, problem in _narrowed(old or NO_PARAMETERS, new or NO_PARAMETERS, ""):
         yield Change(task, path, problem)
 
 
