@@ -151,16 +151,22 @@ def test_databases_of_a_run_are_dropped_after_it(others):
     result.assert_outcomes(passed=2)
 
 
-def blocks(marker: str) -> str:
+def blocks(marker: str, language: str = "python") -> str:
     """The example of the page that begins so."""
     page = Path(__file__).parent.parent.parent / "docs" / "how-to" / "test-your-tasks.md"
-    [code] = re.findall(rf"```python\n({marker}\n.*?)```", page.read_text("utf8"), re.DOTALL)
+    [code] = re.findall(rf"```{language}\n({marker}\n.*?)```", page.read_text("utf8"), re.DOTALL)
     return code
 
 
-def test_the_examples_of_the_page_on_tests_run(others, pytester: pytest.Pytester):
+def test_the_examples_of_the_page_on_tests_run_with_nothing_beside_them(
+    pytester: pytest.Pytester, asynctaskd_server, monkeypatch
+):
+    monkeypatch.setenv("ASYNCTASKD_TEST_DSN", asynctaskd_server)
+    pytester.makepyprojecttoml(blocks("# pyproject.toml", "toml"))
     pytester.makeconftest(blocks("# conftest.py"))
-    others(blocks("# test_shop.py"), *LOOP, "-o", "asyncio_mode=auto").assert_outcomes(passed=3)
+    pytester.makepyfile(test_shop=blocks("# test_shop.py"))
+    result = pytester.runpytest_subprocess("-p", "no:cacheprovider", "-W", "error")
+    result.assert_outcomes(passed=3)
 
 
 def test_the_template_can_hold_more(others):
