@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import AsyncExitStack, asynccontextmanager
+from time import monotonic
 from typing import TYPE_CHECKING, Any, Self
 
 import asyncpg
 
-from asynctaskd.errors import ConfigError, TaskNotFoundError
+from asynctaskd.errors import ConfigError, DatabaseUnavailableError, TaskNotFoundError
 from asynctaskd.postgres import embedded
 from asynctaskd.postgres.driver import CONFLICTS, connect, open_sessions, query, translated
 from asynctaskd.postgres.roles import role_for
@@ -85,8 +86,10 @@ class Caller:
             with translated(but=CONFLICTS, role=role):
                 return await connection.fetch(statement, *arguments)
         with translated(role=role):
-            executor = await self._executor()
-            return await executor.fetch(statement, *arguments, timeout=limit)
+            if isinstance(self._database, asyncpg.Pool):
+                return await _fetch_from(self._database, statement, arguments, limit)
+            sessions = await self._sessions()
+            return await sessions.fetch(statement, *arguments, timeout=limit)
 
     def _role_for(self, statement: str) -> str:
         """The role that is named to whoever may not send a statement."""
@@ -126,18 +129,47 @@ class Caller:
             dsn = await asyncio.to_thread(embedded.resolve, self._database)
             return await stack.enter_async_context(connect(dsn))
         with translated():
-            connection = await self._database.acquire()
+            connection = await _free_connection(self._database)
         stack.push_async_callback(self._database.release, connection)
         return connection
 
-    async def _executor(self) -> asyncpg.Pool | asyncpg.Connection | Sessions:
-        if not isinstance(self._database, str):
-            return self._database
+    async def _sessions(self) -> Sessions:
+        assert isinstance(self._database, str)  # noqa: S101  (whoever has something else doesn't come here)
         async with self._opening:
             if self._own_pool is None:
                 dsn = await asyncio.to_thread(embedded.resolve, self._database)
                 self._own_pool = await open_sessions(dsn, size=10)
         return self._own_pool
+
+
+async def _fetch_from(
+    pool: asyncpg.Pool, statement: str, arguments: tuple[Any, ...], limit: float
+) -> list[asyncpg.Record]:
+    """The rows of a statement; `limit` is for the wait and the answer, and asyncpg has none for the wait."""
+    deadline = monotonic() + limit
+    connection = await _free_connection(pool)
+    try:
+        return await connection.fetch(statement, *arguments, timeout=deadline - monotonic())
+    finally:
+        await pool.release(connection)
+
+
+async def _free_connection(pool: asyncpg.Pool) -> asyncpg.pool.PoolConnectionProxy:
+    """A connection of the caller's pool, to be released.
+
+    Raises:
+        DatabaseUnavailableError: none came free in time, perhaps since this very caller holds them.
+    """
+    try:
+        async with asyncio.timeout(LONG):
+            return await pool.acquire()
+    except TimeoutError:
+        if pool.get_size() < pool.get_max_size():  # one was being opened, and the database didn't answer
+            raise
+        raise DatabaseUnavailableError(
+            f"the database is unavailable: no connection of the pool came free within {LONG:g} s. "
+            "Inside a transaction, pass its connection on: connection=…"
+        ) from None
 
 
 async def growing_pauses() -> AsyncIterator[None]:
