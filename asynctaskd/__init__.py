@@ -7,6 +7,7 @@ from asynctaskd.app import App
 from asynctaskd.client import Client
 from asynctaskd.config.convergence import Canary, ConfigReport
 from asynctaskd.config.runtime import RuntimeConfig
+from asynctaskd.control.receipts import Receipt
 from asynctaskd.definitions.context import TaskContext
 from asynctaskd.definitions.cron import Cron
 from asynctaskd.definitions.definition import Definition
@@ -62,6 +63,7 @@ __all__ = [
     "InvalidStateError",
     "LeaseLostError",
     "ParamsModel",
+    "Receipt",
     "RemoteTaskError",
     "RequestOptions",
     "RetryPolicy",

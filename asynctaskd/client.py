@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from asynctaskd.definitions.options import RequestOptions
     from asynctaskd.definitions.registry import Registry
     from asynctaskd.definitions.request import TaskRequest
+    from asynctaskd.postgres.caller import AnyConnection, AnyDatabase
 
 # For so many characters of payloads a call may take another second: a tenth of what was seen.
 _SLOWEST = 1_000_000
@@ -50,7 +51,7 @@ class Client(Commands, Explanations, RuntimeConfigs, Schedules, Watching):
 
     def __init__(
         self,
-        database: asyncpg.Pool | asyncpg.Connection | str,
+        database: AnyDatabase,
         app: Registry | None = None,
         *,
         schema: str = "asynctaskd",
@@ -64,7 +65,7 @@ class Client(Commands, Explanations, RuntimeConfigs, Schedules, Watching):
         task: Enqueued = None,
         payload: object = None,
         *,
-        connection: asyncpg.Connection | None = None,
+        connection: AnyConnection | None = None,
         **options: Unpack[RequestOptions],
     ) -> int:
         """Enqueue one task and return its id.
@@ -90,7 +91,7 @@ class Client(Commands, Explanations, RuntimeConfigs, Schedules, Watching):
             return publication.made(task_id)
 
     async def enqueue_many(
-        self, requests: Iterable[TaskRequest], *, connection: asyncpg.Connection | None = None
+        self, requests: Iterable[TaskRequest], *, connection: AnyConnection | None = None
     ) -> list[int]:
         """Enqueue tasks in one round trip, all or none; returns their ids in the order given.
 
@@ -104,7 +105,7 @@ class Client(Commands, Explanations, RuntimeConfigs, Schedules, Watching):
             )
             return ids
 
-    async def get_task(self, task_id: int, *, connection: asyncpg.Connection | None = None) -> Task:
+    async def get_task(self, task_id: int, *, connection: AnyConnection | None = None) -> Task:
         """The task's record.
 
         Raises:
@@ -116,7 +117,7 @@ class Client(Commands, Explanations, RuntimeConfigs, Schedules, Watching):
         return found[0]
 
     async def get_tasks(
-        self, task_ids: Iterable[int], *, connection: asyncpg.Connection | None = None
+        self, task_ids: Iterable[int], *, connection: AnyConnection | None = None
     ) -> list[Task]:
         """The records of some tasks, in any order; those without one are left out."""
         rows = await self._fetch("get_tasks", list(task_ids), connection=connection)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from uuid import UUID
 
-    import asyncpg
+    from asynctaskd.postgres.caller import AnyConnection
 
 # A command may concern any number of tasks, all in one transaction.
 _LIMIT = 60.0
@@ -34,7 +34,7 @@ class CommandOptions(TypedDict, total=False):
     """What every command takes: see `Commands.command`."""
 
     timeout: Duration
-    connection: asyncpg.Connection | None
+    connection: AnyConnection | None
 
 
 class TreeOptions(CommandOptions, total=False):
@@ -162,7 +162,7 @@ class Commands(Caller):
         *,
         priority: int | None = None,
         weight: int | None = None,
-        connection: asyncpg.Connection | None = None,
+        connection: AnyConnection | None = None,
     ) -> int:
         """Change priority or weight of tasks that don't run and carry any of these labels; returns how many.
 
@@ -190,7 +190,7 @@ class Commands(Caller):
         cascade: bool = True,
         reason: str | None = None,
         timeout: Duration = "30s",
-        connection: asyncpg.Connection | None = None,
+        connection: AnyConnection | None = None,
     ) -> Receipt:
         """Ask something of tasks.
 
@@ -245,7 +245,7 @@ class Commands(Caller):
             receipt = explained(receipt, reasons)
         return receipt
 
-    async def _insist(self, arguments: tuple[Any, ...], connection: asyncpg.Connection | None) -> UUID:
+    async def _insist(self, arguments: tuple[Any, ...], connection: AnyConnection | None) -> UUID:
         """Issue a command; where executions that end just now are in the way, try again."""
         for _ in range(_TRIES - 1):
             with suppress(ConflictError):
@@ -253,11 +253,11 @@ class Commands(Caller):
             await asyncio.sleep(random.uniform(0.01, 0.1))  # noqa: S311  (jitter, not a secret)
         return await self._issue(arguments, connection)
 
-    async def _issue(self, arguments: tuple[Any, ...], connection: asyncpg.Connection | None) -> UUID:
+    async def _issue(self, arguments: tuple[Any, ...], connection: AnyConnection | None) -> UUID:
         request_id: UUID = await self._value("command", *arguments, connection=connection, limit=_LIMIT)
         return request_id
 
-    async def _receipt(self, request_id: UUID, connection: asyncpg.Connection | None) -> Receipt:
+    async def _receipt(self, request_id: UUID, connection: AnyConnection | None) -> Receipt:
         rows = await self._fetch("receipts", request_id, connection=connection, limit=_LIMIT)
         if not rows:
             raise InvalidInputError(f"there is no request {request_id}: it never was, or it was forgotten")

@@ -24,6 +24,8 @@ from asynctaskd.postgres.configs import answers_of
 if TYPE_CHECKING:
     import asyncpg
 
+    from asynctaskd.postgres.caller import AnyConnection
+
 # A report that was due just now may still be on its way.
 _GRACE = timedelta(seconds=1)
 
@@ -104,7 +106,7 @@ class RuntimeConfigs(Caller):
     async def request_runtime_config(
         self,
         *,
-        connection: asyncpg.Connection | None = None,
+        connection: AnyConnection | None = None,
         timeout: str | timedelta = "30s",
         **change: Unpack[ConfigChange],
     ) -> int:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from asynctaskd.definitions.definition import Definition
     from asynctaskd.definitions.options import RequestOptions
     from asynctaskd.definitions.registry import Registry
+    from asynctaskd.postgres.caller import AnyConnection
 
 Missed = Literal["skip", "once", "all"]
 Overlap = Literal["skip", "allow"]
@@ -44,7 +45,7 @@ class Schedules(Caller):
         when: Cron | str,
         *,
         task: str | None = None,
-        connection: asyncpg.Connection | None = None,
+        connection: AnyConnection | None = None,
         **options: Unpack[RequestOptions],
     ) -> None:
         """Create a schedule.
@@ -87,7 +88,7 @@ class Schedules(Caller):
         missed: Missed | None = None,
         limit: int | None = None,
         overlap: Overlap | None = None,
-        connection: asyncpg.Connection | None = None,
+        connection: AnyConnection | None = None,
         **options: Unpack[RequestOptions],
     ) -> None:
         """Change a schedule; what is left out stays as it is.
@@ -126,22 +127,22 @@ class Schedules(Caller):
             connection=connection,
         )
 
-    async def pause_schedule(self, name: str, *, connection: asyncpg.Connection | None = None) -> None:
+    async def pause_schedule(self, name: str, *, connection: AnyConnection | None = None) -> None:
         """Let a schedule rest: no slots until it is resumed. Raises InvalidStateError: there is none."""
         await self._act("pause_schedule", name, connection)
 
-    async def resume_schedule(self, name: str, *, connection: asyncpg.Connection | None = None) -> None:
+    async def resume_schedule(self, name: str, *, connection: AnyConnection | None = None) -> None:
         """Let it go on, with slots from now on. Raises InvalidStateError: there is none."""
         await self._act("resume_schedule", name, connection)
 
-    async def remove_schedule(self, name: str, *, connection: asyncpg.Connection | None = None) -> None:
+    async def remove_schedule(self, name: str, *, connection: AnyConnection | None = None) -> None:
         """Remove a schedule; its ledger stays, and so do its tasks. Raises InvalidStateError: there is none.
 
         A declared one is there again when a worker starts that declares it: pause it instead.
         """
         await self._act("remove_schedule", name, connection)
 
-    async def run_schedule(self, name: str, *, connection: asyncpg.Connection | None = None) -> int:
+    async def run_schedule(self, name: str, *, connection: AnyConnection | None = None) -> int:
         """Enqueue a task of a schedule at once, beside its slots, and return its id.
 
         Raises:
@@ -173,14 +174,14 @@ class Schedules(Caller):
     def _known(self, task: str) -> Definition[..., Any] | None:
         return None if self._app is None else self._app[task]
 
-    async def _put(self, *arguments: object, connection: asyncpg.Connection | None) -> None:
+    async def _put(self, *arguments: object, connection: AnyConnection | None) -> None:
         await self._value("put_schedule", *arguments, connection=connection)
 
-    async def _act(self, statement: str, name: str, connection: asyncpg.Connection | None) -> None:
+    async def _act(self, statement: str, name: str, connection: AnyConnection | None) -> None:
         if not await self._value(statement, name, connection=connection):
             raise _no_schedule(name)
 
-    async def _schedule(self, name: str, connection: asyncpg.Connection | None) -> asyncpg.Record:
+    async def _schedule(self, name: str, connection: AnyConnection | None) -> asyncpg.Record:
         rows = await self._fetch("list_schedules", name, connection=connection)
         if not rows:
             raise _no_schedule(name)

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 
     from asynctaskd.postgres.sessions import Sessions
 
+    # What `pool.acquire()` gives behaves like a connection, and is none for asyncpg's types.
+    AnyConnection = asyncpg.Connection[Any] | asyncpg.pool.PoolConnectionProxy[Any]
+    AnyDatabase = asyncpg.Pool[Any] | AnyConnection | str
+
 # In seconds: how often whoever waits for rows to change looks at them.
 _SHORTEST_LOOK = 0.02
 _LONGEST_LOOK = 0.5
@@ -34,7 +38,7 @@ class Caller:
         schema: where asynctaskd's tables are.
     """
 
-    def __init__(self, database: asyncpg.Pool | asyncpg.Connection | str, *, schema: str) -> None:
+    def __init__(self, database: AnyDatabase, *, schema: str) -> None:
         self._database = database
         self._schema = schema
         self._own_pool: Sessions | None = None
@@ -56,13 +60,18 @@ class Caller:
     @property
     def _is_in_transaction(self) -> bool:
         """Whether what is asked now belongs to a transaction of the caller's, which nobody else sees yet."""
-        return isinstance(self._database, asyncpg.Connection) and self._database.is_in_transaction()
+        return self._connection is not None and self._connection.is_in_transaction()
+
+    @property
+    def _connection(self) -> AnyConnection | None:
+        """The one connection that it was given; None for a pool or a URL."""
+        return None if isinstance(self._database, str | asyncpg.Pool) else self._database
 
     async def _value(
         self,
         name: str,
         *arguments: Any,
-        connection: asyncpg.Connection | None = None,
+        connection: AnyConnection | None = None,
         limit: float = LONG,
     ) -> Any:
         rows = await self._fetch(name, *arguments, connection=connection, limit=limit)
@@ -72,15 +81,15 @@ class Caller:
         self,
         name: str,
         *arguments: Any,
-        connection: asyncpg.Connection | None = None,
+        connection: AnyConnection | None = None,
         limit: float = LONG,
     ) -> list[asyncpg.Record]:
         statement, role = query(name, self._schema), self._role_for(name)
-        if connection is None and isinstance(self._database, asyncpg.Connection):
+        if connection is None and self._connection is not None:
             # The client's own waits and calls take turns on the one connection it was given.
             async with self._turn:
                 with translated(but=CONFLICTS, role=role):
-                    return await self._database.fetch(statement, *arguments)
+                    return await self._connection.fetch(statement, *arguments)
         if connection is not None:
             # A conflict is for the owner of the transaction, who knows it by the driver's own error.
             with translated(but=CONFLICTS, role=role):
@@ -103,7 +112,7 @@ class Caller:
             hear(str(payload))
 
         async with AsyncExitStack() as stack:
-            connection = await self._connection(stack)
+            connection = await self._kept_connection(stack)
             if getattr(connection, "is_pooled", False):
                 raise ConfigError(
                     "a pooler stands between, which can't pass on notices: give a URL past it (--database)"
@@ -119,15 +128,13 @@ class Caller:
                         async with self._turn:
                             await connection.remove_listener(channel, on_notice)
 
-    async def _connection(
-        self, stack: AsyncExitStack
-    ) -> asyncpg.Connection | asyncpg.pool.PoolConnectionProxy:
+    async def _kept_connection(self, stack: AsyncExitStack) -> AnyConnection:
         """A connection to keep until the stack is closed; the caller's own, if it gave one."""
-        if isinstance(self._database, asyncpg.Connection):
-            return self._database
         if isinstance(self._database, str):
             dsn = await asyncio.to_thread(embedded.resolve, self._database)
             return await stack.enter_async_context(connect(dsn))
+        if not isinstance(self._database, asyncpg.Pool):
+            return self._database
         with translated():
             connection = await _free_connection(self._database)
         stack.push_async_callback(self._database.release, connection)

@@ -19,6 +19,8 @@ from asynctaskd.testing.memory import InMemoryClient
 if TYPE_CHECKING:
     import asyncpg
 
+    from asynctaskd.postgres.caller import AnyConnection
+
 _MOST = 1_000
 _SHOWN = 3
 _FIELDS = {field.name for field in fields(Task)} - {"name", "payload"}
@@ -26,7 +28,7 @@ _SETS = {"labels", "tags", "depends_on"}
 
 
 async def assert_enqueued(
-    where: InMemoryClient | Client | asyncpg.Connection | asyncpg.Pool,
+    where: InMemoryClient | Client | AnyConnection | asyncpg.Pool,
     task: str | Definition[..., Any],
     payload: Mapping[str, Any] | BaseModel | None = None,
     **expected: Any,

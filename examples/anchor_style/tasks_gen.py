@@ -8,6 +8,7 @@ from abc import abstractmethod
 from typing import Annotated, Any, Unpack
 
 from asyncpg import Connection
+from asyncpg.pool import PoolConnectionProxy
 from asynctaskd import (
     App,
     Client,
@@ -63,7 +64,7 @@ class TaskRunner:
         self,
         params: DeleteOpaqueKeyParams,
         *,
-        connection: Connection | None = None,
+        connection: Connection | PoolConnectionProxy | None = None,
         **options: Unpack[RequestOptions],
     ) -> int:
         """Delete an opaque key."""
@@ -75,7 +76,7 @@ class TaskRunner:
         self,
         params: OnDeleteOpaqueKeyFailedParams,
         *,
-        connection: Connection | None = None,
+        connection: Connection | PoolConnectionProxy | None = None,
         **options: Unpack[RequestOptions],
     ) -> int:
         """Call somebody, since a key is still there."""

@@ -9,6 +9,7 @@ from datetime import date as date_aliased
 from typing import Annotated, Any, Literal, Unpack
 
 from asyncpg import Connection
+from asyncpg.pool import PoolConnectionProxy
 from asynctaskd import (
     App,
     Client,
@@ -123,7 +124,7 @@ class TaskRunner:
         self,
         params: SendEmailParams,
         *,
-        connection: Connection | None = None,
+        connection: Connection | PoolConnectionProxy | None = None,
         **options: Unpack[RequestOptions],
     ) -> int:
         """Send an email to a user."""
@@ -133,7 +134,7 @@ class TaskRunner:
         self,
         params: ProcessDailyReportsParams,
         *,
-        connection: Connection | None = None,
+        connection: Connection | PoolConnectionProxy | None = None,
         **options: Unpack[RequestOptions],
     ) -> int:
         """Write the report of the day before."""
@@ -145,7 +146,7 @@ class TaskRunner:
         self,
         params: ProcessOrderParams,
         *,
-        connection: Connection | None = None,
+        connection: Connection | PoolConnectionProxy | None = None,
         **options: Unpack[RequestOptions],
     ) -> int:
         """Have an order packed and sent."""
@@ -155,7 +156,7 @@ class TaskRunner:
         self,
         params: SendNotificationParams,
         *,
-        connection: Connection | None = None,
+        connection: Connection | PoolConnectionProxy | None = None,
         **options: Unpack[RequestOptions],
     ) -> int:
         """Send a notification to a user's phone."""
@@ -167,7 +168,7 @@ class TaskRunner:
         self,
         params: DeleteOpaqueKeyParams,
         *,
-        connection: Connection | None = None,
+        connection: Connection | PoolConnectionProxy | None = None,
         **options: Unpack[RequestOptions],
     ) -> int:
         """Delete an opaque key."""

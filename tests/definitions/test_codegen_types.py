@@ -19,7 +19,7 @@ RIGHT = """
     from datetime import UTC, date, datetime
     from typing import Any
 
-    from asyncpg import Connection
+    from asyncpg import Connection, Pool
     from asynctaskd import App, Client, TaskContext
 
     import shop_gen
@@ -78,9 +78,10 @@ RIGHT = """
     register(app, Ours("shop"))
 
 
-    async def sign_up(client: Client, connection: Connection) -> int:
+    async def sign_up(client: Client, connection: Connection, pool: Pool) -> int:
         runner = TaskRunner(client)
-        await runner.run_ping(delay="5s")
+        async with pool.acquire() as lent:
+            await runner.run_ping(delay="5s", connection=lent)
         params = SendEmailParams(user_id=1, template_id="welcome", sent_at=datetime.now(UTC))
         return await runner.run_send_email(params, connection=connection, priority=3, labels=["mail"])
 """

@@ -34,7 +34,8 @@ def write_module(spec: Spec) -> str:
 
 
 def _imports(tasks: Sequence[TaskSpec], definitions: Definitions) -> Iterator[str]:
-    yield from ("abc.abstractmethod", "asyncpg.Connection", "typing.Any", "typing.Unpack")
+    yield from ("abc.abstractmethod", "typing.Any", "typing.Unpack")
+    yield from ("asyncpg.Connection", "asyncpg.pool.PoolConnectionProxy")
     names = ["App", "Client", "RequestOptions", "TaskContext", "TaskExecutor"]
     names += ["TaskFailure"] if any(task.has_hook for task in tasks) else []
     names += ["RetryPolicy"] if any("retry" in task.options for task in tasks) else []
@@ -90,7 +91,7 @@ def _runner(tasks: Sequence[TaskSpec], file: str) -> str:
 
 def _runner_method(task: TaskSpec) -> str:
     params = _parameters(task)
-    last = "*, connection: Connection | None = None, **options: Unpack[RequestOptions]"
+    last = "*, connection: Connection | PoolConnectionProxy | None = None, **options: Unpack[RequestOptions]"
     payload = "params" if params else "None"
     return f"""\
     async def run_{snake(task.name)}(self, {_signature(params, last)}) -> int:

@@ -8,6 +8,7 @@ from abc import abstractmethod
 from typing import Any, Unpack
 
 from asyncpg import Connection
+from asyncpg.pool import PoolConnectionProxy
 from asynctaskd import (
     App,
     Client,
@@ -45,7 +46,7 @@ class TaskRunner:
         self,
         params: SendEmailParams,
         *,
-        connection: Connection | None = None,
+        connection: Connection | PoolConnectionProxy | None = None,
         **options: Unpack[RequestOptions],
     ) -> int:
         """Send an email."""
