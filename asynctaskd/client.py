@@ -111,7 +111,7 @@ class Client(Commands, Explanations, RuntimeConfigs, Schedules, Watching):
         Raises:
             TaskNotFoundError: there is none, or it was already forgotten.
         """
-        found = await self.get_tasks([task_id], connection=connection)
+        found = await self.get_tasks([rules.task_id("task_id", task_id)], connection=connection)
         if not found:
             raise not_found(task_id)
         return found[0]
@@ -120,7 +120,7 @@ class Client(Commands, Explanations, RuntimeConfigs, Schedules, Watching):
         self, task_ids: Iterable[int], *, connection: AnyConnection | None = None
     ) -> list[Task]:
         """The records of some tasks, in any order; those without one are left out."""
-        rows = await self._fetch("get_tasks", list(task_ids), connection=connection)
+        rows = await self._fetch("get_tasks", rules.task_ids("task_ids", task_ids), connection=connection)
         return list(map(self._task, rows))
 
     async def list_tasks(
@@ -132,8 +132,13 @@ class Client(Commands, Explanations, RuntimeConfigs, Schedules, Watching):
         limit: int = 100,
     ) -> list[Task]:
         """The newest tasks with that name, status and all of those labels; None leaves a condition out."""
-        chosen = None if labels is None else list(labels)
-        rows = await self._fetch("list_tasks", name, status and rules.status("status", status), chosen, limit)
+        rows = await self._fetch(
+            "list_tasks",
+            name,
+            status and rules.status("status", status),
+            None if labels is None else rules.labels("labels", labels),
+            rules.integer("limit", limit, 0, rules.MAX_INT64),
+        )
         return list(map(self._task, rows))
 
     async def hide_secrets(self, tasks: Sequence[Task]) -> list[Task]:
@@ -173,7 +178,7 @@ class Client(Commands, Explanations, RuntimeConfigs, Schedules, Watching):
         """
         limit = None if timeout is None else rules.duration("timeout", timeout).total_seconds()
         async with asyncio.timeout(limit):
-            await self._watch.wait(task_id)
+            await self._watch.wait(rules.task_id("task_id", task_id))
         return completed(await self.get_task(task_id))
 
     async def events(self, task_id: int) -> list[dict[str, Any]]:

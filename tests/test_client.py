@@ -11,6 +11,7 @@ import pytest
 
 from asynctaskd import (
     Client,
+    ConfigError,
     DatabaseUnavailableError,
     InvalidInputError,
     InvalidPayloadError,
@@ -150,6 +151,48 @@ async def test_what_is_no_request_is_refused_by_its_place(
 ) -> None:
     with pytest.raises(InvalidInputError, match=r"^request 2: a TaskRequest is needed, got "):
         await Client(connection).enqueue_many([TaskRequest("a"), stranger])
+
+
+async def test_one_request_is_no_list_of_them(connection: asyncpg.Connection) -> None:
+    with pytest.raises(InvalidInputError, match="requests must be a list of TaskRequests, got TaskRequest"):
+        await Client(connection).enqueue_many(TaskRequest("a"))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("ask", "rule"),
+    [
+        (lambda client: client.get_task("1"), "task_id must be an integer, got '1'"),
+        (lambda client: client.get_tasks("12"), "task_ids must be a list of task ids, got '12'"),
+        (lambda client: client.wait("1"), "task_id must be an integer, got '1'"),
+        (lambda client: client.list_tasks(limit="x"), "limit must be an integer, got 'x'"),
+        (lambda client: client.list_tasks(labels="abc"), "labels must be a list of strings, got 'abc'"),
+    ],
+)
+async def test_a_question_of_another_type_is_refused_by_the_argument_that_is_wrong(
+    connection: asyncpg.Connection, ask: Any, rule: str
+) -> None:
+    with pytest.raises(InvalidInputError, match=rule):
+        await ask(Client(connection))
+
+
+@pytest.mark.parametrize("database", [None, 5, b"postgresql://u:hunter2@h/x"])
+def test_what_is_no_database_is_refused_at_once(database: Any) -> None:
+    with pytest.raises(
+        InvalidInputError, match="database must be a pool or connection .* or a URL"
+    ) as caught:
+        Client(database)
+    assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "url", ["", "nonsense", "mysql://u:hunter2@h/x", "u:hunter2@h/x", "host=h password=hunter2"]
+)
+async def test_what_is_no_url_of_postgresql_is_an_error_of_the_configuration(url: str) -> None:
+    with pytest.raises(
+        ConfigError, match="database.url isn't one of PostgreSQL: write postgresql:"
+    ) as caught:
+        await Client(url).enqueue("a")
+    assert "hunter2" not in str(caught.value)
 
 
 class Patient(asyncpg.Pool):

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 import structlog
 from typing_extensions import override
 
+from asynctaskd.definitions import rules
 from asynctaskd.definitions.context import TaskContext
 from asynctaskd.definitions.request import TaskRequest
 from asynctaskd.definitions.text import truncate_text
 from asynctaskd.durations import parse_duration
-from asynctaskd.errors import InvalidInputError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
@@ -120,9 +120,8 @@ class ExecutionContext(TaskContext):
     @override
     async def progress(self, percent: float, message: str = "") -> None:
         self._be_at_home("progress")
-        if not 0 <= percent <= 100:
-            raise InvalidInputError(f"percent must be from 0 to 100, got {percent!r}")
-        text = json.dumps({"percent": percent, "message": truncate_text(message, _LONGEST_MESSAGE)})
+        word = truncate_text(rules.string("message", message), _LONGEST_MESSAGE)
+        text = json.dumps({"percent": rules.percent("percent", percent), "message": word})
         definition = self._execution.definition
         if definition is not None and definition.encoding is not None:
             text = definition.encoding.encoded(text, "progress")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
@@ -16,7 +17,7 @@ from asynctaskd.errors import InvalidInputError
 from asynctaskd.telemetry.tracing import current_context, with_context
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from asynctaskd.definitions.cron import Cron
     from asynctaskd.definitions.options import RequestOptions, TaskOptions
@@ -102,8 +103,10 @@ def checked_requests(requests: Iterable[TaskRequest]) -> list[TaskRequest]:
     """The requests of one enqueue of many tasks.
 
     Raises:
-        InvalidInputError: one is no request, or asks for a schedule.
+        InvalidInputError: one is no request, or asks for a schedule; or there is no list of them.
     """
+    if not isinstance(requests, Iterable):
+        raise InvalidInputError(f"requests must be a list of TaskRequests, got {type(requests).__name__}")
     chosen = list(requests)
     for place, request in enumerate(chosen, 1):
         if not isinstance(request, TaskRequest):

@@ -89,11 +89,24 @@ def text(option: str, value: object) -> str:
 
 def storable(option: str, value: object) -> str:
     """A text of any length that PostgreSQL takes."""
+    given = string(option, value)
+    if not is_storable(given):
+        raise InvalidInputError(f"{option} must hold no NUL character or lone surrogate, got {shown(given)}")
+    return given
+
+
+def string(option: str, value: object) -> str:
+    """Any text."""
     if not isinstance(value, str):
         raise InvalidInputError(f"{option} must be a string, got {shown(value)}")
-    if not is_storable(value):
-        raise InvalidInputError(f"{option} must hold no NUL character or lone surrogate, got {shown(value)}")
     return str(value)
+
+
+def percent(option: str, value: object) -> float:
+    """A number from 0 to 100; a bool isn't one."""
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= 100:
+        raise InvalidInputError(f"{option} must be a number from 0 to 100, got {shown(value)}")
+    return value
 
 
 def labels(option: str, value: object) -> tuple[str, ...]:
@@ -185,6 +198,8 @@ def written_retry(option: str, value: object) -> RetryPolicy:
 
 def codec(option: str, value: object) -> Codec:
     """What can encode and decode, under a name of its own."""
+    if isinstance(value, type):  # it has all that its instances have
+        raise InvalidInputError(f"{option} must be an instance, got the class {value.__name__} itself")
     if not isinstance(value, Codec):
         raise InvalidInputError(
             f"{option} must have name, takes_plain, encode and decode, as asynctaskd.codecs.Codec has, "

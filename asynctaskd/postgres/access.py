@@ -103,7 +103,7 @@ class Access:
             dsn = read_url(self._source)
         except ConfigError as error:
             raise DatabaseUnavailableError(f"the database is unavailable: {error}") from error
-        if dsn != self._dsn:
+        if dsn != self._dsn or not dsn:
             self._hosts = hosts_of(dsn)
             self._target = _target(dsn, writes=self._writes or len(self._hosts) > 1)
             self._dsn = dsn
@@ -179,6 +179,8 @@ def hosts_of(dsn: str) -> list[dict[str, Any]]:
     use it up.
     """
     url = urlsplit(dsn)
+    if url.scheme not in ("postgresql", "postgres"):
+        raise ConfigError(f"database.url isn't one of PostgreSQL: {HOW_TO_WRITE_IT}")
     given = {name: values[-1] for name, values in parse_qs(url.query).items()}
     named = url.netloc.rpartition("@")[2] or given.get("host", "")
     if not named:  # what the environment says of hosts and ports goes together, and asyncpg reads it

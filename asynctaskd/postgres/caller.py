@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import asyncpg
 
-from asynctaskd.errors import ConfigError, DatabaseUnavailableError, TaskNotFoundError
+from asynctaskd.errors import ConfigError, DatabaseUnavailableError, InvalidInputError, TaskNotFoundError
 from asynctaskd.postgres import embedded
 from asynctaskd.postgres.driver import CONFLICTS, connect, open_sessions, query, translated
 from asynctaskd.postgres.roles import role_for
@@ -36,9 +36,17 @@ class Caller:
         database: an asyncpg pool or connection of the caller's, or a URL for a pool of its own, opened when
             first needed.
         schema: where asynctaskd's tables are.
+
+    Raises:
+        InvalidInputError: the database is nothing of that.
     """
 
     def __init__(self, database: AnyDatabase, *, schema: str) -> None:
+        if not isinstance(database, str | asyncpg.Pool | asyncpg.Connection):
+            raise InvalidInputError(
+                "database must be a pool or connection of asyncpg's, or a URL, got "
+                f"{type(database).__name__}"  # the value may hold a password
+            )
         self._database = database
         self._schema = schema
         self._own_pool: Sessions | None = None

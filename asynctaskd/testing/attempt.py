@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime, timedelta
 from functools import partial
@@ -13,11 +12,12 @@ import structlog
 from typing_extensions import override
 
 from asynctaskd.daemon.execute import outcome_of
+from asynctaskd.definitions import rules
 from asynctaskd.definitions.context import TaskContext
 from asynctaskd.definitions.hooks import Proceed, wrapped
 from asynctaskd.definitions.request import TaskRequest
 from asynctaskd.durations import format_duration, parse_duration
-from asynctaskd.errors import InvalidInputError, InvalidPayloadError
+from asynctaskd.errors import InvalidPayloadError
 from asynctaskd.task import Completed, Failed, Outcome
 
 if TYPE_CHECKING:
@@ -146,9 +146,10 @@ class Attempt(TaskContext):
 
     @override
     async def progress(self, percent: float, message: str = "") -> None:
-        if not 0 <= percent <= 100:
-            raise InvalidInputError(f"percent must be from 0 to 100, got {percent!r}")
-        self._record.progress = json.loads(json.dumps({"percent": percent, "message": message}))
+        self._record.progress = {
+            "percent": rules.percent("percent", percent),
+            "message": rules.string("message", message),
+        }
 
     @override
     async def extend(self, duration: str | timedelta) -> None:

@@ -322,6 +322,8 @@ async def test_a_transaction_of_the_handlers_own_completes_with_an_encoded_resul
 def test_what_is_no_codec_is_refused():
     with pytest.raises(InvalidInputError, match="codec must have name, takes_plain, encode and decode"):
         App(codec="aes")
+    with pytest.raises(InvalidInputError, match="codec must be an instance, got the class MsgpackCodec"):
+        App(codec=MsgpackCodec)
 
     class Shouting(MsgpackCodec):
         name = "MSG PACK"

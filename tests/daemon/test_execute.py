@@ -310,15 +310,24 @@ async def test_progress_is_a_column_that_others_can_read_while_the_task_runs(
         assert (await wait(task_id)).progress == {"percent": 40, "message": "half way, nearly"}
 
 
-@pytest.mark.parametrize("percent", [-1, 101, float("nan")])
-async def test_a_progress_outside_0_to_100_is_refused(app, running, client, tables, percent):
+@pytest.mark.parametrize(
+    ("said", "rule"),
+    [
+        ((-1,), "percent must be a number from 0 to 100"),
+        ((101,), "percent must be a number from 0 to 100"),
+        ((float("nan"),), "percent must be a number from 0 to 100"),
+        (("half",), "percent must be a number from 0 to 100, got 'half'"),
+        ((50, 5), "message must be a string, got 5"),
+    ],
+)
+async def test_a_progress_that_is_none_is_refused(app, running, client, tables, said, rule):
     @app.task("climb")
     async def climb(ctx: TaskContext) -> None:
-        await ctx.progress(percent)
+        await ctx.progress(*said)
 
     async with running(app):
         row = await tables.until_status(await client.enqueue("climb"), "failed")
-    assert "percent must be from 0 to 100" in row["last_error"]
+    assert rule in row["last_error"]
 
 
 async def test_extend_moves_the_deadline_of_this_attempt_back(app, running, client, wait):

@@ -283,6 +283,17 @@ async def test_a_handler_may_get_more_time(app, client):
     assert task.progress == {"percent": 50, "message": "half"}
 
 
+@pytest.mark.parametrize(("said", "rule"), [(("half",), "percent must be a"), ((50, 5), "message must be a")])
+async def test_a_progress_that_is_none_is_a_failure(app, client, said, rule):
+    @app.task("climb")
+    async def climb(ctx: TaskContext) -> None:
+        await ctx.progress(*said)
+
+    task_id = await client.enqueue("climb")
+    await client.drain(raise_errors=False)
+    assert rule in ((await client.get_task(task_id)).last_error or "")
+
+
 async def test_a_result_that_cannot_be_stored_is_a_failure(app, client):
     @app.task("make")
     async def make() -> Any:
