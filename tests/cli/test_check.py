@@ -107,7 +107,7 @@ async def test_a_lock_on_its_tables_is_a_finding_of_each_that_needs_them_and_end
         findings = await findings_at(database.dsn)
     assert tuple(findings) == tuple(name for name in CHECKS if name != "access")
     held_up = {name for name, finding in findings.items() if finding.message.startswith("no answer: ")}
-    assert held_up == {"connections", "workers", "lost", "names", "runtime"}
+    assert held_up == {"connections", "workers", "lost", "names", "runtime", "schedules"}
     assert "pg_stat_activity" in str(findings["names"].remedy)
     assert "lock timeout" in findings["names"].message
 
@@ -138,7 +138,7 @@ async def test_who_may_not_look_is_told_what_to_grant(database, connection):
     assert set(blind) == {"connections", "sequences", "workers", "lost", "names", "runtime", "schedules"}
     assert {finding.status for finding in blind.values()} == {WARNING}
     assert blind["names"].remedy == (
-        f"GRANT SELECT ON asynctaskd.workers TO {role}; GRANT SELECT ON asynctaskd.tasks TO {role}"
+        f"GRANT SELECT ON asynctaskd.workers TO {role}; GRANT SELECT ON asynctaskd.task_list TO {role}"
     )
     assert findings["rights"].status == "failure"
 
@@ -151,6 +151,7 @@ async def test_who_may_not_even_use_the_schema_is_told_so_of_everything_in_it(da
     assert (findings["schema"].status, findings["schema"].remedy) == (WARNING, version)
     assert (findings["rights"].status, findings["rights"].remedy) == ("failure", grant)
     assert "may not look" in findings["indexes"].message
+    assert findings["indexes"].remedy == grant
 
 
 def test_a_password_in_an_argument_is_warned_of_and_one_in_a_file_is_not(cli, tmp_path):

@@ -384,6 +384,11 @@ async def test_a_role_that_may_only_enqueue_is_told_apart(database, connection):
     assert found.message == "this role is for enqueuers, and a worker can't run as it"
 
 
+async def findings_of(divided, part):
+    config = DaemonConfig.model_validate({"database": {"schema": divided.schema}})
+    return {one.check: one async for one in examine(divided.logins[part], config)}
+
+
 @pytest.fixture(scope="module")
 def divided(dsn):
     with divided_or_skipped(dsn) as made:
@@ -394,19 +399,76 @@ def divided(dsn):
     "part,status", [("worker", OK), ("enqueuer", WARNING), ("operator", WARNING), ("viewer", WARNING)]
 )
 async def test_each_role_is_told_what_it_is_for(divided, part, status):
-    config = DaemonConfig.model_validate({"database": {"schema": divided.schema}})
-    found = {one.check: one async for one in examine(divided.logins[part], config)}
+    found = await findings_of(divided, part)
     assert found["rights"].status == status
     assert (f"for {part}s" in found["rights"].message) == (part != "worker")
     assert FAILURE not in {one.status for one in found.values()}
     if status != OK:
-        assert f"GRANT {divided.schema}_worker TO" in found["rights"].remedy
+        assert f"a login of its own: GRANT {divided.schema}_worker TO it" in found["rights"].remedy
 
 
 async def test_a_login_without_a_part_is_a_failure(divided):
-    config = DaemonConfig.model_validate({"database": {"schema": divided.schema}})
-    found = {one.check: one async for one in examine(divided.logins["stranger"], config)}
-    assert found["rights"].status == FAILURE
+    assert (await findings_of(divided, "stranger"))["rights"].status == FAILURE
+
+
+async def test_no_login_with_a_part_is_advised_to_get_more_rights(divided):
+    """A viewer that followed it would read all payloads."""
+    for part, refused in (("viewer", set()), ("operator", set()), ("enqueuer", {"lost", "names", "runtime"})):
+        found = await findings_of(divided, part)
+        blind = {name: one for name, one in found.items() if "may not look" in one.message}
+        assert refused | {"sequences"} <= set(blind)
+        assert refused or {"sequences"} == set(blind)
+        for name, one in blind.items():
+            assert "GRANT" not in f"{one.message} {one.remedy}", name
+            assert f"normal for a{'n' * (part != 'viewer')} {part}: the login of" in one.remedy
+            assert "a worker or the schema's owner tells" in one.remedy
+        advised = [f"{one.remedy} " for one in found.values() if one.check != "horizon"]
+        assert not [one for one in advised if f"TO {divided.schema}_as_" in one]
+
+
+async def test_a_viewer_is_told_of_lost_workers_unknown_names_and_schedules(divided):
+    worker = uuid4()
+    owner = await asyncpg.connect(divided.admin)
+    try:
+        await owner.execute(divided.sql(LIVE), worker)
+        await owner.execute(
+            divided.sql("UPDATE asynctaskd.workers SET expires_at = now() - interval '2 hours'")
+        )
+        await owner.execute(
+            divided.sql("""
+                INSERT INTO asynctaskd.tasks (name, payload, status, worker_id, claimed_at, claim_token)
+                VALUES ('held', '{}', 'running', $1, now(), 1)
+            """),
+            worker,
+        )
+        await owner.execute(
+            divided.sql("""
+                INSERT INTO asynctaskd.tasks (name, payload, status, run_at, reason)
+                VALUES ('mystery', '{}', 'scheduled', now(), 'unknown_name');
+                INSERT INTO asynctaskd.schedules (name, task, expression, zone)
+                VALUES ('lost', 'report', '@daily', 'Atlantis/Centre')
+            """)
+        )
+        found = await findings_of(divided, "viewer")
+    finally:
+        await owner.execute(
+            divided.sql("TRUNCATE asynctaskd.tasks, asynctaskd.workers, asynctaskd.schedules CASCADE")
+        )
+        await owner.close()
+    assert "holds 1 task" in found["lost"].message
+    assert "mystery (1)" in found["names"].message
+    assert "Atlantis/Centre" in found["schedules"].message
+
+
+async def test_a_login_without_a_part_is_told_which_one_to_get(divided):
+    """Not `pg_monitor`: without the schema it would be told the same again."""
+    found = await findings_of(divided, "stranger")
+    blind = {name: one for name, one in found.items() if "may not look" in one.message}
+    assert {"sequences", "autovacuum", "indexes", "partitions", "names"} <= set(blind)
+    stranger = f"{divided.schema}_as_stranger"
+    for name, one in blind.items():
+        part = "worker" if name == "rights" else "viewer"
+        assert one.remedy == f"GRANT {divided.schema}_{part} TO {stranger}"
 
 
 # The fleet

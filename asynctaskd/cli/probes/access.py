@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from asynctaskd.cli.probes.finding import FAILURE, OK, WARNING, Finding, listed
+from asynctaskd.cli.probes.rights import parts_of
 from asynctaskd.errors import SchemaVersionError
 from asynctaskd.postgres.migrate import require_version
 from asynctaskd.postgres.roles import has_roles
@@ -28,10 +29,11 @@ async def rights(ground: Ground) -> Finding:
     missing = [row[0] for row in await ground.ask("check_rights")]
     if not missing:
         return Finding("rights", OK, "this role may do what a worker does")
-    parts = [row[0] for row in await ground.ask("check_parts")]
+    parts = await parts_of(ground)
     if not parts and not await ground.ask("check_enqueue_rights"):
         parts = ["enqueuer"]
-    grant = f"GRANT {ground.schema}_worker TO {ground.server.role}"
+    role = ground.server.role if not parts else "it"
+    grant = f"GRANT {ground.schema}_worker TO {role}"
     if not await has_roles(ground.connection, ground.schema):
         grant = (
             f"`asynctaskd migrate --roles`, then {grant}; or have the schema's owner grant what is missing"
@@ -39,4 +41,4 @@ async def rights(ground: Ground) -> Finding:
     if not parts:
         return Finding("rights", FAILURE, f"this role lacks {listed(missing)}", grant)
     message = f"this role is for {' and '.join(f'{part}s' for part in parts)}, and a worker can't run as it"
-    return Finding("rights", WARNING, message, f"for a worker, {grant}")
+    return Finding("rights", WARNING, message, f"give a worker a login of its own: {grant}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from asynctaskd.cli.probes.finding import FAILURE, OK, WARNING, Finding, listed
+from asynctaskd.cli.probes.rights import way_to_look
 from asynctaskd.postgres.store import CONNECTIONS
 
 if TYPE_CHECKING:
@@ -47,6 +48,6 @@ async def sequences(ground: Ground) -> Finding:
         remedy = "find out what uses so many numbers; a fresh schema begins at 1 (`--schema`)"
         return Finding("sequences", FAILURE if is_near else WARNING, f"running out: {listed(worn)}", remedy)
     if unseen:
-        remedy = f"GRANT SELECT ON ALL SEQUENCES IN SCHEMA {ground.schema} TO {ground.server.role}"
+        remedy = await way_to_look(ground, "worker", [f"SELECT ON ALL SEQUENCES IN SCHEMA {ground.schema}"])
         return Finding("sequences", WARNING, f"this role may not look at {listed(unseen)}", remedy)
     return Finding("sequences", OK, f"{max(used.values(), default=0):.0%} of the numbers are used at most")

@@ -6,15 +6,26 @@ import asyncio
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from asynctaskd.cli.probes import access, capacity, fleet, schedules, secrets, server, timing, upkeep, waste
+from asynctaskd.cli.probes import (
+    access,
+    capacity,
+    fleet,
+    schedules,
+    secrets,
+    server,
+    timing,
+    upkeep,
+    waste,
+)
 from asynctaskd.cli.probes.finding import ACCESS, FAILURE, WARNING, Finding
 from asynctaskd.cli.probes.ground import LIMIT, Ground, Look
+from asynctaskd.cli.probes.rights import way_to_look
 from asynctaskd.errors import AsynctaskdError, DatabaseRefusedError, DatabaseUnavailableError
-from asynctaskd.postgres.connection import limited
+from asynctaskd.postgres.connection import Answer, limited
 from asynctaskd.postgres.driver import translated
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Iterator
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
     from datetime import timedelta
 
     from asynctaskd.config import DaemonConfig
@@ -23,8 +34,7 @@ if TYPE_CHECKING:
 _PATIENCE = 2.0
 _LEAST_PATIENCE = 0.3
 
-_WORKERS, _TASKS = "SELECT ON {schema}.workers", "SELECT ON {schema}.tasks"
-_VERSION = ("USAGE ON SCHEMA {schema}", "SELECT ON {schema}.migrations")
+_WORKERS, _TASKS = "SELECT ON {schema}.workers", "SELECT ON {schema}.task_list"
 
 _OF_THE_SERVER = (
     Look("reachable", server.reachable),
@@ -35,12 +45,12 @@ _OF_THE_SERVER = (
     Look("clock", server.clock),
     Look("pooler", server.pooler),
     Look("notices", server.notices),
-    Look("horizon", waste.horizon),
-    Look("queue", waste.queue),
+    Look("horizon", waste.horizon, least=None),
+    Look("queue", waste.queue, least=None),
 )
-_SCHEMA = Look("schema", access.schema, _VERSION)
+_SCHEMA = Look("schema", access.schema, ("SELECT ON {schema}.migrations",))
 _OF_THE_SCHEMA = (
-    Look("rights", access.rights, _VERSION[:1], FAILURE),
+    Look("rights", access.rights, if_refused=FAILURE, least="worker"),
     Look("connections", capacity.connections, (_WORKERS,)),
     Look("sequences", capacity.sequences),
     Look("autovacuum", upkeep.autovacuum),
@@ -50,7 +60,7 @@ _OF_THE_SCHEMA = (
     Look("lost", fleet.lost, (_WORKERS, _TASKS)),
     Look("names", fleet.names, (_WORKERS, _TASKS)),
     Look("runtime", fleet.runtime, (_WORKERS, "SELECT ON {schema}.runtime_configs")),
-    Look("schedules", schedules.schedules, ("SELECT ON {schema}.schedules",)),
+    Look("schedules", schedules.schedules, ("SELECT ON {schema}.schedule_list",)),
 )
 _ALL = (*_OF_THE_SERVER, _SCHEMA, *_OF_THE_SCHEMA)
 
@@ -110,10 +120,7 @@ async def _look(look: Look, ground: Ground) -> Finding:
     """
     await ground.connect()
     try:
-        with translated():
-            return await limited(ground.connection, look.ask(ground), LIMIT)
-    except DatabaseRefusedError as error:
-        return Finding(look.check, look.if_refused, f"this role may not look: {error}", _grants(look, ground))
+        return await _answer(look, ground)
     except DatabaseUnavailableError as error:
         remedy = "see what it waits for: `SELECT pid, wait_event, query FROM pg_stat_activity`"
         return Finding(look.check, WARNING, f"no answer: {error}", remedy)
@@ -121,9 +128,25 @@ async def _look(look: Look, ground: Ground) -> Finding:
         return Finding(look.check, FAILURE, str(error), "run `asynctaskd migrate`")
 
 
-def _grants(look: Look, ground: Ground) -> str:
-    role = ground.server.role
-    return "; ".join(f"GRANT {grant.format(schema=ground.schema)} TO {role}" for grant in look.grants)
+async def _answer(look: Look, ground: Ground) -> Finding:
+    try:
+        return await _in_time(look.ask(ground), ground)
+    except DatabaseRefusedError as error:
+        # In the server's words: ours name a role to grant, and who has a part is to keep to it.
+        message = f"this role may not look: {error.__cause__ or error}"
+        remedy = await _in_time(_way_to_look(look, ground), ground)
+        return Finding(look.check, look.if_refused, message, remedy)
+
+
+async def _in_time(asked: Awaitable[Answer], ground: Ground) -> Answer:
+    with translated():
+        return await limited(ground.connection, asked, LIMIT)
+
+
+async def _way_to_look(look: Look, ground: Ground) -> str:
+    if look.least is None:
+        return f"GRANT pg_monitor TO {ground.server.role}"
+    return await way_to_look(ground, look.least, [one.format(schema=ground.schema) for one in look.grants])
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from asynctaskd.postgres.driver import open_connection, query, translated
 if TYPE_CHECKING:
     import asyncpg
 
+    from asynctaskd.cli.probes.rights import Part
     from asynctaskd.config import DaemonConfig
     from asynctaskd.postgres.connection import Connection
 
@@ -94,11 +95,14 @@ class Look:
     Attributes:
         check: what the finding is called.
         ask: what answers it.
-        grants: the rights to look, as GRANT takes them, where not everybody has them; `{schema}` is ours.
+        grants: the rights to look where no roles were made, beside USAGE of the schema, as GRANT takes them;
+            `{schema}` is ours.
         if_refused: how it stands where this role may not look.
+        least: the first of our roles that may look; None: it is a question about the server.
     """
 
     check: str
     ask: Callable[[Ground], Awaitable[Finding]]
-    grants: tuple[str, ...] = ("pg_monitor",)
+    grants: tuple[str, ...] = ()
     if_refused: Status = WARNING
+    least: Part | None = "viewer"

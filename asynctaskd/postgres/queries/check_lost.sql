@@ -6,7 +6,9 @@ SELECT w.hostname || ':' || w.pid AS host, asynctaskd.is_live(w) AS is_live,
        w.lost_because AS because, held.tasks
 FROM asynctaskd.workers AS w
      CROSS JOIN (SELECT asynctaskd.clock() AS is) AS now
-     CROSS JOIN LATERAL (SELECT count(*)::integer AS tasks FROM asynctaskd.tasks WHERE worker_id = w.id) AS held
+     CROSS JOIN LATERAL (SELECT count(*)::integer AS tasks FROM asynctaskd.task_list
+                         -- So that finished tasks aren't looked through: none of them is running.
+                         WHERE worker_id = w.id AND status = 'running') AS held
 WHERE w.stopped_at IS NULL
   AND CASE WHEN asynctaskd.is_live(w) THEN now.is - w.renewed_at > (w.expires_at - w.renewed_at) / 2
            ELSE coalesce(w.lost_at, w.expires_at) > now.is - interval '1 hour' OR held.tasks > 0 END
