@@ -161,9 +161,10 @@ class Isolation:
 
 def _environment(config: DaemonConfig, dsn: str) -> dict[str, str]:
     """The worker's whole configuration, but for one task at a time, in a process that nobody has to wake."""
-    own = {"database.listen": "off", "worker.concurrency": "1", "worker.id": "", "http.port": ""}
+    alone = {"worker.concurrency": "1", "worker.id": ""}
+    unasked = {"database.listen": "off", "http.port": "", "dashboard.mode": "off"}
     given = {} if config.database.url else {"database.url": dsn}
-    return variables_of(config, {**own, **given})
+    return variables_of(config, {**alone, **unasked, **given})
 
 
 def be_expendable() -> None:

@@ -12,6 +12,8 @@ from textwrap import dedent
 
 import pytest
 
+from asynctaskd.config import load_config
+from asynctaskd.daemon import isolation
 from asynctaskd.definitions.loader import load_app
 from asynctaskd.errors import DatabaseUnavailableError
 from asynctaskd.postgres.store import Store
@@ -279,6 +281,14 @@ async def test_a_process_that_cannot_start_costs_its_task_nothing(
     assert told["cause"] == f"exited with code {code}"
     assert told["seconds_to_restart"] > recorder.all("child.died")[0]["seconds_to_restart"]
     assert (row["status"], row["attempts"], row["losses"]) == ("pending", 0, 2)
+
+
+def test_the_process_of_a_suspect_serves_nothing_whatever_its_worker_serves():
+    """Without a port for the dashboard that it inherited, it couldn't be started."""
+    served = {"database.url": "postgresql://db/shop", "http.port": 9400, "dashboard.mode": "write"}
+    given = isolation._environment(load_config(None, {}, served), "postgresql://db/shop")
+    own = load_config(None, given, {})
+    assert (own.http.port, own.dashboard.mode, own.worker.concurrency) == (None, "off", 1)
 
 
 async def test_without_memory_for_a_process_a_suspect_waits(
