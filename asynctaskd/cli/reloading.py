@@ -9,6 +9,7 @@ from asynctaskd.config.exposure import REMEDY, exposed_files
 from asynctaskd.config.live import LIVE, differing_keys, with_live
 from asynctaskd.daemon.process import this_process
 from asynctaskd.errors import ConfigError
+from asynctaskd.postgres.urls import require_readable
 from asynctaskd.telemetry.events import emit
 from asynctaskd.telemetry.logs import set_log_level
 
@@ -21,7 +22,7 @@ class Reloading:
     """Reads the configuration again, from where it came from at the start.
 
     Args:
-        read: reads it; raises ConfigError.
+        read: reads it; raises ConfigError, also where no worker would start with it.
         config: what is in force.
 
     Attributes:
@@ -48,7 +49,7 @@ class Reloading:
         self.count += 1
         try:
             found = self._read()
-            found.database.require_url()  # a file that was emptied is no configuration
+            require_readable(found.database.require_url())  # a file that was emptied is no configuration
         except ConfigError as error:
             emit("config_file.refused", error=str(error))
             return self.config

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from asynctaskd.cli.admission import require_admission
 from asynctaskd.cli.failures import ExitCode, complain, describe, exit_code
 from asynctaskd.cli.migrate import title_of, version_of
 from asynctaskd.cli.options import App, Concurrency, ConfigFile, Database, Schema, WorkerLabels
@@ -24,7 +25,6 @@ from asynctaskd.cli.stopping import Signals, end_rest, exit_hard, threads_have_e
 from asynctaskd.cli.telling import Told
 from asynctaskd.daemon.process import this_process
 from asynctaskd.daemon.systemd import ServiceManager
-from asynctaskd.definitions.extras import DASHBOARD, require_extra
 from asynctaskd.errors import SchemaVersionError, WorkerIdTakenError
 from asynctaskd.postgres import embedded
 from asynctaskd.telemetry.events import emit
@@ -73,6 +73,7 @@ def run(
 
     def read() -> DaemonConfig:
         found = read_config(database, schema, config, concurrency=concurrency, labels=labels)
+        require_admission(found)
         return _talkative(found) if debug else found
 
     settings = read()
@@ -157,10 +158,9 @@ def _served(config: DaemonConfig, health: Health, app: Registry) -> Iterator[Non
 
 
 def _dashboard(config: DaemonConfig, app: Registry) -> Starlette | None:
-    """The dashboard, if it is wanted; raises ConfigError where anybody could reach it."""
+    """The dashboard, if it is wanted; raises ConfigError like `require_admission`."""
     if config.dashboard.mode == "off":
         return None
-    require_extra("dashboard", DASHBOARD)
     from asynctaskd.web.dashboard.configured import configured  # noqa: PLC0415  (it is an extra)
 
     may_write = config.dashboard.mode == "write"

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 from asynctaskd.cli.probes import CHECKS, OK, examination
 from asynctaskd.cli.probes.finding import WARNING
 from asynctaskd.cli.probes.ground import Look
@@ -38,7 +40,7 @@ def test_for_people_it_prints_one_line_a_finding(cli):
 def test_an_unreachable_database_is_a_finding_and_exits_69(bare):
     findings, code = found(bare, "--database", UNREACHABLE)
     assert code == 69
-    assert list(findings) == ["reachable", "secrets", "lease", "grace"]
+    assert list(findings) == ["reachable", "secrets", "dashboard", "lease", "grace"]
     result = bare.run("check", "--database", UNREACHABLE)
     assert result.exit_code == 69
     assert result.stdout.startswith("failure  reachable ")
@@ -82,6 +84,37 @@ def test_a_bad_configuration_exits_78(cli, tmp_path):
     result = cli.run("check", "--config", "bad.toml")
     assert result.exit_code == 78
     assert "worker.lease must be at least 3" in result.stderr
+
+
+@pytest.mark.parametrize(
+    "dashboard,tokens,said",
+    [
+        ('host = "0.0.0.0"', None, "the dashboard at 0.0.0.0 could be reached by anybody"),
+        ("", "", "dashboard.token_file nowhere can't be read"),
+        ("", "read x short\n", "dashboard.token_file tokens, line 1: the secret must have at least 16"),
+    ],
+)
+def test_a_dashboard_that_no_worker_would_start_with_is_a_failure_in_the_same_words(
+    cli, tmp_path, dashboard, tokens, said
+):
+    path = "" if tokens is None else f'token_file = "{"tokens" if tokens else "nowhere"}"'
+    (tmp_path / "tokens").write_text(tokens or "")
+    (tmp_path / "served.toml").write_text(
+        f'[http]\nport = 0\n{dashboard}\n[dashboard]\nmode = "write"\n{path}\n'
+    )
+    findings, code = found(cli, "--config", "served.toml")
+    refused = cli.run("run", "--app", "shop:app", "--config", "served.toml")
+    assert (code, refused.exit_code) == (1, 78)
+    assert findings["dashboard"]["status"] == "failure"
+    assert said in findings["dashboard"]["message"]
+    assert refused.stderr == f"error: {findings['dashboard']['message']}\n"
+
+
+def test_a_dashboard_that_can_be_served_is_fine(cli, monkeypatch):
+    assert found(cli)[0]["dashboard"]["status"] == OK
+    monkeypatch.setenv("ASYNCTASKD_HTTP_PORT", "0")
+    monkeypatch.setenv("ASYNCTASKD_DASHBOARD_MODE", "write")
+    assert found(cli)[0]["dashboard"]["status"] == OK
 
 
 async def test_what_was_found_before_the_database_went_away_counts(database, monkeypatch):

@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import closing, nullcontext
 from pathlib import Path
-from signal import SIGINT, SIGTERM
+from signal import SIGHUP, SIGINT, SIGTERM
 from types import SimpleNamespace
 from uuid import uuid4
 
@@ -214,6 +214,31 @@ def test_of_several_workers_each_answers_at_a_port_of_its_own(monkeypatch, nth, 
     with closing(Health(stall_limit=60.0)) as health, run._served(settings, health, App()):
         pass
     assert asked == [("127.0.0.1", at)]
+
+
+@pytest.mark.parametrize(
+    "then,said",
+    [
+        ('[http]\nport = 0\nhost = "0.0.0.0"\n[dashboard]\nmode = "write"', "could be reached by anybody"),
+        ('[http]\nport = 0\n[dashboard]\nmode = "read"\ntoken_file = "/nope"', "/nope can't be read"),
+        ('[database]\nurl = "file:/nope"', "/nope with the database's URL can't be read"),
+    ],
+)
+def test_a_reload_refuses_what_a_restart_would_refuse(database, start, tmp_path, then, said):
+    """The service manager would leave a worker down that ends with 78."""
+    (tmp_path / "worker.toml").write_text(good := f'[database]\nurl = "{database.dsn}"\n')
+    process = start(*RUN, "--config", "worker.toml")
+    process.await_line("worker.started")
+    (tmp_path / "worker.toml").write_text(then if "[database]" in then else good + then)
+    process.tell(SIGHUP)
+    told = json.loads(process.await_line("config_file."))
+    process.tell(SIGTERM)
+    assert process.exit_code() == 0
+    assert told["event"] == "config_file.refused"
+    again = start(*RUN, "--config", "worker.toml")
+    assert again.exit_code() == 78
+    assert again.stderr == [f"error: {told['error']}"]
+    assert said in told["error"]
 
 
 @pytest.fixture

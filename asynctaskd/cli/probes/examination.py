@@ -12,6 +12,7 @@ from asynctaskd.cli.probes import (
     fleet,
     schedules,
     secrets,
+    served,
     server,
     timing,
     upkeep,
@@ -64,7 +65,7 @@ _OF_THE_SCHEMA = (
 )
 _ALL = (*_OF_THE_SERVER, _SCHEMA, *_OF_THE_SCHEMA)
 
-CHECKS = (ACCESS, *(look.check for look in _ALL), "secrets", "lease", "grace")
+CHECKS = (ACCESS, *(look.check for look in _ALL), "secrets", "dashboard", "lease", "grace")
 """The names of all findings."""
 
 
@@ -94,6 +95,7 @@ async def examine(
     finally:
         await ground.close()
     yield secrets.secrets(config)
+    yield served.dashboard(config)
     yield timing.lease(config)
     yield timing.grace(config, stop_timeout)
 

@@ -26,15 +26,9 @@ def configured(
     Raises:
         ConfigError: anybody could reach it there, and no token is needed; or a token can't be read.
     """
-    tokens = CurrentTokens(config.dashboard)
-    is_open = not tokens()
-    if is_open and not is_loopback(host):
-        raise ConfigError(
-            f"the dashboard at {host} could be reached by anybody: name those who are let in with "
-            "dashboard.token_file (--token-file) or dashboard.tokens, or serve it at 127.0.0.1"
-        )
+    tokens = admitted(config, host)
     # A login belongs to a name, so that a foreign name gets nowhere; without logins there are only these.
-    hosts = {*_THIS_MACHINE, host.strip("[]").lower(), *config.dashboard.hosts} if is_open else None
+    hosts = {*_THIS_MACHINE, host.strip("[]").lower(), *config.dashboard.hosts} if not tokens() else None
     return dashboard(
         dsn,
         app,
@@ -44,3 +38,18 @@ def configured(
         shows_payloads=config.dashboard.show_payloads,
         hosts=hosts,
     )
+
+
+def admitted(config: DaemonConfig, host: str) -> CurrentTokens:
+    """Who is let in at an address; without tokens it is everybody there.
+
+    Raises:
+        ConfigError: as `configured` does.
+    """
+    tokens = CurrentTokens(config.dashboard)
+    if not tokens() and not is_loopback(host):
+        raise ConfigError(
+            f"the dashboard at {host} could be reached by anybody: name those who are let in with "
+            "dashboard.token_file (--token-file) or dashboard.tokens, or serve it at 127.0.0.1"
+        )
+    return tokens
