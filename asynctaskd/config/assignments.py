@@ -28,21 +28,22 @@ def assigned(assignments: Iterable[str], now: RuntimeConfig) -> dict[str, Any]:
     """Field → value; entries that aren't named keep what they have `now`.
 
     Raises:
-        InvalidInputError: one isn't an assignment to a field.
+        InvalidInputError: one isn't an assignment to a field, or a list in it has an empty member.
     """
     changed: dict[str, Any] = {}
     for assignment in assignments:
         key, value = _key(assignment), assignment.partition("=")[2].strip()
-        field, _, entry = key.partition(".")
+        field, dot, entry = key.partition(".")
         operator = field[-1] if field.endswith(("+", "-")) and not entry else ""
         field = field.removesuffix(operator) if operator else field
         if field in _NUMBERS and not entry and not operator:
             changed[field] = _number(value) if value else getattr(RuntimeConfig(), field)
-        elif field in MAPPINGS and not operator:
+        elif field in MAPPINGS and not operator and bool(dot) == bool(entry):
             before = changed.get(field, getattr(now, field))
-            changed[field] = _with_entry(before, entry, value) if entry else _mapping(value)
-        elif field in _LISTS and not entry:
-            changed[field] = _with_members(changed.get(field, getattr(now, field)), operator, _members(value))
+            changed[field] = _with_entry(before, entry, value) if entry else _mapping(_members(key, value))
+        elif field in _LISTS and not dot:
+            before = changed.get(field, getattr(now, field))
+            changed[field] = _with_members(before, operator, _members(key, value))
         else:
             raise InvalidInputError(
                 f"can't set {key}: write FIELD=VALUE, such as weights.LABEL=N or limits.LABEL=N, or "
@@ -64,8 +65,8 @@ def _with_entry(before: dict[str, Any], label: str, value: str) -> dict[str, Any
     return others | {label: _number(value)} if value else others
 
 
-def _mapping(value: str) -> dict[str, Any]:
-    pairs = (member.rpartition("=") for member in _members(value))
+def _mapping(members: list[str]) -> dict[str, Any]:
+    pairs = (member.rpartition("=") for member in members)
     return {label: _number(number) for label, _, number in pairs}
 
 
@@ -77,8 +78,16 @@ def _with_members(before: list[str], operator: str, members: list[str]) -> list[
     return members
 
 
-def _members(value: str) -> list[str]:
-    return [member.strip() for member in value.split(",") if member.strip()]
+def _members(key: str, value: str) -> list[str]:
+    """Those of a list; an empty shell variable is no member, and only `FIELD=` means an empty list."""
+    is_whole = not key.endswith(("+", "-"))
+    if is_whole and not value:
+        return []
+    members = [member.strip() for member in value.split(",")]
+    if not all(members):
+        rule = "hold an empty member" if is_whole else "be empty, nor hold an empty member"
+        raise InvalidInputError(f"{key}={value} must not {rule}")
+    return members
 
 
 def _number(text: str) -> int | str:

@@ -57,6 +57,36 @@ def test_what_is_no_assignment_is_refused(assignment):
         assigned([assignment], RuntimeConfig())
 
 
+@pytest.mark.parametrize("field", ["paused_labels", "paused_names"])
+@pytest.mark.parametrize("assignment", ["+=", "-=", "+=,", "+= ", "+=a,", "=,", "=,us", "=a,,b"])
+def test_an_empty_shell_variable_is_no_member_of_a_list(field, assignment):
+    with pytest.raises(InvalidInputError, match="must not .*hold an empty member"):
+        assigned([f"{field}{assignment}"], RuntimeConfig())
+
+
+@pytest.mark.parametrize("assignment", ["weights=,", "weights=a=1,,b=2", "limits=,a=1"])
+def test_nor_is_it_an_entry_of_a_mapping(assignment):
+    with pytest.raises(InvalidInputError, match="must not hold an empty member"):
+        assigned([assignment], RuntimeConfig(weights={"a": 1}))
+
+
+@pytest.mark.parametrize("assignment", ["weights.=", "weights.=5", "paused_labels.=a"])
+def test_an_entry_without_a_name_does_not_stand_for_all_of_them(assignment):
+    with pytest.raises(InvalidInputError, match="can't set"):
+        assigned([assignment], RuntimeConfig(weights={"a": 1}))
+
+
+def test_what_is_paused_stays_so_where_a_variable_was_empty(cli):
+    cli.run("config", "set", "paused_labels=eu,us")
+    for assignment in ("paused_labels+=", "paused_labels=,", "paused_labels=,us"):
+        refused = cli.run("config", "set", assignment)
+        assert refused.exit_code == 2
+        assert "hold an empty member" in refused.stderr
+    assert cli.json("config", "show")["paused_labels"] == ["eu", "us"]
+    assert cli.run("config", "set", "paused_labels=").exit_code == 0
+    assert cli.json("config", "show")["paused_labels"] == []
+
+
 def test_a_change_without_a_worker_holds_at_once(cli):
     result = cli.run("config", "set", "max_strict_percentage=20", "weights.mail=5")
     assert (result.exit_code, result.stdout) == (0, "version 1 is applied by 0 live workers\n")
