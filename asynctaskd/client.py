@@ -7,7 +7,7 @@ import contextvars
 import json
 from dataclasses import replace
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Any, TypeVar, Unpack
 
 from asynctaskd.control.commands import Commands
 from asynctaskd.control.explanations import Explanations
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from asynctaskd.definitions.registry import Registry
     from asynctaskd.definitions.request import TaskRequest
     from asynctaskd.postgres.caller import AnyConnection, AnyDatabase
+
+Record = TypeVar("Record", Task, dict[str, Any])
 
 # For so many characters of payloads a call may take another second: a tenth of what was seen.
 _SLOWEST = 1_000_000
@@ -141,15 +143,18 @@ class Client(Commands, Explanations, RuntimeConfigs, Schedules, Watching):
         )
         return list(map(self._task, rows))
 
-    async def hide_secrets(self, tasks: Sequence[Task]) -> list[Task]:
-        """The records with `***` in the place of the payload's secret fields, as they may be shown.
+    async def hide_secrets(self, records: Sequence[Record]) -> list[Record]:
+        """The records with `***` in the place of secret fields, as they may be shown.
 
         Which those are, workers have written to the table `definitions`. Their values are taken out of
         error texts too, as far as a worker has left them there.
+
+        Args:
+            records: tasks, or schedules of `list_schedules`, whose params become the payloads of tasks.
         """
-        rows = await self._fetch("secrets", sorted({task.name for task in tasks}))
+        rows = await self._fetch("secrets", sorted(set(map(_task_of, records))))
         paths = {name: json.loads(found) for name, found in rows}
-        return [_discreet(task, paths.get(task.name, ())) for task in tasks]
+        return [_discreet(record, paths.get(_task_of(record), ())) for record in records]
 
     def _task(self, row: asyncpg.Record) -> Task:
         task = task_of(row)
@@ -250,9 +255,17 @@ class _Watch:
             self._looking = None  # it takes a moment to end: who comes meanwhile needs another
 
 
-def _discreet(task: Task, paths: Sequence[Sequence[str]]) -> Task:
-    error = task.last_error and without(task.last_error, task.payload, paths)
-    return replace(task, payload=hidden(task.payload, paths), last_error=error)
+def _task_of(record: Task | dict[str, Any]) -> str:
+    """Under which name the fields of its payload are declared."""
+    name: str = record.name if isinstance(record, Task) else record["task"]
+    return name
+
+
+def _discreet(record: Record, paths: Sequence[Sequence[str]]) -> Record:
+    if isinstance(record, Task):
+        error = record.last_error and without(record.last_error, record.payload, paths)
+        return replace(record, payload=hidden(record.payload, paths), last_error=error)
+    return record | {"params": hidden(record["params"], paths)}
 
 
 def completed(task: Task) -> Task:

@@ -63,7 +63,7 @@ def list_schedules(
     """List the schedules, each with its next slot and what became of its last one."""
 
     async def listed(client: Reader) -> list[dict[str, Any]]:
-        found = await client.list_schedules()
+        found = await client.hide_secrets(await client.list_schedules())
         return found if client.sees_values else list(map(_without_values, found))
 
     schedules = ask(read_config(database, schema, config), listed)

@@ -15,6 +15,7 @@ from asynctaskd.definitions.context import TaskContext
 from asynctaskd.definitions.request import TaskRequest
 from asynctaskd.definitions.text import truncate_text
 from asynctaskd.durations import parse_duration
+from asynctaskd.errors import InvalidInputError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping

@@ -13,7 +13,7 @@ import pytest
 from starlette.applications import Starlette
 from starlette.routing import Mount
 
-from asynctaskd import Client
+from asynctaskd import Client, Cron
 from asynctaskd.control.browsing import TaskFilter
 from asynctaskd.task import TaskStatus
 from asynctaskd.web.dashboard import dashboard
@@ -246,6 +246,19 @@ async def test_secret_fields_are_never_shown(browse, pool):
     )
     task_id = await Client(pool).enqueue("login", {"user": "ada", "password": "hunter2"})
     page = await (await browse(shows_payloads=True)).text(f"/tasks/{task_id}")
+    assert "ada" in page
+    assert "***" in page
+    assert "hunter2" not in page
+
+
+async def test_params_of_a_schedule_are_shown_without_secret_fields(browse, pool):
+    await pool.execute(
+        "INSERT INTO asynctaskd.definitions (name, schema_hash, secrets)"
+        " VALUES ('login', '', '[[\"password\"]]')"
+    )
+    params = {"user": "ada", "password": "hunter2"}
+    await Client(pool).add_schedule("nightly", Cron("@daily", params=params), task="login")
+    page = await (await browse(shows_payloads=True)).text("/schedules/nightly")
     assert "ada" in page
     assert "***" in page
     assert "hunter2" not in page

@@ -46,7 +46,7 @@ class SchedulePages:
     async def show_one(self, request: Request) -> Response:
         """One, with what became of its last slots."""
         name: str = request.path_params["name"]
-        found = await self._site.reading.list_schedules(name)
+        found = await self._site.reading.hide_secrets(await self._site.reading.list_schedules(name))
         if not found:
             raise HTTPException(404, f"There is no schedule {name}.")
         slots = await self._site.reading.list_slots(name, limit=_SLOTS)
