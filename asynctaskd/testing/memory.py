@@ -209,10 +209,10 @@ class InMemoryClient:
             deadline=instant if after is None else now + after,
             status=TaskStatus.WAITING,
         )
-        self._settle(record)
         self._records[record.id] = record
         if options.unique_tag is not None:
             self._tags[options.unique_tag] = record
+        self._settle(record)  # which frees the tag where this is its end already
         return record
 
     def _next(self) -> Record | None:

@@ -349,6 +349,18 @@ async def test_a_unique_tag_is_freed_however_its_task_ends(client):
     assert statuses == ["completed", "expired", "cancelled"]
 
 
+async def test_a_unique_tag_is_free_at_once_where_its_task_is_born_at_its_end(client):
+    doomed = await client.enqueue("doomed")
+    await client.drain(raise_errors=False)
+    options = {"unique_tag": "once", "unique_until": "finished"}
+    born_cancelled = await client.enqueue("mail", {"to": "a"}, depends_on=[doomed], **options)
+    born_expired = await client.enqueue("mail", {"to": "a"}, deadline=client.now - timedelta(1), **options)
+    alive = await client.enqueue("mail", {"to": "a"}, **options)
+    ids = (born_cancelled, born_expired, alive)
+    assert [(await client.get_task(task_id)).status for task_id in ids] == ["cancelled", "expired", "pending"]
+    assert await client.enqueue("mail", {"to": "a"}, **options) == alive
+
+
 async def test_a_task_waits_for_those_it_depends_on_and_gets_their_results(app, client):
     @app.task("sum")
     async def total(ctx: TaskContext) -> int:
