@@ -6,6 +6,7 @@ in a worker; what only a database can show (locks, leases, lanes, labels, SQL) i
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -257,6 +258,7 @@ class InMemoryClient:
         if record.status is TaskStatus.FAILED:
             await self._tell(record)
         self._free_tag(record)
+        await asyncio.sleep(0)  # so that a timeout of the test's gets through to handlers that never wait
         return attempt.error if isinstance(outcome, Failed) else None
 
     def _free_tag(self, record: Record) -> None:

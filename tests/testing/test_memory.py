@@ -219,6 +219,21 @@ async def test_a_snooze_gives_the_attempt_back(app, client):
     assert (await client.wait(task_id)).result == 1
 
 
+@pytest.mark.parametrize("how", ["drain", "wait"])
+async def test_a_handler_that_comes_back_for_ever_keeps_no_timeout_of_the_test_from_it(app, client, ran, how):
+    @app.task("sleepy")
+    async def sleepy() -> None:
+        ran.append("sleepy")
+        if len(ran) > 100:
+            raise FatalTaskError("nobody got through")
+        raise SnoozeTask("0s")
+
+    task_id = await client.enqueue("sleepy")
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0):
+            await (client.drain() if how == "drain" else client.wait(task_id))
+
+
 async def test_a_delay_and_a_start_time_are_waited_for(client, ran):
     delayed = await client.enqueue("mail", {"to": "delayed"}, delay="1h")
     await client.enqueue("mail", {"to": "timed"}, run_at=client.now + timedelta(hours=2))
