@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
+from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any
 
 import asyncpg
@@ -15,6 +18,7 @@ from asynctaskd import (
     DatabaseUnavailableError,
     InvalidInputError,
     InvalidPayloadError,
+    InvalidStateError,
     TaskCancelledError,
     TaskExpiredError,
     TaskFailedError,
@@ -105,6 +109,33 @@ async def test_a_client_with_a_url_opens_and_closes_a_pool_of_its_own(database: 
     async with Client(database.dsn) as client:
         task_id = await client.enqueue("a")
         assert (await client.get_task(task_id)).status is TaskStatus.PENDING
+
+
+@pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")  # as Python says of what a closed loop had
+def test_a_client_with_a_url_goes_on_in_the_next_event_loop(database: Any) -> None:
+    client = Client(database.dsn)
+    assert [asyncio.run(client.enqueue("a")) for _ in range(3)] == [1, 2, 3]
+    asyncio.run(client.close())
+    gc.collect()
+
+
+async def enqueued_and_closed(client: Client) -> None:
+    async with client:
+        await client.enqueue("a")
+
+
+async def test_a_client_with_a_url_is_refused_to_a_second_event_loop_beside_the_first(database: Any) -> None:
+    def elsewhere(call: Callable[[], Coroutine[Any, Any, object]]) -> Any:
+        with pytest.raises(InvalidStateError, match="belong to another event loop: make a client in each"):
+            asyncio.run(call())
+
+    async with Client(database.dsn) as client:
+        task_id = await client.enqueue("a")
+        for call in (partial(client.enqueue, "a"), partial(client.enqueue, "a"), client.close):
+            await asyncio.to_thread(elsewhere, call)
+        assert await client.statuses([task_id, task_id + 1]) == {task_id: TaskStatus.PENDING}
+    # Closed, it belongs to nobody.
+    await asyncio.to_thread(lambda: asyncio.run(enqueued_and_closed(client)))
 
 
 async def test_a_task_enqueued_on_a_connection_shares_its_transaction(pool: asyncpg.Pool) -> None:

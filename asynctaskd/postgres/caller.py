@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING, Any, Self
 
 import asyncpg
 
-from asynctaskd.errors import ConfigError, DatabaseUnavailableError, InvalidInputError, TaskNotFoundError
+from asynctaskd.errors import (
+    ConfigError,
+    DatabaseUnavailableError,
+    InvalidInputError,
+    InvalidStateError,
+    TaskNotFoundError,
+)
 from asynctaskd.postgres import embedded
 from asynctaskd.postgres.driver import CONFLICTS, connect, open_sessions, query, translated
 from asynctaskd.postgres.roles import role_for
@@ -50,6 +56,7 @@ class Caller:
         self._database = database
         self._schema = schema
         self._own_pool: Sessions | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None  # that of the pool and the next lock
         self._opening = asyncio.Lock()
         self._turn = asyncio.Lock()
 
@@ -61,9 +68,10 @@ class Caller:
 
     async def close(self) -> None:
         """Close its own pool, if it has one. A pool or connection of the caller's stays open."""
+        self._settle_in_loop()
         if self._own_pool is not None:
             await self._own_pool.close()
-            self._own_pool = None
+            self._own_pool = self._loop = None
 
     @property
     def _is_in_transaction(self) -> bool:
@@ -150,11 +158,28 @@ class Caller:
 
     async def _sessions(self) -> Sessions:
         assert isinstance(self._database, str)  # noqa: S101  (whoever has something else doesn't come here)
+        self._settle_in_loop()
         async with self._opening:
             if self._own_pool is None:
                 dsn = await asyncio.to_thread(embedded.resolve, self._database)
                 self._own_pool = await open_sessions(dsn, size=10)
         return self._own_pool
+
+    def _settle_in_loop(self) -> None:
+        """Have a pool of its own in this event loop: one of a loop that was closed can't even say goodbye.
+
+        Raises:
+            InvalidStateError: it has one in another loop, which may still use it.
+        """
+        loop = asyncio.get_running_loop()
+        if self._loop is loop:
+            return
+        if self._loop is not None and not self._loop.is_closed():
+            raise InvalidStateError(
+                "this client's connections belong to another event loop: make a client in each, "
+                "`async with Client(…) as client:`"
+            )
+        self._loop, self._opening, self._own_pool = loop, asyncio.Lock(), None
 
 
 async def _fetch_from(
