@@ -121,7 +121,7 @@ class ExecutionContext(TaskContext):
     @override
     async def progress(self, percent: float, message: str = "") -> None:
         self._be_at_home("progress")
-        word = truncate_text(rules.string("message", message), _LONGEST_MESSAGE)
+        word = truncate_text(self._execution.discreet(rules.string("message", message)), _LONGEST_MESSAGE)
         text = json.dumps({"percent": rules.percent("percent", percent), "message": word})
         definition = self._execution.definition
         if definition is not None and definition.encoding is not None:

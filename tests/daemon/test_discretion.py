@@ -118,3 +118,15 @@ async def test_a_client_takes_secrets_out_of_error_texts_that_were_stored_with_t
     await tables.execute("UPDATE asynctaskd.finished_tasks SET last_error = $1", f"{SECRET} was refused")
     [task] = await client.hide_secrets([await client.get_task(task_id)])
     assert task.last_error == "*** was refused"
+
+
+async def test_the_words_of_a_progress_have_no_secret(app, running, client, tables):
+    @app.task("pay")
+    async def pay(params: Payment, ctx: TaskContext) -> None:
+        await ctx.progress(50, f"charging {params.card} now, {params!r}")
+
+    async with running(app):
+        task_id = await client.enqueue("pay", {"card": SECRET})
+        await tables.until_status(task_id, "completed")
+    task = await client.get_task(task_id)
+    assert task.progress == {"percent": 50, "message": "charging *** now, Payment(card='***')"}
