@@ -1,4 +1,7 @@
-"""Fields of a payload that nobody is to read in logs and listings: `secret: true` in their JSON schema."""
+"""Fields of a payload that nobody is to read in logs and listings, as their JSON schema marks them.
+
+A mark is `secret: true`, or what pydantic says of a SecretStr: a password that is only written.
+"""
 
 from __future__ import annotations
 
@@ -65,13 +68,13 @@ def _paths(
     if not isinstance(schema, Mapping):
         return
     given = cast("Schema", schema)
-    if given.get("secret") is True:
+    if _is_marked(given):
         yield path
         return
     reference = given.get("$ref")
     if isinstance(reference, str) and reference not in seen:
         yield from _paths(_referred(reference, root), root, path, seen | {reference})
-    elif reference is not None and '"secret": true' in json.dumps(_referred(reference, root)):
+    elif reference is not None and _holds_marked(_referred(reference, root)):
         yield path  # it holds itself, as deep as one likes: all of it is hidden
     for name, member in given.get("properties", {}).items():
         yield from _paths(member, root, (*path, name), seen)
@@ -80,6 +83,19 @@ def _paths(
     for key in ("anyOf", "oneOf", "allOf", "prefixItems"):
         for member in given.get(key, ()):
             yield from _paths(member, root, (*path, ALL) if key == "prefixItems" else path, seen)
+
+
+def _is_marked(schema: Schema) -> bool:
+    return schema.get("secret") is True or (
+        schema.get("writeOnly") is True and schema.get("format") == "password"
+    )
+
+
+def _holds_marked(schema: Any) -> bool:
+    if isinstance(schema, Mapping):
+        given = cast("Schema", schema)
+        return _is_marked(given) or any(map(_holds_marked, given.values()))
+    return isinstance(schema, list) and any(map(_holds_marked, schema))
 
 
 def _referred(reference: str, root: Schema) -> Any:

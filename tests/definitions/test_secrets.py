@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 import pytest
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, SecretBytes, SecretStr
 
 from asynctaskd import App, Client
 from asynctaskd.definitions.secrets import hidden
@@ -71,6 +71,23 @@ def test_typed_arguments_may_be_secret_and_a_model_may_hold_itself(app):
 
     assert login.secrets == [["password"]]
     assert walk.secrets == [["child"], ["value"]]
+
+
+def test_what_pydantic_calls_a_secret_is_marked_by_itself(app):
+    class Account(BaseModel):
+        pin: SecretStr | None = None
+        keys: list[SecretBytes] = []
+        secret: str = ""  # a name is no mark
+        child: Account | None = None
+
+    @app.task
+    async def open_account(params: Account) -> None: ...
+
+    @app.task
+    async def close_account(user: str, pin: SecretStr) -> None: ...
+
+    assert open_account.secrets == [["child"], ["keys", "*"], ["pin"]]
+    assert close_account.secrets == [["pin"]]
 
 
 def test_only_what_the_paths_lead_to_is_hidden():
