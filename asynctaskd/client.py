@@ -146,15 +146,21 @@ class Client(Commands, Explanations, RuntimeConfigs, Schedules, Watching):
     async def hide_secrets(self, records: Sequence[Record]) -> list[Record]:
         """The records with `***` in the place of secret fields, as they may be shown.
 
-        Which those are, workers have written to the table `definitions`. Their values are taken out of
-        error texts too, as far as a worker has left them there.
+        Which those are, workers have written to the table `definitions`, and the client's App knows. Their
+        values are taken out of error texts too, as far as a worker has left them there.
 
         Args:
             records: tasks, or schedules of `list_schedules`, whose params become the payloads of tasks.
         """
-        rows = await self._fetch("secrets", sorted(set(map(_task_of, records))))
-        paths = {name: json.loads(found) for name, found in rows}
-        return [_discreet(record, paths.get(_task_of(record), ())) for record in records]
+        names = set(map(_task_of, records))
+        rows = await self._fetch("secrets", sorted(names))
+        known = {name: json.loads(found) for name, found in rows}
+        paths = {name: known.get(name, []) + self._secrets(name) for name in names}
+        return [_discreet(record, paths[_task_of(record)]) for record in records]
+
+    def _secrets(self, task: str) -> list[list[str]]:
+        definition = None if self._app is None else self._app.get(task)
+        return [] if definition is None else definition.secrets
 
     def _task(self, row: asyncpg.Record) -> Task:
         task = task_of(row)

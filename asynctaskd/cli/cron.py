@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from asynctaskd.cli import enqueue_options as given
-from asynctaskd.cli.options import AsJson, ConfigFile, Database, OptionalApp, Schema
+from asynctaskd.cli.options import AsJson, ConfigFile, Database, DecodingApp, OptionalApp, Schema
 from asynctaskd.cli.output import print_json, print_table
 from asynctaskd.cli.session import ask, read_config
 from asynctaskd.definitions.cron import Cron
@@ -58,15 +58,23 @@ Count = Annotated[int, typer.Option("--count", "-n", min=1, max=10_000, help="Ho
 
 
 def list_schedules(
-    database: Database = None, schema: Schema = None, config: ConfigFile = None, as_json: AsJson = False
+    app: DecodingApp = None,
+    database: Database = None,
+    schema: Schema = None,
+    config: ConfigFile = None,
+    as_json: AsJson = False,
 ) -> None:
-    """List the schedules, each with its next slot and what became of its last one."""
+    """List the schedules, each with its next slot and what became of its last one.
+
+    Secret fields of their params are shown as ***.
+    """
 
     async def listed(client: Reader) -> list[dict[str, Any]]:
         found = await client.hide_secrets(await client.list_schedules())
         return found if client.sees_values else list(map(_without_values, found))
 
-    schedules = ask(read_config(database, schema, config), listed)
+    read_by = None if app is None else load_app(app)
+    schedules = ask(read_config(database, schema, config), listed, app=read_by)
     if as_json:
         print_json(schedules)
     elif not schedules:

@@ -117,7 +117,7 @@ DecodingApp = Annotated[
         "--app",
         metavar="MODULE:APP",
         envvar="ASYNCTASKD_APP",
-        help="Decode what this App's codecs have encoded.",
+        help="Decode what this App's codecs have encoded, and hide what it marks as secret.",
         show_default=False,
     ),
 ]

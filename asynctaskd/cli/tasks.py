@@ -37,6 +37,7 @@ _VALUES = ("payload", "result", "last_error", "metadata")
 
 
 def list_tasks(
+    *,
     name: Annotated[str | None, typer.Option(help="Only tasks of this name.", show_default=False)] = None,
     status: Annotated[
         str | None, typer.Option(help=f"Only tasks that are {', '.join(TaskStatus)}.", show_default=False)
@@ -46,19 +47,21 @@ def list_tasks(
         typer.Option(help="Only tasks with all of these labels (a,b or repeated).", show_default=False),
     ] = None,
     limit: Annotated[int, typer.Option(min=1, max=2**31 - 1, help="At most so many, the newest.")] = 100,
+    app: DecodingApp = None,
     database: Database = None,
     schema: Schema = None,
     config: ConfigFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """List tasks, the newest first."""
+    """List tasks, the newest first. Secret fields are shown as ***."""
     labels = chosen_by("--label", label)
 
     async def listed(client: Reader) -> tuple[list[Task], bool]:
         found = await client.list_tasks(name=name, status=status, labels=labels, limit=limit)
         return await client.hide_secrets(found), client.sees_values
 
-    tasks, sees_values = ask(read_config(database, schema, config), listed)
+    read_by = None if app is None else load_app(app)
+    tasks, sees_values = ask(read_config(database, schema, config), listed, app=read_by)
     if as_json:
         print_json([_told(task, sees_values) for task in tasks])
     else:
@@ -136,6 +139,7 @@ def wait(
     timeout: Annotated[
         str | None, typer.Option(metavar="30s", help="How long at most; for ever if left out.")
     ] = None,
+    app: DecodingApp = None,
     database: Database = None,
     schema: Schema = None,
     config: ConfigFile = None,
@@ -147,7 +151,8 @@ def wait(
     ended by the timeout.
     """
     limit = None if timeout is None else duration("--timeout", timeout)
-    task = ask(read_config(database, schema, config), partial(_waited_for, task_id, limit))
+    read_by = None if app is None else load_app(app)
+    task = ask(read_config(database, schema, config), partial(_waited_for, task_id, limit), app=read_by)
     if as_json:
         print_json(columns_of(task))
     else:

@@ -181,7 +181,7 @@ class DashboardConfig(Section):
     )
     show_payloads: Boolean = _setting(
         False,
-        "Whether payloads, results and the texts of errors are shown; secret fields never are.",
+        "Whether payloads, results and the texts of errors are shown; fields known to be secret never are.",
     )
     hosts: HostNames = _setting(
         (),

@@ -7,7 +7,7 @@ from typing import Annotated
 import pytest
 from pydantic import BaseModel, Field, SecretBytes, SecretStr
 
-from asynctaskd import App, Client
+from asynctaskd import App, Client, Cron
 from asynctaskd.definitions.secrets import hidden
 
 Secret = Field(json_schema_extra={"secret": True})
@@ -88,6 +88,37 @@ def test_what_pydantic_calls_a_secret_is_marked_by_itself(app):
 
     assert open_account.secrets == [["child"], ["keys", "*"], ["pin"]]
     assert close_account.secrets == [["pin"]]
+
+
+async def test_a_client_with_an_app_hides_what_no_worker_has_written_down(app, pool):
+    @app.task
+    async def login(user: str, password: Annotated[str, Secret]) -> None: ...
+
+    plain, knowing = Client(pool), Client(pool, app)
+    given = {"user": "ada", "password": "p"}
+    tasks = await plain.get_tasks([await plain.enqueue("login", given), await plain.enqueue("other", given)])
+    await plain.add_schedule("nightly", Cron("@daily", params=given), task="login")
+    schedules = await plain.list_schedules()
+    assert {task.name: task.payload for task in await knowing.hide_secrets(tasks)} == {
+        "login": {"user": "ada", "password": "***"},
+        "other": given,
+    }
+    assert [row["params"] for row in await knowing.hide_secrets(schedules)] == [
+        {"user": "ada", "password": "***"}
+    ]
+
+
+async def test_what_either_workers_or_the_app_call_secret_is_hidden(app, pool):
+    @app.task
+    async def login(user: str, password: Annotated[str, Secret]) -> None: ...
+
+    await pool.execute(
+        "INSERT INTO asynctaskd.definitions (name, schema_hash, secrets) VALUES ('login', '', '[[\"user\"]]')"
+    )
+    client = Client(pool, app)
+    task = await client.get_task(await client.enqueue("login", {"user": "ada", "password": "p"}))
+    [shown] = await client.hide_secrets([task])
+    assert shown.payload == {"user": "***", "password": "***"}
 
 
 def test_only_what_the_paths_lead_to_is_hidden():

@@ -10,10 +10,11 @@ from datetime import timedelta
 import asyncpg
 import httpx
 import pytest
+from pydantic import SecretStr
 from starlette.applications import Starlette
 from starlette.routing import Mount
 
-from asynctaskd import Client, Cron
+from asynctaskd import App, Client, Cron
 from asynctaskd.control.browsing import TaskFilter
 from asynctaskd.task import TaskStatus
 from asynctaskd.web.dashboard import dashboard
@@ -262,6 +263,22 @@ async def test_params_of_a_schedule_are_shown_without_secret_fields(browse, pool
     assert "ada" in page
     assert "***" in page
     assert "hunter2" not in page
+
+
+async def test_with_an_app_its_secret_fields_are_hidden_before_any_worker_has_registered_them(browse, pool):
+    app = App()
+
+    @app.task
+    async def login(user: str, password: SecretStr) -> None: ...
+
+    given = {"user": "ada", "password": "hunter2"}
+    task_id = await Client(pool).enqueue("login", given)
+    await Client(pool).add_schedule("nightly", Cron("@daily", params=given), task="login")
+    browser = await browse(shows_payloads=True, app=app)
+    for path in (f"/tasks/{task_id}", "/schedules/nightly"):
+        page = await browser.text(path)
+        assert "ada" in page
+        assert "hunter2" not in page
 
 
 async def test_names_from_the_database_are_text_and_never_markup(browse, pool, fleet):

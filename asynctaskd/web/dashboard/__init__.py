@@ -77,13 +77,15 @@ def dashboard(
 
     Args:
         database: a pool of the caller's, or the URL of a database.
-        app: with an App, payloads that its codecs have encoded are shown as they were.
+        app: with an App, payloads that its codecs have encoded are shown as they were, and the fields that
+            it marks as secret are hidden, whether a worker has registered them or not.
         schema: where asynctaskd's tables are.
         tokens: who is let in, or what says who is now; without any, everybody is, and the caller sees to it
             that only this machine reaches it.
         may_write: whether tasks, schedules and the runtime configuration can be changed, by those whose
             token says so.
-        shows_payloads: whether payloads, results and error texts are shown. Secret fields never are.
+        shows_payloads: whether payloads, results and error texts are shown. Fields known to be secret never
+            are.
         hosts: the names by which it may be asked for; None: any, which is for where tokens are needed.
         limit: how long a statement of a page may take, where `database` is a URL.
     """
