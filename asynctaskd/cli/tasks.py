@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import asdict, fields
 from datetime import timedelta
 from functools import partial
@@ -23,6 +24,7 @@ from asynctaskd.cli.session import ask, read_config
 from asynctaskd.definitions.loader import load_app
 from asynctaskd.definitions.rules import duration
 from asynctaskd.durations import format_duration
+from asynctaskd.errors import AsynctaskdError, TaskCancelledError, TaskFailedError
 from asynctaskd.task import Task, TaskStatus
 
 if TYPE_CHECKING:
@@ -148,19 +150,28 @@ def wait(
     """Wait until a task has completed.
 
     Exits with 0 if it completed, 1 if it failed, expired, was cancelled or isn't known, and 75 if it hasn't
-    ended by the timeout.
+    ended by the timeout. The JSON is the task's record, however it ended, and at the timeout too.
     """
     limit = None if timeout is None else duration("--timeout", timeout)
     read_by = None if app is None else load_app(app)
-    task = ask(read_config(database, schema, config), partial(_waited_for, task_id, limit), app=read_by)
+    waited_for = partial(_waited_for, task_id, limit, as_json=as_json)
+    task = ask(read_config(database, schema, config), waited_for, app=read_by)
     if as_json:
         print_json(columns_of(task))
     else:
         typer.echo(f"task {task.name!r} ({task.id}) completed: {shown(task.result) or 'no result'}")
 
 
-async def _waited_for(task_id: int, limit: timedelta | None, client: Client) -> Task:
-    [task] = await client.hide_secrets([await wait_for(task_id, limit, client)])
+async def _waited_for(task_id: int, limit: timedelta | None, client: Client, *, as_json: bool) -> Task:
+    try:
+        task = await wait_for(task_id, limit, client)
+    except (TaskFailedError, TaskCancelledError, TimeoutError):
+        if as_json:
+            with suppress(AsynctaskdError):  # whatever it is, what is raised says more
+                [task] = await client.hide_secrets([await client.get_task(task_id)])
+                print_json(columns_of(task))
+        raise
+    [task] = await client.hide_secrets([task])
     return task
 
 

@@ -119,15 +119,31 @@ def test_wait_for_a_task_that_ended_otherwise_exits_1_and_says_so(cli, status):
     task_id = cli.enqueue("add")
     cli.end(task_id, status)
     result = cli.run("tasks", "wait", str(task_id), "--json")
-    assert (result.exit_code, result.stdout) == (1, "")
+    record = json.loads(result.stdout)
+    assert (result.exit_code, record["id"], record["status"]) == (1, task_id, status)
+    assert list(record) == columns_of_view(cli)
     assert f"error: task 'add' ({task_id})" in result.stderr
     assert status in result.stderr
+    assert cli.run("tasks", "wait", str(task_id)).stdout == ""
 
 
 def test_wait_until_the_timeout_exits_75(cli):
     result = cli.run("tasks", "wait", str(cli.enqueue("add")), "--timeout", "50ms")
     assert result.exit_code == 75
+    assert result.stdout == ""
     assert "is still pending after 50ms" in result.stderr
+
+
+def test_at_the_timeout_json_tells_where_it_stands(cli):
+    task_id = cli.enqueue("add")
+    result = cli.run("tasks", "wait", str(task_id), "--timeout", "50ms", "--json")
+    record = json.loads(result.stdout)
+    assert (result.exit_code, record["id"], record["status"]) == (75, task_id, "pending")
+
+
+def test_of_a_task_that_is_not_known_there_is_no_record(cli):
+    result = cli.run("tasks", "wait", "4711", "--json")
+    assert (result.exit_code, result.stdout) == (1, "")
 
 
 def test_a_malformed_timeout_exits_2(cli):
