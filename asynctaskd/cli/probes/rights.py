@@ -42,6 +42,17 @@ async def way_to_look(ground: Ground, least: Part, grants: Iterable[str] = ()) -
     return by_hand or f"`asynctaskd migrate --roles`, then GRANT {schema}_{least} TO {role}"
 
 
+async def way_to_see_all(ground: Ground) -> str:
+    """The remedy where others' sessions aren't seen. Statements may quote payloads, so it isn't for all."""
+    parts, right = await parts_of(ground), "pg_read_all_stats"
+    if parts and not {"worker", "operator"} & set(parts):
+        return f"a login with {right} (or pg_monitor) sees since when others' transactions are open"
+    return (
+        f"GRANT {right} TO {ground.server.role} (or pg_monitor), to see since when others' transactions are "
+        "open"
+    )
+
+
 def _logins(least: str, but: Iterable[str]) -> str:
     others = [part for part in _ONLOOKERS[_ONLOOKERS.index(least) :] if part not in but]
     return f"the login of {_in_words([*others, 'owner'], 'or')}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from asynctaskd.cli.probes.finding import FAILURE, OK, WARNING, Finding, lasting, listed
+from asynctaskd.cli.probes.rights import way_to_see_all
 
 if TYPE_CHECKING:
     import asyncpg
@@ -25,9 +26,6 @@ _REMEDIES = {
     "replication slot": "have its standby catch up, or drop it with pg_drop_replication_slot",
     "standby": "end the long query there, or set hot_standby_feedback = off on it",
 }
-_SEE_ALL = (
-    "GRANT pg_read_all_stats TO {role} (or pg_monitor), to see since when others' transactions are open"
-)
 
 
 async def horizon(ground: Ground) -> Finding:
@@ -40,7 +38,7 @@ async def horizon(ground: Ground) -> Finding:
         return Finding("horizon", WARNING, message, remedy)
     if not ground.server.sees_all:
         message = "nobody is seen who keeps dead rows, but this role sees little of others' sessions"
-        return Finding("horizon", WARNING, message, _SEE_ALL.format(role=ground.server.role))
+        return Finding("horizon", WARNING, message, await way_to_see_all(ground))
     oldest = f"; the oldest transaction is {_holder(rows[0])}" if rows else ""
     return Finding("horizon", OK, f"dead rows can be cleaned up{oldest}")
 
@@ -69,6 +67,6 @@ async def queue(ground: Ground) -> Finding:
     suspects = f"; perhaps {listed(open_ones)}" if open_ones else ""
     remedy = "end the session that listens and has a transaction open: pg_terminate_backend(pid)"
     if not ground.server.sees_all:
-        remedy += f"; {_SEE_ALL.format(role=ground.server.role)}"
+        remedy += f"; {await way_to_see_all(ground)}"
     status = FAILURE if usage >= _NEARLY_FULL else WARNING
     return Finding("queue", status, f"{message}: where it is full, nothing can be enqueued{suspects}", remedy)
