@@ -17,7 +17,7 @@ import pytest
 
 from asynctaskd import Client
 
-LONG_ENOUGH = 30.0
+LONG_ENOUGH = 60.0
 
 SHOP = """
     import asyncio

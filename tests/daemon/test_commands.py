@@ -808,7 +808,7 @@ async def test_so_is_a_batch_and_a_child_of_a_task_that_is_only_told_to_stop(
     begun, may_end = asyncio.Event(), asyncio.Event()
     async with running(app):
         parent = await client.enqueue("stays")
-        await asyncio.wait_for(begun.wait(), 20)
+        await asyncio.wait_for(begun.wait(), 60)
         connection = await snapshot("REPEATABLE READ")
         cancelling = asyncio.create_task(client.cancel(parent))
         await tables.until("SELECT requested = 'cancelled' FROM asynctaskd.tasks WHERE id = $1", parent)

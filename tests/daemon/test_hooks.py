@@ -433,7 +433,7 @@ async def test_what_a_hook_wrote_and_the_commit_refuses_is_tried_three_times_and
             assert sorted(await tables.events(task_id)) == ["failed", "hook_failed"]
             assert "complaints" in (await tables.detail(task_id, "hook_failed"))["error"]
             assert len(recorder.all("hook.failed", task_id=task_id)) == 3
-        await asyncio.wait_for(daemon._slots.wait_empty(), 20)
+        await asyncio.wait_for(daemon._slots.wait_empty(), 60)
         await wait(await client.enqueue("other"))
     assert tries == dict.fromkeys(ids, 3)
     assert await tables.value("SELECT count(*) FROM complaints") == 0
@@ -457,7 +457,7 @@ async def test_a_hook_that_ends_its_transaction_is_found_out_and_the_failure_sta
         task_id = await client.enqueue("ship")
         await tables.until("SELECT count(*) = 1 FROM asynctaskd.task_events WHERE kind = 'hook_failed'")
         row = await tables.until_status(task_id, "failed")
-        await asyncio.wait_for(daemon._slots.wait_empty(), 20)
+        await asyncio.wait_for(daemon._slots.wait_empty(), 60)
     assert row["last_error"] == "ValueError: no stock"
     assert sorted(await tables.events(task_id)) == ["failed", "hook_failed"]
     assert await notes() == (["told"] if ending.startswith("COMMIT") else [])

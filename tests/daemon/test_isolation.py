@@ -362,7 +362,7 @@ async def test_once_ends_when_the_suspects_have_ended_too(module, daemon_of, sus
     path = module(SUSPECTS)
     daemon = daemon_of(load_app(path), app_path=path, poll_interval="50ms")
     ids = [await suspect("where"), await suspect("exit")]
-    await asyncio.wait_for(daemon.run(once=True), 30)
+    await asyncio.wait_for(daemon.run(once=True), 60)
     assert [(await tables.task(one))["status"] for one in ids] == ["completed", "failed"]
 
 

@@ -18,7 +18,7 @@ def once(daemon_of):
     """Perform what is due and end."""
 
     async def run(app, **settings) -> None:
-        await asyncio.wait_for(daemon_of(app, **settings).run(once=True), 30)
+        await asyncio.wait_for(daemon_of(app, **settings).run(once=True), 60)
 
     return run
 

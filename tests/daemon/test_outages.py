@@ -200,7 +200,7 @@ async def test_a_daemon_that_starts_before_its_database_waits_for_it(
     life = asyncio.create_task(daemon.run())
     await wait(await client.enqueue("one"))
     daemon.stop()
-    await asyncio.wait_for(life, 20)
+    await asyncio.wait_for(life, 60)
     assert len(recorder.all("database.lost", station="start")) == 1
 
 
@@ -209,7 +209,7 @@ async def test_a_schema_that_is_missing_ends_the_daemon_with_its_error(app, daem
 
     await tables.execute("DROP SCHEMA asynctaskd CASCADE")
     with pytest.raises(SchemaVersionError):
-        await asyncio.wait_for(daemon_of(app).run(), 20)
+        await asyncio.wait_for(daemon_of(app).run(), 60)
 
 
 async def test_a_claim_whose_answer_got_lost_is_put_back_though_the_slots_are_taken_meanwhile(

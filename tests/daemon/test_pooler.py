@@ -105,7 +105,7 @@ async def test_an_error_ends_its_transaction_and_not_the_connection(pooler):
 
 async def test_required_notices_are_refused_with_what_to_do(app, daemon_of, pooler):
     with pytest.raises(ConfigError, match="set database.listen_url"):
-        await asyncio.wait_for(daemon_of(app, url=pooler.dsn, listen="on").run(), 20)
+        await asyncio.wait_for(daemon_of(app, url=pooler.dsn, listen="on").run(), 60)
 
 
 async def test_notices_come_by_a_url_past_it(app, running, pooler, database, client, wait, tables):

@@ -109,7 +109,7 @@ async def test_a_fleet_works_with_the_rights_of_its_roles_alone(  # noqa: PLR091
     assert told == [f"{divided.schema}_as_worker"]
 
     # A schedule ticks, and the application makes another.
-    await asyncio.wait_for(ticked.wait(), 20)
+    await asyncio.wait_for(ticked.wait(), 60)
     await shop.enqueue("add", {"a": 0, "b": 0}, cron=Cron("@hourly"))
     assert {one["name"] for one in await ops.list_schedules()} == {"tick", "add"}
 
@@ -117,7 +117,7 @@ async def test_a_fleet_works_with_the_rights_of_its_roles_alone(  # noqa: PLR091
     report = await ops.update_runtime_config(default_weight=3, timeout=LIMIT)
     assert (report.status, len(report.applied)) == ("converged", 2)
     stays = await shop.enqueue("stay")
-    await asyncio.wait_for(begun.wait(), 20)
+    await asyncio.wait_for(begun.wait(), 60)
     receipt = await ops.cancel(stays, timeout=LIMIT)
     assert [one.outcome for one in receipt.tasks] == ["stopped"]
     with pytest.raises(TaskCancelledError):

@@ -55,7 +55,7 @@ async def test_the_first_stop_lets_running_tasks_finish_and_claims_no_more(
     second = await client.enqueue("hold")
     hold.go_on.set()
     await wait(first)
-    await asyncio.wait_for(life, 20)
+    await asyncio.wait_for(life, 60)
     assert hold.cancelled == []
     assert (await tables.task(second))["status"] == "pending"
     assert (await tables.task(second))["attempts"] == 0
@@ -71,7 +71,7 @@ async def test_the_lease_is_kept_while_running_tasks_finish(app, started, client
         "SELECT expires_at > $1::timestamptz + interval '500 ms' FROM asynctaskd.workers", expiry
     )
     hold.go_on.set()
-    await asyncio.wait_for(life, 20)
+    await asyncio.wait_for(life, 60)
     assert await tables.value("SELECT count(*) FROM asynctaskd.finished_tasks") == 1
 
 
@@ -91,7 +91,7 @@ async def test_what_does_not_finish_is_given_back_with_its_attempt(
         assert (row["attempts"], row["worker_id"], row["claim_token"]) == (0, None, 1)
         assert await tables.events(task_id) == ["released"]
     assert asyncio.get_running_loop().time() - began < 2
-    await asyncio.wait_for(life, 20)
+    await asyncio.wait_for(life, 60)
     assert sorted(hold.cancelled) == [0, 1, 2]
 
 
@@ -103,7 +103,7 @@ async def test_what_was_given_back_is_run_by_another_worker_at_once(
     await soon(hold.entered)
     async with running(app):
         daemon.stop()
-        await asyncio.wait_for(life, 20)
+        await asyncio.wait_for(life, 60)
         hold.go_on.set()
         done = await wait(task_id)
     assert (done.attempts, done.losses) == (1, 0)
@@ -127,7 +127,7 @@ async def test_a_thread_that_cannot_be_stopped_is_put_back_in_the_last_statement
         daemon.stop()
         row = await tables.until_status(task_id, "pending")
         took = asyncio.get_running_loop().time() - began
-        await asyncio.wait_for(life, 20)
+        await asyncio.wait_for(life, 60)
     finally:
         go_on.set()
     assert 1 <= took < 3
@@ -161,7 +161,7 @@ async def test_a_claim_in_flight_at_the_stop_is_executed(
     await soon(claimed)
     daemon.stop()
     go_on.set()
-    await asyncio.wait_for(life, 20)
+    await asyncio.wait_for(life, 60)
     assert ran == [1]
     assert (await tables.task(task_id))["status"] == "completed"
 
@@ -181,11 +181,11 @@ async def test_thirty_daemons_in_a_row_lose_nothing_and_run_nothing_twice(app, s
         await client.enqueue_many([TaskRequest("one", {"n": n}) for n in range(enqueued, enqueued + 20)])
         enqueued += 20
         daemon.stop()
-        await asyncio.wait_for(life, 20)
+        await asyncio.wait_for(life, 60)
     daemon, life = await started(app)
     await tables.until("SELECT count(*) = $1 FROM asynctaskd.finished_tasks", enqueued)
     daemon.stop()
-    await asyncio.wait_for(life, 20)
+    await asyncio.wait_for(life, 60)
     assert ran == Counter(range(enqueued))
     assert await tables.value("SELECT count(*) FROM asynctaskd.tasks") == 0
     assert await tables.value("SELECT count(*) FROM asynctaskd.task_events") == 0
@@ -197,7 +197,7 @@ async def test_thirty_daemons_in_a_row_lose_nothing_and_run_nothing_twice(app, s
 async def test_a_stop_before_it_is_ready_ends_it(app, daemon_of):
     daemon = daemon_of(app)
     daemon.stop()
-    await asyncio.wait_for(daemon.run(), 20)
+    await asyncio.wait_for(daemon.run(), 60)
     assert not daemon.ready.is_set()
 
 
@@ -256,7 +256,7 @@ async def test_the_second_stop_is_heard_while_a_claim_hangs(
         daemon.stop()
         await soon(cancelled)
         assert await tables.value(hanging), "it was told to stop only when the claim had been given up"
-    await asyncio.wait_for(life, 20)
+    await asyncio.wait_for(life, 60)
     row = await tables.task(task_id)
     assert (row["status"], row["attempts"]) == ("pending", 0)
     assert await tables.events(task_id) == ["released"]
@@ -313,7 +313,7 @@ async def test_a_hook_that_does_not_stop_keeps_no_other_task_from_going_back(
         assert await asyncio.to_thread(entered.wait, 10)
         await soon(hooked)
         daemon.stop()
-        await asyncio.wait_for(life, 20)
+        await asyncio.wait_for(life, 60)
         for task_id in ids:
             assert (await tables.task(task_id))["status"] == "pending"
             assert await tables.events(task_id) == ["released"]
@@ -341,7 +341,7 @@ async def test_a_claim_whose_answer_got_lost_at_the_stop_is_put_back(
     monkeypatch.setattr(Store, "claim", lost)
     daemon, life = await started(app)
     task_id = await client.enqueue("one")
-    await asyncio.wait_for(life, 20)
+    await asyncio.wait_for(life, 60)
     row = await tables.task(task_id)
     assert (row["status"], row["attempts"], row["losses"]) == ("pending", 0, 0)
     assert await tables.events(task_id) == ["released"]
@@ -374,7 +374,7 @@ async def test_what_ended_and_could_not_be_written_before_is_written_in_the_last
     monkeypatch.setattr(Daemon, "_leave", noted)
     daemon, life = await started(app)
     task_id = await client.enqueue("one")
-    await asyncio.wait_for(life, 20)
+    await asyncio.wait_for(life, 60)
     row = await tables.task(task_id)
     assert (row["status"], row["result"]) == ("completed", "1")
 

@@ -402,7 +402,7 @@ async def test_a_commit_whose_answer_got_lost_completes_the_task_once(
     at_commit(answer_lost)
     async with running(app) as daemon:
         done = await wait(await client.enqueue("book"))
-        await asyncio.wait_for(daemon._slots.wait_empty(), 20)
+        await asyncio.wait_for(daemon._slots.wait_empty(), 60)
     assert (ran, done.attempts, done.result, done.last_error) == ([1], 1, "booked", None)
     assert await written() == ["attempt 1"]
     assert await tables.events(done.id) == []

@@ -73,7 +73,7 @@ async def test_two_idle_workers_start_all_they_have_slots_for_by_notices_alone(
             ]
         )
         try:
-            await asyncio.wait_for(full.wait(), 20)
+            await asyncio.wait_for(full.wait(), 60)
         except TimeoutError:
             raise AssertionError(f"of 20 tasks only these were started: {dict(here)}") from None
         finally:

@@ -39,7 +39,7 @@ async def test_a_finalize_is_repeated_until_it_is_known_and_written_once(
         await witness.until("start", task_id)
         loss = proxy.lose("finalize", lost)
         go_on.touch()
-        await asyncio.wait_for(loss.done.wait(), 20)
+        await asyncio.wait_for(loss.done.wait(), 60)
         done = await client.wait(task_id, timeout="30s")
         assert (done.attempts, done.result) == (1, f"by {process.pid}")
         later = await client.enqueue("quick")  # its slot came free, and nothing is confused
@@ -57,7 +57,7 @@ async def test_a_failure_hooks_commit_that_got_lost_leaves_one_write_and_one_sta
         await witness.until("hook", task_id)
         loss = proxy.lose("commit", lost)
         go_on.touch()
-        await asyncio.wait_for(loss.done.wait(), 20)
+        await asyncio.wait_for(loss.done.wait(), 60)
         await tables.until_status(task_id, "failed")
         await tables.until("SELECT bool_and(running = 0) FROM asynctaskd.workers")
     assert await tables.written(task_id) == ["mourned"]
@@ -74,7 +74,7 @@ async def test_a_commit_of_ctx_transaction_that_got_lost_completes_the_task_once
         await tables.until_idle()
         loss = proxy.lose("commit", lost)
         task_id = await client.enqueue("book")
-        await asyncio.wait_for(loss.done.wait(), 20)
+        await asyncio.wait_for(loss.done.wait(), 60)
         done = await client.wait(task_id, timeout="30s")
     assert (done.attempts, done.losses) == (1, 0)
     assert await tables.written(task_id) == ["booked"]

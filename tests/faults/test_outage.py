@@ -29,7 +29,7 @@ from tests.support.asking import ask, until_ready
 OUTAGE = float(os.environ.get("ASYNCTASKD_TEST_OUTAGE", "4"))
 LOAD = {"concurrency": 20, "lease": "30s", "renew_interval": "5s", "poll_interval": "1s"}
 SOON = 5.0
-LONG_ENOUGH = 30.0
+LONG_ENOUGH = 60.0
 
 NAP = """
     @app.task("nap")

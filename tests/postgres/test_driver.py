@@ -114,10 +114,10 @@ async def test_closing_waits_for_calls_and_lets_no_other_begin(database):
     await begun(sessions)
     late = asyncio.create_task(sessions.fetch("SELECT 1"))
     await asyncio.sleep(0)
-    await asyncio.wait_for(sessions.close(), 10)
+    await asyncio.wait_for(sessions.close(), 60)
     assert (await call)[0][0] == 7
     with pytest.raises(DatabaseUnavailableError, match="were closed"):
-        await asyncio.wait_for(late, 10)
+        await asyncio.wait_for(late, 60)
 
 
 async def test_a_server_that_does_not_tell_where_its_log_is_serves_all_the_same(database):

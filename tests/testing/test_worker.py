@@ -83,7 +83,7 @@ async def test_a_block_that_ends_cancels_what_runs_and_puts_it_back(
 
     task_id = await asynctaskd_client.enqueue("hold")
     async with asynctaskd_worker(app):
-        await asyncio.wait_for(entered.wait(), 20)
+        await asyncio.wait_for(entered.wait(), 60)
     assert (await asynctaskd_client.get_task(task_id)).status is TaskStatus.PENDING
 
 
@@ -190,7 +190,7 @@ async def test_a_worker_that_travels_keeps_its_lease(
 
     task_id = await asynctaskd_client.enqueue("hold")
     async with asynctaskd_worker(app, renew_interval="10ms", lease="10s"):
-        await asyncio.wait_for(entered.wait(), 20)
+        await asyncio.wait_for(entered.wait(), 60)
         for _ in range(20):
             await asynctaskd_clock.advance("1d")
         question = "SELECT bool_and(asynctaskd.is_live(w)) FROM asynctaskd.workers AS w"
@@ -215,7 +215,7 @@ async def test_what_runs_past_its_timeout_by_a_leap_is_told_so(
 
     task_id = await asynctaskd_client.enqueue("hold")
     async with asynctaskd_worker(app) as worker:
-        await asyncio.wait_for(entered.wait(), 20)
+        await asyncio.wait_for(entered.wait(), 60)
         await asynctaskd_clock.advance("59m")
         assert (await asynctaskd_client.get_task(task_id)).status is TaskStatus.RUNNING
         await asynctaskd_clock.advance("1m")
