@@ -104,6 +104,7 @@ def of_json(told: Told) -> Any:
     return json.loads(told.stdout)
 
 
+@pytest.mark.timeout(300)  # thirty processes, one after the other
 @pytest.mark.parametrize("commands", [LOOKS, CHANGES], ids=["looks", "changes"])
 def test_an_operator_can_do_all_that_steering_takes(dsn: str, commands: tuple[str, ...]) -> None:
     with filled(dsn) as as_login:
