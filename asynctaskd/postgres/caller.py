@@ -56,7 +56,7 @@ class Caller:
         self._database = database
         self._schema = schema
         self._own_pool: Sessions | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None  # that of the pool and the next lock
+        self._loop: asyncio.AbstractEventLoop | None = None  # that of the pool and of the next lock
         self._opening = asyncio.Lock()
         self._turn = asyncio.Lock()
 
@@ -72,6 +72,7 @@ class Caller:
         if self._own_pool is not None:
             await self._own_pool.close()
             self._own_pool = self._loop = None
+            self._opening = asyncio.Lock()
 
     @property
     def _is_in_transaction(self) -> bool:
@@ -172,14 +173,14 @@ class Caller:
             InvalidStateError: it has one in another loop, which may still use it.
         """
         loop = asyncio.get_running_loop()
-        if self._loop is loop:
-            return
-        if self._loop is not None and not self._loop.is_closed():
-            raise InvalidStateError(
-                "this client's connections belong to another event loop: make a client in each, "
-                "`async with Client(…) as client:`"
-            )
-        self._loop, self._opening, self._own_pool = loop, asyncio.Lock(), None
+        if self._loop is not None and self._loop is not loop:
+            if not self._loop.is_closed():
+                raise InvalidStateError(
+                    "this client's connections belong to another event loop: make a client in each, "
+                    "`async with Client(…) as client:`"
+                )
+            self._opening, self._own_pool = asyncio.Lock(), None
+        self._loop = loop
 
 
 async def _fetch_from(
