@@ -13,9 +13,8 @@ import typer
 from asynctaskd.cli import enqueue_options as given
 from asynctaskd.cli.options import AsJson, ConfigFile, Database, DecodingApp, OptionalApp, Schema
 from asynctaskd.cli.output import print_json, print_table
-from asynctaskd.cli.session import ask, read_config
+from asynctaskd.cli.session import app_given, ask, read_config
 from asynctaskd.definitions.cron import Cron
-from asynctaskd.definitions.loader import load_app
 from asynctaskd.errors import InvalidInputError, InvalidStateError
 
 if TYPE_CHECKING:
@@ -73,7 +72,7 @@ def list_schedules(
         found = await client.hide_secrets(await client.list_schedules())
         return found if client.sees_values else list(map(_without_values, found))
 
-    read_by = None if app is None else load_app(app)
+    read_by = app_given(app)
     schedules = ask(read_config(database, schema, config), listed, app=read_by)
     if as_json:
         print_json(schedules)
@@ -126,7 +125,7 @@ def add(
     async def added(client: Client) -> None:
         await client.add_schedule(name, wanted, task=task, **options)
 
-    ask(read_config(database, schema, config), added, app=None if app is None else load_app(app))
+    ask(read_config(database, schema, config), added, app=app_given(app))
 
 
 def change(
@@ -171,7 +170,7 @@ def change(
     ask(
         read_config(database, schema, config),
         changed,
-        app=None if app is None else load_app(app),
+        app=app_given(app),
         steers=True,
     )
 

@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from asynctaskd.cli.options import ConfigFile, Database, DecodingApp, Schema, setting_help
-from asynctaskd.cli.session import find_database, warn_of_exposed, warn_of_password
+from asynctaskd.cli.session import app_given, find_database, warn_of_exposed, warn_of_password
 from asynctaskd.config import load_config
 from asynctaskd.config.values import without_brackets
 from asynctaskd.definitions.extras import DASHBOARD, require_extra
-from asynctaskd.definitions.loader import load_app
 from asynctaskd.errors import ConfigError
 from asynctaskd.telemetry.logs import configure_logging
 
@@ -74,7 +73,7 @@ def dashboard(
     }
     settings = load_config(config, os.environ, flags)
     warn_of_exposed(settings)
-    known = None if app is None else load_app(app)
+    known = app_given(app)
     address = without_brackets(host or _HOST)
     site = configured(settings, find_database(settings), host=address, may_write=write, app=known)
     _serve(

@@ -10,9 +10,8 @@ import typer
 from asynctaskd.cli import enqueue_options as given
 from asynctaskd.cli.options import AsJson, ConfigFile, Database, OptionalApp, Schema
 from asynctaskd.cli.output import print_json
-from asynctaskd.cli.session import ask, read_config
+from asynctaskd.cli.session import app_given, ask, read_config
 from asynctaskd.cli.tasks import wait_for
-from asynctaskd.definitions.loader import load_app
 from asynctaskd.definitions.request import TaskRequest
 from asynctaskd.errors import InvalidPayloadError
 
@@ -64,7 +63,7 @@ def enqueue(
         if wait is not None:
             await wait_for(task_id, limit, client)
 
-    ask(read_config(database, schema, config), enqueued, app=None if app is None else load_app(app))
+    ask(read_config(database, schema, config), enqueued, app=app_given(app))
 
 
 def _payload(text: str) -> object:

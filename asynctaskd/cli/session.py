@@ -13,6 +13,7 @@ from asynctaskd.client import Client
 from asynctaskd.config import DaemonConfig, load_config
 from asynctaskd.config.exposure import REMEDY, exposed_files
 from asynctaskd.control.looking import Looking
+from asynctaskd.definitions.loader import load_app
 from asynctaskd.postgres import embedded
 from asynctaskd.postgres.driver import connect
 from asynctaskd.postgres.urls import has_password, require_readable
@@ -87,6 +88,11 @@ def find_database(config: DaemonConfig, *, progress: Callable[[str], None] | Non
     url = config.database.require_url()
     require_readable(url)
     return embedded.resolve(url, progress=progress or _tell)
+
+
+def app_given(path: str | None) -> Registry | None:
+    """The App that `--app` names, if it was given; raises ConfigError like `load_app`."""
+    return None if path is None else load_app(path)
 
 
 def ask(

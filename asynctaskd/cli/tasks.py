@@ -20,8 +20,7 @@ from asynctaskd.cli.output import (
     progress_of,
     shown,
 )
-from asynctaskd.cli.session import ask, read_config
-from asynctaskd.definitions.loader import load_app
+from asynctaskd.cli.session import app_given, ask, read_config
 from asynctaskd.definitions.rules import duration
 from asynctaskd.durations import format_duration
 from asynctaskd.errors import AsynctaskdError, TaskCancelledError, TaskFailedError
@@ -62,7 +61,7 @@ def list_tasks(
         found = await client.list_tasks(name=name, status=status, labels=labels, limit=limit)
         return await client.hide_secrets(found), client.sees_values
 
-    read_by = None if app is None else load_app(app)
+    read_by = app_given(app)
     tasks, sees_values = ask(read_config(database, schema, config), listed, app=read_by)
     if as_json:
         print_json([_told(task, sees_values) for task in tasks])
@@ -83,7 +82,7 @@ def show(
     Secret fields are shown as ***. What a codec has encoded is read with the App that has it. A login that
     may not read payloads, results and errors is shown the rest.
     """
-    read_by = None if app is None else load_app(app)
+    read_by = app_given(app)
     settings = read_config(database, schema, config)
     task, events, sees_values = ask(settings, partial(_task_and_events, task_id), app=read_by)
     if as_json:
@@ -153,7 +152,7 @@ def wait(
     ended by the timeout. The JSON is the task's record, however it ended, and at the timeout too.
     """
     limit = None if timeout is None else duration("--timeout", timeout)
-    read_by = None if app is None else load_app(app)
+    read_by = app_given(app)
     waited_for = partial(_waited_for, task_id, limit, as_json=as_json)
     task = ask(read_config(database, schema, config), waited_for, app=read_by)
     if as_json:

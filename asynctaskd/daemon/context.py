@@ -94,7 +94,7 @@ class ExecutionContext(TaskContext):
 
     @override
     async def enqueue(self, task: Any, payload: object = None, **options: Any) -> int:
-        self._be_at_home("enqueue")
+        self._require_workers_loop("enqueue")
         if not _makes_a_schedule(task, options):
             options.setdefault("parent_id", self.task_id)
         options.setdefault("connection", self._connection)
@@ -102,7 +102,7 @@ class ExecutionContext(TaskContext):
 
     @override
     async def dependency_results(self) -> dict[int, Any]:
-        self._be_at_home("dependency_results")
+        self._require_workers_loop("dependency_results")
         own = await self._client.get_task(self.task_id)
         found = {task.id: task.result for task in await self._client.get_tasks(own.depends_on)}
         return {task_id: found[task_id] for task_id in own.depends_on if task_id in found}
@@ -110,7 +110,7 @@ class ExecutionContext(TaskContext):
     @override
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[asyncpg.Connection]:
-        self._be_at_home("transaction")
+        self._require_workers_loop("transaction")
         async with self._transactions.completing(self._execution, lambda: self._result) as connection:
             self._connection = connection
             try:
@@ -120,7 +120,7 @@ class ExecutionContext(TaskContext):
 
     @override
     async def progress(self, percent: float, message: str = "") -> None:
-        self._be_at_home("progress")
+        self._require_workers_loop("progress")
         word = truncate_text(self._execution.discreet(rules.string("message", message)), _LONGEST_MESSAGE)
         text = json.dumps({"percent": rules.percent("percent", percent), "message": word})
         definition = self._execution.definition
@@ -132,7 +132,7 @@ class ExecutionContext(TaskContext):
     async def extend(self, duration: str | timedelta) -> None:
         self._execution.extend(parse_duration(duration))
 
-    def _be_at_home(self, what: str) -> None:
+    def _require_workers_loop(self, what: str) -> None:
         """Refuse another event loop: the connections, and what guards them, are those of the worker's."""
         if asyncio.get_running_loop() is not self._loop:
             raise InvalidInputError(

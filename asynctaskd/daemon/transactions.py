@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from asynctaskd.postgres.store import Store
 
 # Whatever the role or the database says: the task's timeout is the limit of what it does between statements.
-_LET_IT_WORK = "SET LOCAL idle_in_transaction_session_timeout = 0"
+_ALLOW_IDLING = "SET LOCAL idle_in_transaction_session_timeout = 0"
 
 # Once the end is written, a hook follows at most, and hooks have 10 s. Who says nothing for longer is frozen
 # or cut off, and its lock on the row would keep the task from others.
@@ -103,7 +103,7 @@ class Transactions:
     async def _begin(self, connection: asyncpg.Connection, transaction: Transaction) -> None:
         try:
             await limited(connection, transaction.start(), HOT)
-            await limited(connection, connection.execute(_LET_IT_WORK), HOT)
+            await limited(connection, connection.execute(_ALLOW_IDLING), HOT)
         except (*CONNECTION_LOSS, DatabaseUnavailableError):
             await self._pool.expire_connections()  # the others have probably died of the same
             raise

@@ -21,7 +21,7 @@ _ANYTHING: Schema = {}
 
 def properties_lost(old: Spec, new: Spec) -> list[Change]:
     """The properties of `old` that `new` neither reads nor refuses, in the order of `old`."""
-    kept = {task.name: task.parameters or NO_PARAMETERS for task in new.tasks}
+    kept = _schemas(new)
     return [
         Change(task.name, path, "isn't read any more, and its values are dropped")
         for task in old.tasks
